@@ -1,0 +1,103 @@
+"""Refuse a mapped design that the board cannot hold or that is not what was planned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from zeroskip.boards.board import Board
+from zeroskip.boards.families.family import Cell
+from zeroskip.boards.reports import count_cells
+from zeroskip.compiler.errors import CapacityError, InputError, VerificationError
+
+__all__ = ["RESOURCE_NAMES", "mapped_needs", "refuse_broken_logic", "refuse_misplaced_roms", "refuse_overflow"]
+
+RESOURCE_NAMES = {"lut": "LUTs", "ff": "flip-flops", "bram": "block RAMs", "dsp": "multipliers"}
+
+_REMEDIES = {
+    "lut": "choose fewer lanes or columns, or a larger board",
+    "ff": "choose fewer lanes or columns, or a larger board",
+    "bram": "prune further, store fewer bits a weight, or choose a larger board",
+    "dsp": "choose fewer lanes or columns, LUT multipliers, or a larger board",
+}
+_BROKEN_LOGIC = ("found logic loop", "multiple conflicting drivers")
+"""What Yosys warns of and goes on; no such design is simulated or built the way it was written."""
+
+
+def mapped_needs(board: Board, cells: Mapping[str, Cell]) -> dict[str, int]:
+    """Return what the mapped netlist takes of each resource, before placement."""
+    counts = count_cells(cells)
+    family = board.family
+    return {
+        "lut": sum(counts[kind] * cost for kind, cost in family.lut_cost.items()),
+        "ff": sum(count for kind, count in counts.items() if kind.startswith(family.ff_prefix)),
+        "bram": counts[family.block_ram],
+        "dsp": counts[family.multiplier],
+    }
+
+
+def refuse_overflow(board: Board, cells: Mapping[str, Cell]) -> None:
+    """Raise when the mapped netlist needs more of something than the board holds.
+
+    Raises
+    ------
+    CapacityError
+        Naming every resource that is short: what is needed, what there is, what to change.
+    """
+    needs = mapped_needs(board, cells)
+    short = [name for name, need in needs.items() if need > board.available[name]]
+    if short:
+        wants = ", ".join(f"{needs[name]} {RESOURCE_NAMES[name]}" for name in short)
+        has = ", ".join(f"{board.available[name]} {RESOURCE_NAMES[name]}" for name in short)
+        raise CapacityError(f"Design needs {wants}, but board {board.name!r} holds {has}; {_REMEDIES[short[0]]}")
+
+
+def refuse_broken_logic(log: Path) -> None:
+    """Raise when Yosys warned of a combinational loop or of two drivers of one wire.
+
+    Raises
+    ------
+    VerificationError
+    """
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        if any(sign in line for sign in _BROKEN_LOGIC):
+            raise VerificationError(f"Synthesis found broken logic: {line.strip()} (log: {log})")
+
+
+def refuse_misplaced_roms(directory: Path, board: Board, cells: Mapping[str, Cell]) -> None:
+    """Raise when a ROM planned for block RAM is not in block RAM.
+
+    ``directory/rom/<name>.json`` says where ROM ``<name>``, the module ``rom_<name>``, belongs.
+
+    Raises
+    ------
+    VerificationError
+        Naming the ROM.
+    InputError
+        If a description of a ROM cannot be read.
+    """
+    family = board.family
+    memories = [name for name, cell in cells.items() if cell["type"] == family.block_ram]
+    for path in sorted((directory / "rom").glob("*.json")):
+        try:
+            style = json.loads(path.read_text(encoding="utf-8"))["style"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"ROM description '{path}' must be JSON with a key 'style': {error!r}") from error
+        if style != "block":
+            continue
+        module = f"rom_{path.stem}"
+        places = [name for name, cell in cells.items() if _is_scope(cell, module)]
+        if not places:
+            raise VerificationError(f"ROM {path.stem!r} must be in the netlist as module {module!r}, but there is none")
+        for place in places:
+            if not any(name.startswith(f"{place}.") for name in memories):
+                raise VerificationError(
+                    f"ROM {path.stem!r} is planned for block RAM, but its instance {place!r} has no {family.block_ram}; "
+                    "give it a registered read port, or plan it as logic"
+                )
+
+
+def _is_scope(cell: Cell, module: str) -> bool:
+    """Whether a cell is the mark that flattening leaves for an instance of ``module``."""
+    return cell["type"] == "$scopeinfo" and cell["attributes"].get("module") == module

@@ -1,0 +1,1 @@
+"""The device families the tool flow knows, one file each."""

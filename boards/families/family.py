@@ -1,0 +1,87 @@
+"""What the tool flow needs to know of a device family."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Cell", "Family", "without_module"]
+
+Cell = dict[str, Any]
+"""A cell of Yosys' JSON netlist: ``type``, ``parameters``, ``connections``, ``attributes``."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Tools, options and cell names of one device family.
+
+    Parameters
+    ----------
+    name : str
+    synthesis : str
+        Yosys command; ``-top`` is appended.
+    router, packer : str
+        Names of the place-and-route and the bitstream tool.
+    constraint_suffix, routed_suffix, bitstream_suffix : str
+        File name endings, without the dot.
+    constraint_option, routed_option : str
+        Options by which the router takes the pin file and writes its result.
+    clock_constraint : str
+        Start of the pin file lines that set a frequency; they are dropped, the router's ``--freq`` rules.
+    reset_us : float, microseconds
+        How long the design is held in reset after configuration.
+    used : Mapping[str, str]
+        Resource (``lut``, ``ff``, ``bram``, ``dsp``) -> bel in the router's utilization report; a resource that the
+        report does not have (flip-flops of iCE40 share the logic cell) is counted in the netlist.
+    lut_cost : Mapping[str, int]
+        Mapped cell -> LUTs it takes, for the capacity check before place and route.
+    ff_prefix : str
+        Start of the names of flip-flop cells.
+    block_ram, distributed_ram, multiplier : str
+        Cell types.
+    init_prefix : str
+        Start of the block RAM parameters that hold the initial content.
+    written : Callable[[Cell], bool]
+        Whether a block RAM of the netlist can be written (a ROM never is).
+    unknown_start : Callable[[Cell], None]
+        Changes a memory of the netlist so that it starts with random content in simulation.
+    simulation_cells : tuple[str, ...]
+        Files of Yosys' share folder that model the cells.
+    own_cells : tuple[str, ...]
+        Files of ``boards/cells`` that model what Yosys has only as black boxes.
+    random_start : Callable[[str], str]
+        Turns the text of ``simulation_cells`` into one whose flip-flops start random and that lacks ``own_cells``.
+    pack_options : tuple[str, ...]
+    """
+
+    name: str
+    synthesis: str
+    router: str
+    packer: str
+    constraint_suffix: str
+    routed_suffix: str
+    bitstream_suffix: str
+    constraint_option: str
+    routed_option: str
+    clock_constraint: str
+    reset_us: float
+    used: Mapping[str, str]
+    lut_cost: Mapping[str, int]
+    ff_prefix: str
+    block_ram: str
+    distributed_ram: str
+    multiplier: str
+    init_prefix: str
+    written: Callable[[Cell], bool]
+    unknown_start: Callable[[Cell], None]
+    simulation_cells: tuple[str, ...]
+    own_cells: tuple[str, ...]
+    random_start: Callable[[str], str]
+    pack_options: tuple[str, ...] = ()
+
+
+def without_module(text: str, name: str) -> str:
+    """Return Verilog ``text`` without the definition of module ``name``."""
+    return re.sub(rf"^module {name}\b.*?^endmodule$", "", text, flags=re.MULTILINE | re.DOTALL)

@@ -1,0 +1,127 @@
+// Host side of the netlist check: resets the board top, sends every input vector over the UART and stores what comes back.
+//
+// Usage: program INPUTS OUTPUTS VECTORS BYTES_IN BYTES_OUT DIVISOR RESET_CYCLES TIMEOUT SEED
+// Exit code 0: every byte came; 3: no byte for TIMEOUT cycles; 4: a frame without a stop bit. A line on standard output
+// says how many bytes came and how many cycles ran; OUTPUTS holds the bytes that came.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <vector>
+
+#include "Vtop.h"
+#include "verilated.h"
+
+namespace {
+
+class Host {
+  public:
+    Host(Vtop& top, long divisor) : top_(top), divisor_(divisor) {}
+
+    void cycle() {
+        top_.clk = 1;
+        top_.eval();
+        top_.clk = 0;
+        top_.eval();
+        ++cycles;
+        listen();
+    }
+
+    void wait(long count) {
+        for (long i = 0; i < count; ++i) cycle();
+    }
+
+    void send(uint8_t value) {
+        const unsigned frame = (1u << 9) | (unsigned(value) << 1);
+        for (int bit = 0; bit < 10; ++bit) {
+            top_.rx = (frame >> bit) & 1;
+            wait(divisor_);
+        }
+    }
+
+    void start_listening() { listening_ = true; }
+
+    long cycles = 0;
+    bool framing_error = false;
+    std::vector<uint8_t> received;
+
+  private:
+    // Samples each bit in its middle, counted from the falling edge of the start bit.
+    void listen() {
+        if (!listening_) return;
+        if (bit_ < 0) {
+            if (!top_.tx) {
+                bit_ = 0;
+                countdown_ = divisor_ / 2;
+                shift_ = 0;
+            }
+            return;
+        }
+        if (--countdown_ > 0) return;
+        countdown_ = divisor_;
+        if (bit_ >= 1 && bit_ <= 8) shift_ |= unsigned(top_.tx) << (bit_ - 1);
+        if (bit_ == 9) {
+            if (!top_.tx) framing_error = true;
+            received.push_back(uint8_t(shift_));
+            bit_ = -1;
+            return;
+        }
+        ++bit_;
+    }
+
+    Vtop& top_;
+    long divisor_;
+    bool listening_ = false;
+    int bit_ = -1;
+    long countdown_ = 0;
+    unsigned shift_ = 0;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc != 10) return 2;
+    std::ifstream source(argv[1], std::ios::binary);
+    const std::vector<char> inputs((std::istreambuf_iterator<char>(source)), std::istreambuf_iterator<char>());
+    const long vectors = atol(argv[3]), bytes_in = atol(argv[4]), bytes_out = atol(argv[5]);
+    const long divisor = atol(argv[6]), reset_cycles = atol(argv[7]), timeout = atol(argv[8]);
+    if (long(inputs.size()) != vectors * bytes_in) return 2;
+
+    VerilatedContext context;
+    context.randReset(2);
+    context.randSeed(atoi(argv[9]));
+    Vtop top(&context);
+    top.rx = 1;
+    top.button = 1;
+    top.clk = 0;
+    Host host(top, divisor);
+    host.wait(8);
+    top.button = 0;
+    host.wait(reset_cycles + 2 * divisor);
+    host.start_listening();
+
+    int code = 0;
+    for (long vector = 0; vector < vectors && !code; ++vector) {
+        for (long i = 0; i < bytes_in; ++i) host.send(uint8_t(inputs[vector * bytes_in + i]));
+        const size_t wanted = size_t(vector + 1) * bytes_out;
+        long last = host.cycles;
+        size_t seen = host.received.size();
+        while (host.received.size() < wanted && !code) {
+            host.cycle();
+            if (host.received.size() != seen) {
+                seen = host.received.size();
+                last = host.cycles;
+            }
+            if (host.cycles - last > timeout) code = 3;
+            if (host.framing_error) code = 4;
+        }
+    }
+    // A byte too many shows here.
+    if (!code) host.wait(12 * divisor);
+    std::ofstream(argv[2], std::ios::binary)
+        .write(reinterpret_cast<const char*>(host.received.data()), std::streamsize(host.received.size()));
+    printf("bytes %zu cycles %ld\n", host.received.size(), host.cycles);
+    top.final();
+    return code;
+}

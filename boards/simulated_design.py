@@ -1,0 +1,116 @@
+"""What a simulation needs to know about a compiled folder: layers, shapes, port widths and the names of its states."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zeroskip.compiler.errors import InputError
+
+__all__ = ["SimulatedDesign", "read_design"]
+
+_TOP_MODULE = "accelerator"
+_PARAMETER_PORTS = {
+    "LAYER_BITS": "trace__layer",
+    "CHANNEL_BITS": "trace__channel",
+    "Y_BITS": "trace__y",
+    "X_BITS": "trace__x",
+    "STATE_BITS": "state",
+}
+_MAX_PORT_BITS = 16
+
+
+@dataclass(frozen=True)
+class SimulatedDesign:
+    """A compiled folder: ``names``, ``tensors`` and ``shapes`` have one entry a layer, in execution order.
+
+    ``parameters`` are those of ``sim_top``; ``signed`` tells which layers' codes are known to be two's complement (None:
+    not known).
+    """
+
+    directory: Path
+    sources: tuple[Path, ...]
+    parameters: Mapping[str, int]
+    names: tuple[str, ...]
+    tensors: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    signed: tuple[bool | None, ...]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    output_signed: bool
+
+    def describe_state(self, state: int) -> str:
+        """Return what the design does in ``state``, in words."""
+        if state == 0:
+            return "loading the input (state 0)"
+        if state <= len(self.names):
+            return f"layer '{self.names[state - 1]}' (state {state})"
+        if state == len(self.names) + 1:
+            return f"unloading the output (state {state})"
+        return f"unknown state {state}"
+
+
+def read_design(directory: Path) -> SimulatedDesign:
+    """Read ``ir/program.json`` and the port widths of ``rtl/accelerator.v``.
+
+    Raises
+    ------
+    InputError
+        If a file, a key or a port is missing.
+    """
+    plan = _read_json(directory / "ir" / "program.json")
+    sources = tuple(sorted((directory / "rtl").glob("*.v")))
+    accelerator = directory / "rtl" / f"{_TOP_MODULE}.v"
+    if accelerator not in sources:
+        raise InputError(f"Compiled folder '{directory}' must hold 'rtl/{_TOP_MODULE}.v'; run `zeroskip compile` first")
+    header = _module_text(accelerator)
+    parameters = {name: _port_bits(header, port, accelerator) for name, port in _PARAMETER_PORTS.items()}
+    try:
+        layers = plan["layers"]
+        return SimulatedDesign(
+            directory=directory,
+            sources=sources,
+            parameters=parameters,
+            names=tuple(layer["name"] for layer in layers),
+            tensors=tuple(layer["output"] for layer in layers),
+            shapes=tuple(tuple(layer["shape"]) for layer in layers),
+            signed=tuple(layer.get("signed") for layer in layers),
+            input_shape=tuple(plan["input"]["shape"]),
+            output_shape=tuple(plan["output"]["shape"]),
+            output_signed=bool(plan["output"]["signed"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"File '{directory / 'ir' / 'program.json'}' lacks an entry: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON file's content."""
+    if not path.is_file():
+        raise InputError(f"Compiled folder must hold '{path}'; run `zeroskip compile` first")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"File '{path}' must be JSON: {error}") from error
+
+
+def _module_text(path: Path) -> str:
+    """Return the text of the top module in a Verilog file."""
+    found = re.search(rf"^\s*module\s+{_TOP_MODULE}\b.*?^\s*endmodule\b", path.read_text(), re.DOTALL | re.MULTILINE)
+    if found is None:
+        raise InputError(f"File '{path}' must define module '{_TOP_MODULE}'")
+    return found.group()
+
+
+def _port_bits(module: str, port: str, path: Path) -> int:
+    """Return the width of an output port."""
+    found = re.search(rf"\boutput\b\s*(?:wire|reg|logic)?\s*(?:\[\s*(\d+)\s*:\s*(\d+)\s*\])?\s*{port}\b", module)
+    if found is None:
+        raise InputError(f"File '{path}' must declare output '{port}'")
+    bits = 1 if found[1] is None else int(found[1]) - int(found[2]) + 1
+    if bits > _MAX_PORT_BITS:
+        raise InputError(f"Output '{port}' must have at most {_MAX_PORT_BITS} bits, not {bits}")
+    return bits

@@ -1,0 +1,378 @@
+"""From a compiled folder to a checked, placed and routed design: Yosys, netlist check, nextpnr, bitstream."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroskip.boards.board import Board
+from zeroskip.boards.capacity import RESOURCE_NAMES, refuse_broken_logic, refuse_misplaced_roms, refuse_overflow
+from zeroskip.boards.families.family import Cell
+from zeroskip.boards.netlist_check import NetlistCheck, golden_vectors, model_files
+from zeroskip.boards.netlist_check import netlist_check as check_netlist
+from zeroskip.boards.reports import (
+    CriticalPath,
+    fmax_summary,
+    parse_route_report,
+    read_netlist,
+    resource_table,
+)
+from zeroskip.boards.steps import Progress, StepRecord, Steps, file_digest, write_atomically
+from zeroskip.boards.tools import Tool, find_tool, run_tool
+from zeroskip.boards.top import DEFAULT_BAUD, Plan, plan_top
+from zeroskip.boards.verilator_cache import find_toolchain
+from zeroskip.compiler.errors import CapacityError, InputError, ToolError
+
+__all__ = ["SynthesisResult", "synthesize"]
+
+_LOG_LINES = 12
+_TOO_SMALL = ("Unable to place", "Unable to find legal placement", "no Bels remaining", "Failed to route", "out of")
+"""What nextpnr says when the device is too small."""
+
+# Seconds on one ordinary core with the WebAssembly tools, for the expected times in the progress lines.
+_SYNTHESIS_BASE_S = 4.0
+_SYNTHESIS_BYTE_S = 1e-4
+_ROUTE_BASE_S = 4.0
+_ROUTE_CELL_S = 8e-3
+
+
+@dataclass(frozen=True)
+class SynthesisResult:
+    """What a board build measured.
+
+    Without a passed netlist check there is no number: ``resources``, ``fmax_mhz`` and ``critical_path`` are None.
+
+    Parameters
+    ----------
+    board : Board
+    folder : Path
+        ``DIR/synth/<board>``.
+    tools : Mapping[str, str]
+        Versions.
+    resources : Mapping or None
+        ``{"lut": {"used", "available"}, "ff": ..., "bram": ..., "dsp": ...}`` after place and route.
+    fmax_mhz : Mapping or None
+        ``{"median", "min", "max", "seeds", "constraint"}``.
+    critical_path : CriticalPath or None
+        Of the fastest seed, whose bitstream is kept.
+    check : NetlistCheck or None
+    bitstream : Path
+    best_seed : int
+    steps : tuple[StepRecord, ...]
+    """
+
+    board: Board
+    folder: Path
+    tools: Mapping[str, str]
+    resources: Mapping[str, Mapping[str, int]] | None
+    fmax_mhz: Mapping[str, Any] | None
+    critical_path: CriticalPath | None
+    check: NetlistCheck | None
+    bitstream: Path
+    best_seed: int
+    steps: tuple[StepRecord, ...]
+
+    def to_report(self) -> dict[str, Any]:
+        """Return the parts of report.json that a board build fills; None where nothing was measured."""
+        measured = self.check is not None
+        return {
+            "device": self.board.device,
+            "tools": dict(self.tools),
+            "kinds": {"resources": "measured", "fmax_mhz": "measured"} if measured else {},
+            "resources": self.resources,
+            "fmax_mhz": self.fmax_mhz,
+            "critical_path": str(self.critical_path) if self.critical_path is not None else None,
+            "netlist_check": self.check.to_report() if self.check is not None else None,
+        }
+
+    def __str__(self) -> str:
+        if self.resources is None or self.fmax_mhz is None or self.check is None:
+            return f"{self.board.name}: no numbers without a netlist check; run with --netlist-check"
+        cells = ", ".join(
+            f"{RESOURCE_NAMES[name]} {count['used']} of {count['available']}" for name, count in self.resources.items()
+        )
+        fmax = self.fmax_mhz
+        seeds = f"{len(fmax['seeds'])} seed" + ("s" if len(fmax["seeds"]) > 1 else "")
+        return (
+            f"{self.board.name} ({self.board.part}): {cells}\n"
+            f"Fmax {fmax['median']} MHz (median of {seeds}, {fmax['min']} to {fmax['max']}; "
+            f"constraint {fmax['constraint']:g})\n"
+            f"netlist check: {self.check.values} values, {self.check.mismatches} differ\n"
+            f"slowest path: {self.critical_path}"
+        )
+
+
+def synthesize(
+    directory: Path | str,
+    board: Board,
+    seeds: int | Sequence[int] = 1,
+    jobs: int = 2,
+    netlist_check: bool = True,
+    progress: Progress | None = None,
+    resume: bool = True,
+    *,
+    inputs: NDArray[np.integer] | None = None,
+    expected: NDArray[np.integer] | None = None,
+    baud: int = DEFAULT_BAUD,
+) -> SynthesisResult:
+    """Synthesize, check, place and route what is in ``directory/rtl`` for ``board``.
+
+    Writes ``directory/synth/<board>/``: ``top.json`` (mapped netlist), ``netlist.v``, logs, ``seed-<n>.json`` (router's
+    report), ``top.bit`` or ``top.bin``. Steps whose inputs and tools are unchanged are not run again, so that a killed
+    run resumes. The netlist check and the seeds run side by side, ``jobs`` at a time.
+
+    Parameters
+    ----------
+    directory : folder that compile wrote
+    board : Board
+    seeds : number of router seeds (1, 2, ...), or the seeds themselves
+    jobs : processes at a time
+    netlist_check : False leaves out the check, and with it every number
+    progress : takes lines of text
+    resume : False runs every step anew
+    inputs, expected : vectors for the check; the artifact's golden samples when None
+    baud : bits/s of the board's host link
+
+    Raises
+    ------
+    CapacityError
+        If the design needs more than the board holds, cannot be routed, or misses the board's clock.
+    VerificationError
+        If the netlist check fails, or a ROM is not where it was planned.
+    InputError, ToolError
+    """
+    flow = _Flow(Path(directory), board, _seed_list(seeds), jobs, netlist_check, progress, resume, baud)
+    vectors = _vectors(flow.directory, inputs, expected) if netlist_check else None
+    flow.map_design()
+    check = flow.check_and_route(vectors)
+    return flow.finish(check)
+
+
+def _seed_list(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the router seeds, distinct and at least one."""
+    values = tuple(range(1, seeds + 1)) if isinstance(seeds, int) else tuple(seeds)
+    if not values or len(set(values)) != len(values):
+        raise InputError(f"Seeds must be at least one and distinct, not {seeds!r}")
+    return values
+
+
+def _vectors(
+    directory: Path, inputs: NDArray[np.integer] | None, expected: NDArray[np.integer] | None
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    if inputs is None or expected is None:
+        return golden_vectors(directory)
+    return inputs, expected
+
+
+class _Flow:
+    """One run of :func:`synthesize`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        board: Board,
+        seeds: tuple[int, ...],
+        jobs: int,
+        check: bool,
+        progress: Progress | None,
+        resume: bool,
+        baud: int,
+    ) -> None:
+        if not (directory / "rtl" / "accelerator.v").is_file():
+            raise InputError(f"Folder '{directory}' has no rtl/accelerator.v; run zeroskip compile first")
+        self.directory = directory
+        self.board = board
+        self.seeds = seeds
+        self.jobs = max(1, jobs)
+        self.baud = baud
+        self.yosys = find_tool("yosys")
+        self.router = find_tool(board.family.router)
+        self.packer = find_tool(board.family.packer)
+        self.plan: Plan = plan_top(board, baud)
+        self.folder = directory / "synth" / board.name
+        total = 1 + len(seeds) + check
+        self.steps = Steps(self.folder, total=total, title=board.name, progress=progress, resume=resume)
+        self.cells: dict[str, Cell] = {}
+        self.cancel = threading.Event()
+
+    def map_design(self) -> None:
+        """Run Yosys; refuse what does not fit and ROMs that missed their place."""
+        rtl = sorted((self.directory / "rtl").glob("*.v"))
+        images = sorted((self.directory / "rom").glob("*.mem"))
+        inner = os.path.relpath(self.folder, self.directory)
+
+        def action(scratch: Path) -> None:
+            place = f"{inner}/{scratch.name}"
+            (scratch / "top.il").write_text(self.plan.rtlil, encoding="utf-8")
+            (scratch / "synth.ys").write_text(script.format(place=place), encoding="utf-8")
+            log = scratch / "yosys-console.log"
+            arguments = ["-q", "-l", f"{place}/yosys.log", "-s", f"{place}/synth.ys"]
+            code = run_tool(self.yosys, arguments, cwd=self.directory, log=log, cancel=self.cancel)
+            if code != 0:
+                raise ToolError(_failure(self.yosys, code, log, self.folder / log.name))
+
+        script = "\n".join(
+            [
+                f"read_verilog {' '.join(f'rtl/{path.name}' for path in rtl)}",
+                "read_rtlil {place}/top.il",
+                f"{self.board.family.synthesis} -top top",
+                "tee -q -o {place}/stat.json stat -json",
+                "write_json {place}/top.json",
+                "",
+            ]
+        )
+        identity = {
+            "tool": self.yosys.label,
+            "script": script,
+            "top": self.plan.rtlil,
+            **{path.name: file_digest(path) for path in (*rtl, *images)},
+        }
+        outputs = ["top.json", "stat.json", "yosys.log", "top.il", "synth.ys"]
+        self.steps.run("synthesis", identity, outputs, action, expected_s=_synthesis_estimate(rtl))
+        self.cells = read_netlist(self.folder / "top.json")
+        refuse_broken_logic(self.folder / "yosys.log")
+        refuse_overflow(self.board, self.cells)
+        refuse_misplaced_roms(self.directory, self.board, self.cells)
+
+    def check_and_route(self, vectors: tuple[NDArray[np.integer], NDArray[np.integer]] | None) -> NetlistCheck | None:
+        """Run the netlist check and every seed, ``jobs`` at a time; the first failure stops the rest."""
+        with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
+            check = pool.submit(self._check, vectors) if vectors is not None else None
+            routes = [pool.submit(self._route, seed) for seed in self.seeds]
+            everything = [*([check] if check is not None else []), *routes]
+            try:
+                for future in concurrent.futures.as_completed(everything):
+                    future.result()
+            except BaseException:
+                self.cancel.set()
+                for future in everything:
+                    future.cancel()
+                raise
+        return check.result() if check is not None else None
+
+    def _check(self, vectors: tuple[NDArray[np.integer], NDArray[np.integer]]) -> NetlistCheck:
+        inputs, expected = vectors
+        note = self.folder / "netlist-check.json"
+
+        def action(scratch: Path) -> None:
+            result = check_netlist(self.directory, self.board, inputs, expected, baud=self.baud, cancel=self.cancel)
+            content = {**result.to_report(), "cycles": result.cycles}
+            write_atomically(scratch / note.name, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+        toolchain = find_toolchain()
+        identity = {
+            "tool": f"{self.yosys.label} {toolchain.identity}",
+            "netlist": file_digest(self.folder / "top.json"),
+            "baud": str(self.baud),
+            "models": " ".join(file_digest(path) for path in model_files(self.board.family)),
+            "inputs": f"{inputs.shape} {np.asarray(inputs).tobytes().hex()}",
+            "expected": f"{expected.shape} {np.asarray(expected).tobytes().hex()}",
+        }
+        self.steps.run("netlist check", identity, [note.name], action, expected_s=10 + len(self.cells) / 200)
+        return NetlistCheck(**json.loads(note.read_text(encoding="utf-8")))
+
+    def _route(self, seed: int) -> None:
+        """Place and route with one router seed, and pack the bitstream."""
+        family = self.board.family
+        stem = f"seed-{seed}"
+        routed, report, pins = f"{stem}.{family.routed_suffix}", f"{stem}.json", f"top.{family.constraint_suffix}"
+        inner = os.path.relpath(self.folder, self.directory)
+        options = [
+            self.board.device_option, "--package", self.board.package,
+            *(["--speed", self.board.speed] if self.board.speed.isdigit() else []),
+            "--freq", f"{self.board.constraint_mhz:g}", "--seed", str(seed), "--timing-allow-fail",
+            "--no-print-critical-path-source",
+        ]  # fmt: skip
+
+        def action(scratch: Path) -> None:
+            place = f"{inner}/{scratch.name}"
+            (scratch / pins).write_text(self.plan.pins, encoding="utf-8")
+            files = [
+                "--json", f"{inner}/top.json", family.constraint_option, f"{place}/{pins}",
+                "--report", f"{place}/{report}", family.routed_option, f"{place}/{routed}",
+            ]  # fmt: skip
+            log = scratch / f"{stem}.log"
+            code = run_tool(self.router, ["-q", "-l", f"{place}/{stem}-nextpnr.log", *options, *files],
+                            cwd=self.directory, log=log, cancel=self.cancel)  # fmt: skip
+            if code != 0:
+                _refuse_unrouted(self.board, self.router, log, self.folder / log.name)
+            self._pack(f"{place}/{routed}", f"{place}/{stem}.{family.bitstream_suffix}", scratch / f"{stem}-pack.log")
+
+        identity = {
+            "tool": f"{self.router.label} {self.packer.label}",
+            "options": " ".join([*options, *family.pack_options]),
+            "netlist": file_digest(self.folder / "top.json"),
+            "pins": self.plan.pins,
+        }
+        outputs = [report, routed, f"{stem}.{family.bitstream_suffix}", f"{stem}-nextpnr.log"]
+        expected = _ROUTE_BASE_S + len(self.cells) * _ROUTE_CELL_S
+        self.steps.run(f"place and route seed {seed}", identity, outputs, action, expected_s=expected)
+
+    def _pack(self, routed: str, bitstream: str, log: Path) -> None:
+        """Turn the routed design into the file that programs the device."""
+        arguments = [*self.board.family.pack_options, routed, bitstream]
+        code = run_tool(self.packer, arguments, cwd=self.directory, log=log, cancel=self.cancel)
+        if code != 0:
+            raise ToolError(_failure(self.packer, code, log, self.folder / log.name))
+
+    def finish(self, check: NetlistCheck | None) -> SynthesisResult:
+        """Collect the reports, keep the fastest seed's bitstream and refuse a design too slow for the board."""
+        suffix = self.board.family.bitstream_suffix
+        routes = {seed: parse_route_report(self.folder / f"seed-{seed}.json") for seed in self.seeds}
+        best = max(self.seeds, key=lambda seed: routes[seed].fmax_mhz)
+        if check is not None and routes[best].fmax_mhz < self.board.clock_mhz:
+            raise CapacityError(
+                f"Design reaches {routes[best].fmax_mhz:.2f} MHz, but board {self.board.name!r} runs at "
+                f"{self.board.clock_mhz:g} MHz; try more seeds or choose fewer lanes\nslowest path: {routes[best].path}"
+            )
+        bitstream = self.folder / f"top.{suffix}"
+        scratch = self.folder / f".top.{suffix}"
+        shutil.copyfile(self.folder / f"seed-{best}.{suffix}", scratch)
+        os.replace(scratch, bitstream)
+        fmax = [routes[seed].fmax_mhz for seed in self.seeds]
+        measured = check is not None
+        return SynthesisResult(
+            board=self.board,
+            folder=self.folder,
+            tools={tool.name: tool.label for tool in (self.yosys, self.router)},
+            resources=resource_table(self.board, routes[best], self.cells) if measured else None,
+            fmax_mhz=fmax_summary(fmax, self.board.constraint_mhz) if measured else None,
+            critical_path=routes[best].path if measured else None,
+            check=check,
+            bitstream=bitstream,
+            best_seed=best,
+            steps=tuple(self.steps.records),
+        )
+
+
+def _synthesis_estimate(rtl: Sequence[Path]) -> float:
+    """Return about how many seconds Yosys takes for this much Verilog."""
+    return _SYNTHESIS_BASE_S + sum(path.stat().st_size for path in rtl) * _SYNTHESIS_BYTE_S
+
+
+def _failure(tool: Tool, code: int, log: Path, kept: Path) -> str:
+    """Return the error text for a tool that failed; ``kept`` is where its log will lie."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-_LOG_LINES:]
+    return "\n".join([f"Tool {tool.name!r} failed with exit code {code}; its log is {kept}", *lines])
+
+
+def _refuse_unrouted(board: Board, router: Tool, log: Path, kept: Path) -> None:
+    """Raise the error for a router that gave up: the device is too small, or the tool is broken."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    reasons = [line for line in text.splitlines() if any(sign in line for sign in _TOO_SMALL)]
+    if reasons:
+        raise CapacityError(
+            f"Design cannot be placed and routed on {board.name!r}: {reasons[0].removeprefix('ERROR: ')} "
+            f"It must use fewer cells; choose fewer lanes or columns, or a larger board (log: {kept})"
+        )
+    raise ToolError(_failure(router, 1, log, kept))

@@ -1,0 +1,193 @@
+"""The top level of a board: UART, reset and the accelerator between its pins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from amaranth.hdl import ClockDomain, ClockSignal, Instance, Module, ResetSignal, Signal
+from amaranth.lib import io, wiring
+from amaranth.lib.cdc import FFSynchronizer
+from amaranth.lib.wiring import In, Out
+
+from zeroskip.boards.board import Board
+from zeroskip.compiler.errors import InputError
+from zeroskip.hw.host.uart import UartReceiver, UartTransmitter, divisor_for
+
+__all__ = ["DEFAULT_BAUD", "BoardTop", "Plan", "PowerOnReset", "plan_top"]
+
+DEFAULT_BAUD = 1_000_000
+"""Bits a second of the host link."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The board top as files, and the names that a test bench needs.
+
+    Parameters
+    ----------
+    rtlil : str
+        The top level without the accelerator, for Yosys.
+    pins : str
+        Pin constraints for place and route, without frequencies.
+    clock, rx, tx, button : str
+        Ports of the top level.
+    button_active : int
+        Level of the ``button`` port while it is pressed.
+    divisor : int, clock cycles a bit
+    reset_cycles : int
+        Cycles from the release of the button to the end of reset.
+    """
+
+    rtlil: str
+    pins: str
+    clock: str
+    rx: str
+    tx: str
+    button: str
+    button_active: int
+    divisor: int
+    reset_cycles: int
+
+
+class PowerOnReset(wiring.Component):
+    """Hold ``rst`` from configuration on, and after each press of a button, for a number of cycles.
+
+    The button is synchronized. The domain is ``por``, which itself has no reset: its flip-flops start as configured.
+
+    Parameters
+    ----------
+    cycles : int, at least 1
+
+    Members
+    -------
+    button : In(1), asynchronous, high while pressed
+    rst : Out(1), registered, high while in reset
+
+    Raises
+    ------
+    ValueError
+        If ``cycles`` is below 1.
+    """
+
+    SYNCHRONIZER_STAGES = 2
+
+    def __init__(self, cycles: int) -> None:
+        if cycles < 1:
+            raise ValueError(f"Reset must last at least one cycle, not {cycles!r}")
+        self.cycles = cycles
+        super().__init__({"button": In(1), "rst": Out(1, init=1)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        pressed = Signal()
+        timer = Signal(range(self.cycles + 1))
+        m.submodules.synchronizer = FFSynchronizer(
+            self.button, pressed, o_domain="por", stages=self.SYNCHRONIZER_STAGES
+        )
+        with m.If(pressed):
+            m.d.por += [timer.eq(0), self.rst.eq(1)]
+        with m.Elif(timer == self.cycles):
+            m.d.por += self.rst.eq(0)
+        with m.Else():
+            m.d.por += [timer.eq(timer + 1), self.rst.eq(1)]
+        return m
+
+
+class BoardTop(wiring.Component):
+    """Connect the host's UART to the module ``accelerator``, and the clock and reset to both.
+
+    Parameters
+    ----------
+    board : Board
+    baud : int, bits/s
+
+    Raises
+    ------
+    ValueError
+        If the board's clock cannot make that baud rate.
+    """
+
+    def __init__(self, board: Board, baud: int = DEFAULT_BAUD) -> None:
+        self.board = board
+        self.baud = baud
+        self.divisor = divisor_for(board.clock_mhz * 1e6, baud)
+        self.reset_cycles = math.ceil(board.family.reset_us * board.clock_mhz) + 1
+        super().__init__({})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        clock = platform.request(self.board.clock, dir="-")
+        button = platform.request(*self.board.reset_button, dir="-")
+        uart = platform.request("uart", 0, dir="-")
+        pins = {"clock": clock, "button": button, "rx": uart.rx, "tx": uart.tx}
+        self.pins = {name: pin.io.name for name, pin in pins.items()}
+        self.button_active = 0 if any(button.invert) else 1
+        buffers = {name: io.Buffer("o" if name == "tx" else "i", pin) for name, pin in pins.items()}
+        for name, buffer in buffers.items():
+            m.submodules[f"{name}_buffer"] = buffer
+
+        self._build_clock(m, buffers["clock"].i, buffers["button"].i)
+        m.submodules.receiver = receiver = UartReceiver(self.divisor)
+        m.submodules.transmitter = transmitter = UartTransmitter(self.divisor)
+        m.d.comb += [receiver.rx.eq(buffers["rx"].i), buffers["tx"].o.eq(transmitter.tx)]
+        m.submodules.accelerator = Instance(
+            "accelerator",
+            i_clk=ClockSignal(),
+            i_rst=ResetSignal(),
+            i_i__payload=receiver.o.payload,
+            i_i__valid=receiver.o.valid,
+            o_i__ready=receiver.o.ready,
+            o_o__payload=transmitter.i.payload,
+            o_o__valid=transmitter.i.valid,
+            i_o__ready=transmitter.i.ready,
+        )
+        return m
+
+    def _build_clock(self, m: Module, clk: Signal, button: Signal) -> None:
+        """Make the domains ``por`` (clock only) and ``sync``."""
+        m.domains.por = ClockDomain(reset_less=True, local=True)
+        m.domains.sync = ClockDomain()
+        m.submodules.power_on_reset = power_on_reset = PowerOnReset(self.reset_cycles)
+        m.d.comb += [
+            ClockSignal("por").eq(clk),
+            ClockSignal("sync").eq(clk),
+            power_on_reset.button.eq(button),
+            ResetSignal("sync").eq(power_on_reset.rst),
+        ]
+
+
+def plan_top(board: Board, baud: int = DEFAULT_BAUD) -> Plan:
+    """Return the board top as files; the same arguments give the same text.
+
+    Raises
+    ------
+    InputError
+        If the board's clock cannot make that baud rate.
+    """
+    try:
+        top = BoardTop(board, baud)
+    except ValueError as error:
+        raise InputError(f"Board {board.name!r} cannot run its link at {baud} baud: {error}") from error
+    files = board.platform().prepare(top, name="top").files
+    suffix = board.family.constraint_suffix
+    pins = [
+        line.strip()
+        for line in _text(files[f"top.{suffix}"]).splitlines()
+        if line.strip() and not line.strip().startswith(("#", board.family.clock_constraint))
+    ]
+    # Source locations would make the bytes depend on where the package is installed.
+    rtlil = [line for line in _text(files["top.il"]).splitlines() if not line.lstrip().startswith("attribute \\src ")]
+    return Plan(
+        rtlil="\n".join(rtlil) + "\n",
+        pins="\n".join(pins) + "\n",
+        button_active=top.button_active,
+        divisor=top.divisor,
+        reset_cycles=top.reset_cycles + PowerOnReset.SYNCHRONIZER_STAGES + 2,
+        **top.pins,
+    )
+
+
+def _text(content: str | bytes) -> str:
+    return content.decode() if isinstance(content, bytes) else content

@@ -1,0 +1,248 @@
+"""Decode the logs of ``sim_top`` and compare every written value with the expected tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroskip.compiler.errors import VerificationError
+
+__all__ = ["Comparison", "Mismatch", "TensorTrace", "compare_outputs", "compare_trace", "read_records"]
+
+KEPT_MISMATCHES = 100
+"""How many mismatches are kept with their place; all are counted."""
+
+_CHUNK_RECORDS = 1 << 20
+_NEVER = np.iinfo(np.int64).max
+
+IntArray = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One value that differs: ``kind`` is ``"value"``, ``"missing"``, ``"repeated"`` or ``"outside"``.
+
+    ``got`` and ``cycle`` are None for a missing value; ``expected`` is None where nothing was expected.
+    """
+
+    kind: str
+    layer: str
+    channel: int
+    y: int
+    x: int
+    expected: int | None
+    got: int | None
+    cycle: int | None
+    vector: int
+
+    def __str__(self) -> str:
+        place = f"layer '{self.layer}' (vector {self.vector}, channel {self.channel}, y {self.y}, x {self.x}"
+        place += ")" if self.cycle is None else f", cycle {self.cycle})"
+        match self.kind:
+            case "missing":
+                return f"{place}: never written" + ("" if self.expected is None else f", expected {self.expected}")
+            case "repeated":
+                return f"{place}: written more than once, got {self.got}"
+            case "outside":
+                return f"{place}: outside the tensor, got {self.got}"
+        return f"{place}: expected {self.expected}, got {self.got}"
+
+
+@dataclass(frozen=True)
+class TensorTrace:
+    """What is checked about the tensor a layer writes: its shape and, for every vector, its codes (None: only coverage)."""
+
+    layer: str
+    shape: tuple[int, int, int]
+    signed: bool
+    expected: IntArray | None
+
+    @property
+    def size(self) -> int:
+        """Values of one vector."""
+        return int(np.prod(self.shape))
+
+
+class Comparison:
+    """Counts of compared and differing values, and the first :data:`KEPT_MISMATCHES` with their place."""
+
+    def __init__(self) -> None:
+        self.compared = 0
+        self.differing = 0
+        self._kept: list[tuple[tuple[int, int, int], Mismatch]] = []
+
+    @property
+    def mismatches(self) -> tuple[Mismatch, ...]:
+        """Kept mismatches in the order of vector, layer, cycle."""
+        return tuple(mismatch for _, mismatch in sorted(self._kept, key=lambda pair: pair[0])[:KEPT_MISMATCHES])
+
+    def add(
+        self,
+        kind: str,
+        number: int,
+        tensor: TensorTrace,
+        vectors: IntArray,
+        places: tuple[IntArray, IntArray, IntArray],
+        expected: IntArray | None,
+        got: IntArray | None,
+        cycles: IntArray | None,
+    ) -> None:
+        """Count mismatches of layer ``number`` and keep the first ones; the arrays have one entry a mismatch."""
+        self.differing += len(vectors)
+        for index in range(min(len(vectors), KEPT_MISMATCHES)):
+            cycle = None if cycles is None else int(cycles[index])
+            mismatch = Mismatch(
+                kind,
+                tensor.layer,
+                *(int(axis[index]) for axis in places),
+                None if expected is None else int(expected[index]),
+                None if got is None else int(got[index]),
+                cycle,
+                int(vectors[index]),
+            )
+            order = (mismatch.vector, number, _NEVER if cycle is None else cycle)
+            self._kept.append((order, mismatch))
+
+
+def read_records(path: Path, layout: Sequence[int]) -> Iterator[tuple[IntArray, ...]]:
+    """Yield the records of a log in chunks: one int64 array a field, ``layout`` gives the fields' widths in bits.
+
+    Raises
+    ------
+    VerificationError
+        If a field holds an unknown value (``x`` or ``z``, from a four-state simulator).
+    """
+    record_bytes = sum(layout) // 8
+    with path.open("rb") as log:
+        while text := log.read(2 * record_bytes * _CHUNK_RECORDS):
+            try:
+                raw = bytes.fromhex(text.decode("ascii"))
+            except ValueError as error:
+                raise VerificationError(f"Log '{path.name}' holds unknown values (x): a signal was never set") from error
+            table = np.frombuffer(raw[: len(raw) // record_bytes * record_bytes], np.uint8).reshape(-1, record_bytes)
+            fields, first = [], 0
+            for bits in layout:
+                value = np.zeros(len(table), np.int64)
+                for column in range(first, first + bits // 8):
+                    value = value << 8 | table[:, column]
+                fields.append(value)
+                first += bits // 8
+            yield tuple(fields)
+
+
+def compare_trace(
+    path: Path, tensors: Sequence[TensorTrace], ends: IntArray, vector_of: IntArray, comparison: Comparison
+) -> None:
+    """Compare every value in the trace log; each element must be written exactly once an inference.
+
+    Parameters
+    ----------
+    path : the trace log
+    tensors : what each layer writes, in layer order
+    ends : ndarray[int64], shape (finished inferences,): cycle of the last output word; a write belongs to the first
+        inference that ends at or after its cycle
+    vector_of : ndarray[int], shape (inferences,): the vector each inference was given
+    comparison : receives the counts
+    """
+    inferences = len(vector_of)
+    written = [np.zeros((inferences, tensor.size), np.uint8) for tensor in tensors]
+    unknown = TensorTrace("", (0, 0, 0), False, None)
+    for cycle, layer, channel, y, x, data in read_records(path, (48, 16, 16, 16, 16, 16)):
+        inference = np.searchsorted(ends, cycle)
+        beyond = (layer >= len(tensors)) | (inference >= inferences)
+        if beyond.any():
+            last = np.minimum(inference[beyond], inferences - 1)
+            places = (channel[beyond], y[beyond], x[beyond])
+            nobody = TensorTrace(f"number {layer[beyond][0]}", unknown.shape, False, None)
+            comparison.add("outside", len(tensors), nobody, vector_of[last], places, None, data[beyond], cycle[beyond])
+        for number, tensor in enumerate(tensors):
+            rows = np.flatnonzero((layer == number) & ~beyond)
+            if rows.size:
+                columns = tuple(column[rows] for column in (inference, channel, y, x, data, cycle))
+                _compare_rows(number, tensor, columns, written[number], vector_of, comparison)
+    for number, (tensor, counts) in enumerate(zip(tensors, written, strict=True)):
+        # Only finished inferences can be said to miss a value.
+        inference, index = np.nonzero(counts[: len(ends)] == 0)
+        if inference.size:
+            vectors = vector_of[inference]
+            wanted = None if tensor.expected is None else tensor.expected.reshape(-1, tensor.size)[vectors, index]
+            places = np.unravel_index(index, tensor.shape)
+            comparison.add("missing", number, tensor, vectors, places, wanted, None, None)
+
+
+def _compare_rows(
+    number: int,
+    tensor: TensorTrace,
+    columns: Sequence[IntArray],
+    written: IntArray,
+    vector_of: IntArray,
+    comparison: Comparison,
+) -> None:
+    """Compare the writes of one layer in one chunk and count them in ``written``."""
+    inside = np.ones(len(columns[0]), bool)
+    for axis, limit in zip(columns[1:4], tensor.shape, strict=True):
+        inside &= axis < limit
+    if not inside.all():
+        inference, channel, y, x, data, cycle = (column[~inside] for column in columns)
+        places = (channel, y, x)
+        comparison.add("outside", number, tensor, vector_of[inference], places, None, data, cycle)
+    inference, channel, y, x, data, cycle = (column[inside] for column in columns)
+    index = np.ravel_multi_index((channel, y, x), tensor.shape)
+    got = _codes(data, tensor.signed)
+    comparison.compared += len(index) if tensor.expected is not None else 0
+    if tensor.expected is not None:
+        wanted = tensor.expected.reshape(-1, tensor.size)[vector_of[inference], index]
+        wrong = np.flatnonzero(wanted != got)
+        if wrong.size:
+            places = (channel[wrong], y[wrong], x[wrong])
+            vectors = vector_of[inference[wrong]]
+            comparison.add("value", number, tensor, vectors, places, wanted[wrong], got[wrong], cycle[wrong])
+    # A write is repeated when the same element was written before, in this chunk or an earlier one.
+    flat = inference * tensor.size + index
+    _, first = np.unique(flat, return_index=True)
+    fresh = np.zeros(len(flat), bool)
+    fresh[first] = True
+    fresh &= written.reshape(-1)[flat] == 0
+    written.reshape(-1)[flat] = 1
+    again = np.flatnonzero(~fresh)
+    if again.size:
+        places = (channel[again], y[again], x[again])
+        vectors = vector_of[inference[again]]
+        comparison.add("repeated", number, tensor, vectors, places, None, got[again], cycle[again])
+
+
+def compare_outputs(
+    number: int, tensor: TensorTrace, words: IntArray, cycles: IntArray, vector_of: IntArray, comparison: Comparison
+) -> IntArray:
+    """Compare the output words in their order and return them as codes, shape (finished inferences, size).
+
+    ``words`` and ``cycles`` have one entry an accepted output word; words after the last inference are mismatches.
+    """
+    wanted_words = len(vector_of) * tensor.size
+    codes = _codes(words, tensor.signed)
+    extra = len(codes) - wanted_words
+    if extra > 0:
+        vectors = np.full(extra, vector_of[-1])
+        places = (np.arange(extra) + tensor.shape[0], np.zeros(extra, np.int64), np.zeros(extra, np.int64))
+        late = slice(wanted_words, None)
+        comparison.add("outside", number, tensor, vectors, places, None, codes[late], cycles[late])
+        codes = codes[:wanted_words]
+    if tensor.expected is not None:
+        wanted = tensor.expected.reshape(-1, tensor.size)[vector_of].reshape(-1)[: len(codes)]
+        comparison.compared += len(codes)
+        wrong = np.flatnonzero(wanted != codes)
+        if wrong.size:
+            places = np.unravel_index(wrong % tensor.size, tensor.shape)
+            vectors = vector_of[wrong // tensor.size]
+            comparison.add("value", number, tensor, vectors, places, wanted[wrong], codes[wrong], cycles[wrong])
+    return codes[: len(codes) // tensor.size * tensor.size].reshape(-1, tensor.size)
+
+
+def _codes(data: IntArray, signed: bool) -> IntArray:
+    """Turn bytes into codes: two's complement when ``signed``."""
+    return np.where(data >= 128, data - 256, data) if signed else data

@@ -1,0 +1,38 @@
+"""ULX3S with the 25F: the small ECP5 board."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zeroskip.boards.board import Board
+from zeroskip.boards.families.ecp5 import ECP5
+
+__all__ = ["ULX3S_25F"]
+
+
+def _platform() -> Any:
+    from amaranth_boards.ulx3s import ULX3S_25F_Platform
+
+    return ULX3S_25F_Platform(toolchain="Trellis")
+
+
+ULX3S_25F = Board(
+    name="ulx3s-25f",
+    family=ECP5,
+    part="LFE5U-25F-6BG381C",
+    package="CABGA381",
+    speed="6",
+    device_option="--25k",
+    clock="clk25",
+    clock_mhz=25.0,
+    constraint_mhz=200.0,
+    lut=24288,
+    ff=24288,
+    bram=56,
+    bram_bits=18432,
+    dsp=28,
+    reset_button=("button", 0),
+    programmer=("openFPGALoader", "-b", "ulx3s"),
+    description="Radiona ULX3S, Lattice ECP5 LFE5U-25F",
+    platform=_platform,
+)

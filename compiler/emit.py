@@ -1,0 +1,170 @@
+"""The files of a compiled network: ROM images, the program's JSON, and reading both back with proof."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from zeroskip.compiler.cycle_model import program_cycles
+from zeroskip.compiler.errors import InputError, VerificationError
+from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.lower import lower
+from zeroskip.compiler.pipeline import run_passes
+from zeroskip.compiler.program import Program, Rom
+from zeroskip.compiler.target import Engine, Geometry
+
+__all__ = ["PROGRAM_FORMAT", "check_images", "load_program", "program_files"]
+
+PROGRAM_FORMAT = "1.0"
+
+
+def program_files(program: Program, index_bits: int | None) -> dict[str, str]:
+    """Return the text files of a program by path: ``rom/*.mem``, ``rom/*.json`` and ``ir/program.json``."""
+    files = {}
+    for rom in program.roms:
+        files[f"rom/{rom.name}.mem"] = mem_text(rom)
+        files[f"rom/{rom.name}.json"] = _json(_rom_header(rom, files[f"rom/{rom.name}.mem"]))
+    files["ir/program.json"] = _json(_program_header(program, index_bits))
+    return files
+
+
+def mem_text(rom: Rom) -> str:
+    """Return a ROM image for ``$readmemh``: one word a line, first address 0."""
+    digits = -(-rom.word_bits // 4)
+    return "".join(f"{word:0{digits}x}\n" for word in rom.words)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
+
+
+def _rom_header(rom: Rom, text: str) -> dict[str, Any]:
+    return {
+        "name": rom.name,
+        "format": rom.format,
+        "style": rom.style,
+        "word_bits": rom.word_bits,
+        "depth": rom.depth,
+        "slots": rom.slots,
+        "slot_bits": rom.slot_bits,
+        "slot_order": "slot 0 in the low bits",
+        "row_restart": rom.format == "relative_index",
+        "fields": [asdict(spec) for spec in rom.fields],
+        "layers": [asdict(segment) for segment in rom.segments],
+        "sha256": sha256(text.encode()).hexdigest(),
+    }
+
+
+def _program_header(program: Program, index_bits: int | None) -> dict[str, Any]:
+    model, config = program.model, program.config
+    geometry = config.geometry
+    cycles = program_cycles(program)
+    tensors = model.tensors
+    return {
+        "format": PROGRAM_FORMAT,
+        "name": model.name,
+        "geometry": {"engine": geometry.engine.value, "lanes": geometry.lanes, "columns": geometry.columns},
+        "index_bits": index_bits,
+        "config": {key: value for key, value in asdict(config).items() if key != "geometry"},
+        "input": {"name": model.input, **_tensor(tensors[model.input])},
+        "output": {"name": model.output, **_tensor(tensors[model.output])},
+        "layers": [
+            {
+                "name": plan.name,
+                "kind": plan.kind,
+                "output": plan.output,
+                "shape": list(plan.shape),
+                "signed": tensors[plan.output].signed,
+                "k": plan.index_bits or None,
+                "weight_bits": plan.weight_bits,
+                "macs_dense": plan.macs_dense,
+                "macs_useful": plan.macs_useful,
+                "model_cycles": layer_cycles.cycles,
+                "storage_bits": dict(plan.storage),
+                "row_order": list(program.row_orders[plan.output]) if plan.output in program.row_orders else None,
+                "notes": list(plan.notes),
+            }
+            for plan, layer_cycles in zip(program.layers, cycles.layers, strict=True)
+        ],
+        "memory": {
+            name: {"storage": layout.storage.value, "base": layout.base, "words": layout.words}
+            for name, layout in program.layouts.items()
+        },
+        "notes": list(program.notes),
+    }
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    return {
+        "shape": list(tensor.shape),
+        "bits": tensor.bits,
+        "signed": tensor.signed,
+        "scale": tensor.scale,
+        "zero_point": tensor.zero_point,
+    }
+
+
+def load_program(directory: Path) -> Program:
+    """Read a compiled folder back: compile its artifact again and prove that the images on disk are those of the network.
+
+    Raises
+    ------
+    InputError
+        If the folder is not a compiled network.
+    VerificationError
+        If an image differs; the text names image, word and layer.
+    """
+    path = directory / "ir" / "program.json"
+    if not path.is_file():
+        raise InputError(f"Folder '{directory}' is no compiled network: {path} is missing; run 'zeroskip compile' first")
+    try:
+        header = json.loads(path.read_text())
+        geometry = header["geometry"]
+        size = Geometry(Engine(geometry["engine"]), int(geometry["lanes"]), int(geometry["columns"]))
+        index_bits = header["index_bits"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"File '{path}' is damaged ({error}); compile again") from error
+    model, _ = run_passes(load_artifact(directory / "ir" / "model.safetensors"))
+    program = lower(model, size, index_bits=index_bits)
+    check_images(program, directory)
+    return program
+
+
+def check_images(program: Program, directory: Path) -> None:
+    """Compare every ROM image in ``directory`` with the program's, word by word.
+
+    Raises
+    ------
+    VerificationError
+        Naming the image, the word and the layer it belongs to.
+    """
+    for rom in program.roms:
+        path = directory / "rom" / f"{rom.name}.mem"
+        try:
+            lines = path.read_text().split()
+            words = [int(line, 16) for line in lines]
+        except FileNotFoundError:
+            raise InputError(f"ROM image '{path}' is missing; compile again") from None
+        except ValueError as error:
+            raise VerificationError(f"ROM image '{path}' is not hexadecimal ({error}); compile again") from error
+        if len(words) != rom.depth:
+            raise VerificationError(f"ROM image '{path}' has {len(words)} words, but the network needs {rom.depth}; compile again")
+        for address, (got, expected) in enumerate(zip(words, rom.words, strict=True)):
+            if got != expected:
+                layer = _layer_at(rom, address)
+                raise VerificationError(
+                    f"ROM image '{path}' word {address} (layer {layer!r}) is {got:x}, but the network has {expected:x}; "
+                    "compile again"
+                )
+
+
+def _layer_at(rom: Rom, address: int) -> str:
+    for segment in rom.segments:
+        if segment.first <= address < segment.first + segment.count:
+            return segment.layer
+    return "shared"
+

@@ -1,0 +1,1 @@
+"""One file a sparse format: pack, unpack and cost in bits."""

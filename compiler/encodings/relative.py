@@ -1,0 +1,70 @@
+"""Relative index with escapes: the gap to the previous kept position, in ``k`` bits.
+
+An entry is ``(index, value)``. Index ``2**k - 1`` is the escape: skip ``2**k - 1`` positions, multiply nothing. Gaps
+restart at every row, and an empty row is one escape entry, so that every row has at least one entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["Entry", "choose_index_bits", "decode_row", "encode_row", "entry_count"]
+
+Entry = tuple[int, int]
+
+
+def encode_row(positions: Sequence[int], values: Sequence[int], index_bits: int) -> list[Entry]:
+    """Encode the kept ``positions`` (ascending) of one row and their nonzero ``values``; an escape has value 0."""
+    escape = (1 << index_bits) - 1
+    entries: list[Entry] = []
+    cursor = 0
+    for position, value in zip(positions, values, strict=True):
+        gap = position - cursor
+        if gap < 0:
+            raise ValueError(f"Positions must ascend, but {position} follows {cursor - 1}")
+        if value == 0:
+            raise ValueError(f"Value at position {position} must be nonzero")
+        while gap >= escape:
+            entries.append((escape, 0))
+            gap -= escape
+        entries.append((gap, value))
+        cursor = position + 1
+    return entries or [(escape, 0)]
+
+
+def decode_row(entries: Iterable[Entry], index_bits: int) -> tuple[list[int], list[int]]:
+    """Return the positions and values that :func:`encode_row` encoded."""
+    escape = (1 << index_bits) - 1
+    positions: list[int] = []
+    values: list[int] = []
+    cursor = 0
+    for index, value in entries:
+        if index == escape:
+            cursor += escape
+            continue
+        positions.append(cursor + index)
+        values.append(value)
+        cursor += index + 1
+    return positions, values
+
+
+def entry_count(positions: Sequence[int], index_bits: int) -> int:
+    """Return ``len(encode_row(...))`` without building it."""
+    escape = (1 << index_bits) - 1
+    count = 0
+    cursor = 0
+    for position in positions:
+        count += 1 + (position - cursor) // escape
+        cursor = position + 1
+    return max(count, 1)
+
+
+def choose_index_bits(rows: Sequence[Sequence[int]], value_bits: int, limit: int = 12, tolerance: float = 1.05) -> int:
+    """Choose ``k``: the fewest entries (cycles) among the widths within ``tolerance`` of the least storage.
+
+    ``rows`` holds the kept positions of every row. Ties go to the narrower index.
+    """
+    entries = {k: sum(entry_count(row, k) for row in rows) for k in range(1, limit + 1)}
+    bits = {k: count * (k + value_bits) for k, count in entries.items()}
+    bound = min(bits.values()) * tolerance
+    return min((k for k in entries if bits[k] <= bound), key=lambda k: (entries[k], k))

@@ -1,0 +1,68 @@
+"""The bit ledger: what every stored bit of a layer is for, and the entropy bound it is measured against."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zeroskip.compiler.program import Rom
+from zeroskip.compiler.rom import slot_count
+from zeroskip.compiler.target import Engine, EngineConfig
+
+if TYPE_CHECKING:
+    from zeroskip.compiler.lower import Job
+
+__all__ = ["bit_ledger", "entropy_bound"]
+
+
+def entropy_bound(weight: np.ndarray) -> int:
+    """Return the bits an ideal coder needs for the values and zeros of ``weight`` as independent symbols."""
+    _, counts = np.unique(weight, return_counts=True)
+    total = int(counts.sum())
+    return math.ceil(-sum(int(n) * math.log2(int(n) / total) for n in counts))
+
+
+def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[str, int]:
+    """Count the stored bits of one layer.
+
+    ``value``: weight codes that are multiplied; ``index``: their relative indices; ``filler``: escapes, idle lanes and
+    padding rows or columns; ``row_end``: row lengths; ``tap_table``: tap or keep-list entries; ``bias``;
+    ``requantize``; ``padding``: physical bits of the parameter words beyond all that. ``total`` is their sum;
+    ``entropy_bound`` is no part of it.
+    """
+    sparse = config.geometry.engine is Engine.SPARSE
+    useful = int(np.count_nonzero(job.weight)) if sparse else job.weight.shape[0] * _dense_width(job, config)
+    slots = slot_count(job, config.geometry)
+    name = job.layer.name
+    physical = 0
+    tables = {"rows": 0, "taps": 0, "bias": 0}
+    for rom in roms:
+        count = sum(segment.count for segment in rom.segments if segment.layer == name)
+        if rom.name.startswith("weights_"):
+            physical += count * rom.word_bits
+        elif rom.name in tables:
+            tables[rom.name] += count * rom.word_bits
+    scale_bits = config.multiplier_width + config.shift_width
+    ledger = {
+        "value": useful * job.stored_bits,
+        "index": useful * job.index_bits,
+        "filler": (slots - useful) * (job.stored_bits + job.index_bits),
+        "row_end": tables["rows"],
+        "tap_table": tables["taps"],
+        "bias": len(job.bias) * config.bias_width,
+        "requantize": len(job.bias) * scale_bits if config.per_channel else scale_bits,
+    }
+    ledger["padding"] = physical - ledger["value"] - ledger["index"] - ledger["filler"]
+    ledger["total"] = sum(ledger.values())
+    weight = job.weight if job.layer.weight is None else np.asarray(job.layer.weight)
+    ledger["entropy_bound"] = entropy_bound(weight)
+    return ledger
+
+
+def _dense_width(job: Job, config: EngineConfig) -> int:
+    if not job.linear or job.words is None:
+        return int(job.weight.shape[1])
+    lanes = config.geometry.lanes
+    return sum(min((word + 1) * lanes, job.source.size) - word * lanes for word in job.words)

@@ -1,0 +1,72 @@
+"""Multipliers and shifts as the hardware applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from zeroskip.compiler.errors import CompileError
+from zeroskip.compiler.ir import Layer, Rounding, Tensor
+
+__all__ = ["MULTIPLIER_BITS", "Scales", "align_shifts", "average_scales"]
+
+MULTIPLIER_BITS = 17
+
+
+@dataclass
+class Scales:
+    """``(value * multiplier) >> shift`` with ``rounding``; one entry, or one a channel."""
+
+    multiplier: list[int]
+    shift: list[int]
+    rounding: Rounding
+
+    @classmethod
+    def of(cls, layer: Layer) -> Scales:
+        """Return the scales of ``layer``, reduced to one entry where all channels agree."""
+        multiplier, shift = np.broadcast_arrays(np.asarray(layer.multiplier), np.asarray(layer.shift))
+        pairs = [(int(m), int(s)) for m, s in zip(multiplier.ravel(), shift.ravel(), strict=True)]
+        if len(set(pairs)) == 1:
+            pairs = pairs[:1]
+        return cls([m for m, _ in pairs], [s for _, s in pairs], layer.rounding)
+
+    @classmethod
+    def identity(cls) -> Scales:
+        """Return the scale that changes nothing."""
+        return cls([1], [0], Rounding.HALF_UP)
+
+
+def align_shifts(scales: Sequence[Scales]) -> None:
+    """Bring the shifts of all layers close together, exactly: ``(M, S)`` and ``(M * 2**j, S + j)`` round alike.
+
+    A narrow range of shifts is a narrow barrel shifter. Power-of-two designs (every multiplier 1) are left alone: they
+    have no multiplier to absorb a factor.
+    """
+    if all(m == 1 for scale in scales for m in scale.multiplier):
+        return
+    goal = max(s for scale in scales for s in scale.shift)
+    for scale in scales:
+        for index, (m, s) in enumerate(zip(scale.multiplier, scale.shift, strict=True)):
+            room = MULTIPLIER_BITS - m.bit_length()
+            raise_by = max(0, min(room, goal - s))
+            scale.multiplier[index] = m << raise_by
+            scale.shift[index] = s + raise_by
+
+
+def average_scales(layer: Layer, source: Tensor, count: int) -> Scales:
+    """Return the reciprocal multiply that divides every possible sum by ``count``, half away from zero, proved."""
+    low, high = min(0, source.lo * count), max(0, source.hi * count)
+    sums = np.arange(low, high + 1, dtype=np.int64)
+    wanted = np.sign(sums) * ((2 * np.abs(sums) + count) // (2 * count))
+    for shift in range(0, 31):
+        multiplier = ((1 << shift) + count // 2) // count
+        if multiplier == 0 or multiplier >= 1 << MULTIPLIER_BITS:
+            continue
+        product = np.abs(sums) * multiplier
+        rounded = product if shift == 0 else (product + (1 << (shift - 1))) >> shift
+        if np.array_equal(np.sign(sums) * rounded, wanted):
+            rounding = Rounding.HALF_AWAY if low < 0 else Rounding.HALF_UP
+            return Scales([multiplier], [shift], rounding)
+    raise CompileError(f"Layer {layer.name!r} averages {count} elements; no multiplier of {MULTIPLIER_BITS} bits divides exactly")

@@ -1,0 +1,1 @@
+"""Operand decoders: what turns parameter slots into (position, weight)."""

@@ -1,0 +1,145 @@
+"""The front end: issues one parameter slot a cycle, in the order groups, tiles, windows, slots."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from zeroskip.hw.pipeline import FLAGS
+
+__all__ = ["Issue"]
+
+
+class Issue(wiring.Component):
+    """Walk the slots of a layer.
+
+    A *unit* accumulates one value a lane: its windows (pooled positions) one after the other, each over all slots of
+    its row. Recurrence: one slot a cycle; the only stall is the last slot of a unit while the unit before it still
+    drains, so units take ``max(slots, drain)`` cycles and nothing inside the pipeline ever waits.
+
+    Sparse rows have their own length, read from the ``rows`` ROM one row ahead; dense rows share ``slot_last``.
+
+    Parameters
+    ----------
+    layout : StructLayout of the layer descriptor
+    lanes : int
+    pointer_bits : int, width of a slot address (sparse) or of a slot number (dense)
+    row_address_bits : int, 0 for the dense engine
+    row_bits : int, width of a row length
+
+    Members
+    -------
+    descriptor : In(layout)
+    start : In(1), one cycle; the descriptor is stable from then to the end of the layer
+    flags : Out(FLAGS), of the slot issued in this cycle
+    pointer : Out(pointer_bits), slot address (sparse) or slot number in the row (dense)
+    row_addr : Out, row_data : In, the ``rows`` ROM (sparse)
+    """
+
+    start_cycles_dense = 1
+    start_cycles_sparse = 3
+
+    def __init__(
+        self, layout: data.StructLayout, lanes: int, pointer_bits: int, row_address_bits: int = 0, row_bits: int = 0
+    ) -> None:
+        self.lanes = lanes
+        self.sparse = row_address_bits > 0
+        members = {
+            "descriptor": In(layout),
+            "start": In(1),
+            "flags": Out(FLAGS),
+            "pointer": Out(pointer_bits),
+        }
+        if self.sparse:
+            members["row_addr"] = Out(row_address_bits)
+            members["row_data"] = In(row_bits)
+        super().__init__(members)
+
+    def elaborate(self, platform: object) -> Module:
+        """Build counters, flags and the row pointer."""
+        m = Module()
+        d = self.descriptor
+        running = Signal()
+        remaining = Signal(len(self.row_data) if self.sparse else len(d.slot_last))
+        windows = Signal.like(d.window_last)
+        tiles = Signal.like(d.tile_last)
+        groups = Signal.like(d.group_last)
+        timer = Signal.like(d.drain_wait)
+        first, unit_first = Signal(), Signal()
+        last, unit_last, group_last, step = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            last.eq(remaining == 0),
+            unit_last.eq(last & (windows == 0)),
+            group_last.eq(unit_last & (tiles == 0)),
+            step.eq(running & ~(unit_last & (timer != 0))),
+            Cat(self.flags.valid, self.flags.first, self.flags.last).eq(Cat(step, first, last)),
+            Cat(self.flags.unit_first, self.flags.unit_last, self.flags.group_last).eq(Cat(unit_first, unit_last, group_last)),
+        ]
+        with m.If(timer != 0):
+            m.d.sync += timer.eq(timer - 1)
+        with m.If(step):
+            m.d.sync += [remaining.eq(remaining - 1), first.eq(last)]
+            with m.If(last):
+                m.d.sync += [windows.eq(windows - 1), unit_first.eq(unit_last)]
+            with m.If(unit_last):
+                m.d.sync += [windows.eq(d.window_last), tiles.eq(tiles - 1), timer.eq(d.drain_wait)]
+            with m.If(group_last):
+                m.d.sync += [tiles.eq(d.tile_last), groups.eq(groups - 1), running.eq(groups != 0)]
+        with m.If(self.start):
+            m.d.sync += [
+                windows.eq(d.window_last),
+                tiles.eq(d.tile_last),
+                groups.eq(d.group_last),
+                timer.eq(0),
+                first.eq(1),
+                unit_first.eq(1),
+            ]
+        if self.sparse:
+            self._build_rows(m, running, remaining, step, last, group_last)
+        else:
+            self._build_slots(m, running, remaining, step, last)
+        return m
+
+    def _build_slots(self, m: Module, running: Signal, remaining: Signal, step: Signal, last: Signal) -> None:
+        """Dense: every pass walks the same slots."""
+        d = self.descriptor
+        with m.If(step):
+            m.d.sync += self.pointer.eq(self.pointer + 1)
+            with m.If(last):
+                m.d.sync += [remaining.eq(d.slot_last), self.pointer.eq(0)]
+        with m.If(self.start):
+            m.d.sync += [remaining.eq(d.slot_last), self.pointer.eq(0), running.eq(1)]
+
+    def _build_rows(
+        self, m: Module, running: Signal, remaining: Signal, step: Signal, last: Signal, group_last: Signal
+    ) -> None:
+        """Sparse: a pass walks its row again until the group ends, then the row after it."""
+        d = self.descriptor
+        length = Signal.like(remaining)
+        row_start = Signal.like(self.pointer)
+        following = Signal.like(self.pointer)
+        stride = Mux(d.linear, Const(self.lanes), Const(1))
+        next_row = Signal()
+        m.d.comb += [following.eq(self.pointer + stride), next_row.eq(group_last & ~d.row_shared)]
+        with m.If(step):
+            m.d.sync += self.pointer.eq(following)
+            with m.If(last):
+                m.d.sync += [
+                    remaining.eq(Mux(next_row, self.row_data, length)),
+                    self.pointer.eq(Mux(next_row, following, row_start)),
+                ]
+            with m.If(next_row):
+                m.d.sync += [length.eq(self.row_data), row_start.eq(following), self.row_addr.eq(self.row_addr + 1)]
+        # the rows ROM answers two cycles after its address: fetch the first length before issuing
+        fetch = Signal(2)
+        m.d.sync += fetch.eq(Cat(self.start, fetch[0]))
+        with m.If(self.start):
+            m.d.sync += [self.row_addr.eq(d.row_base), self.pointer.eq(d.weight_base), row_start.eq(d.weight_base)]
+        with m.If(fetch[1]):
+            m.d.sync += [
+                length.eq(self.row_data),
+                remaining.eq(self.row_data),
+                self.row_addr.eq(self.row_addr + 1),
+                running.eq(1),
+            ]

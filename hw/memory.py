@@ -1,0 +1,126 @@
+"""Memories as Verilog modules of their own: ROMs that read their image file, and the activation banks."""
+
+from __future__ import annotations
+
+from amaranth.hdl import ClockSignal, Instance, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from zeroskip.compiler.program import Rom
+
+__all__ = ["ActivationBank", "RomReader", "bank_verilog", "rom_verilog"]
+
+
+class RomReader(wiring.Component):
+    """A ROM image with ``rom.ports`` read ports.
+
+    Latency 1 cycle, initiation interval 1. The image stays a file (``rom/<name>.mem``), so the design that is simulated
+    and synthesized holds what the compiler wrote and proved, and no other copy of it.
+
+    Parameters
+    ----------
+    rom : Rom
+
+    Members
+    -------
+    addr_0, addr_1 ... : In(address bits), words
+    data_0, data_1 ... : Out(rom.word_bits)
+    """
+
+    latency_cycles = 1
+
+    def __init__(self, rom: Rom) -> None:
+        self.rom = rom
+        address_bits = max(1, (rom.depth - 1).bit_length())
+        members = {}
+        for port in range(rom.ports):
+            members[f"addr_{port}"] = In(address_bits)
+            members[f"data_{port}"] = Out(rom.word_bits)
+        super().__init__(members)
+
+    def elaborate(self, platform: object) -> Module:
+        """Instantiate the ROM's module."""
+        m = Module()
+        ports = {"i_clk": ClockSignal()}
+        for port in range(self.rom.ports):
+            ports[f"i_addr_{port}"] = getattr(self, f"addr_{port}")
+            ports[f"o_data_{port}"] = getattr(self, f"data_{port}")
+        m.submodules.rom = Instance(f"rom_{self.rom.name}", **ports)
+        return m
+
+
+class ActivationBank(wiring.Component):
+    """One bank of the activation memory: a read port for the gather, a write port for write-back and host.
+
+    Latency 1 cycle. A word read in the cycle it is written is undefined; layers never do that.
+
+    Parameters
+    ----------
+    depth : int, words of 8 bits
+
+    Members
+    -------
+    read_addr, write_addr : In(address bits), words
+    read_data : Out(8)
+    write_data : In(8)
+    write_en : In(1)
+    """
+
+    latency_cycles = 1
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        bits = max(1, (depth - 1).bit_length())
+        super().__init__(
+            {
+                "read_addr": In(bits),
+                "read_data": Out(8),
+                "write_addr": In(bits),
+                "write_data": In(8),
+                "write_en": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Instantiate the bank's module."""
+        m = Module()
+        m.submodules.bank = Instance(
+            "activation_bank",
+            i_clk=ClockSignal(),
+            i_read_addr=self.read_addr,
+            o_read_data=self.read_data,
+            i_write_addr=self.write_addr,
+            i_write_data=self.write_data,
+            i_write_en=self.write_en,
+        )
+        return m
+
+
+def rom_verilog(rom: Rom) -> str:
+    """Return the Verilog module of a ROM; it reads ``rom/<name>.mem`` relative to the tool's working folder."""
+    high = max(1, (rom.depth - 1).bit_length()) - 1
+    ports = "".join(
+        f",\n    input wire [{high}:0] addr_{port},\n    output reg [{rom.word_bits - 1}:0] data_{port}" for port in range(rom.ports)
+    )
+    reads = "".join(f"    always @(posedge clk) data_{port} <= mem[addr_{port}];\n" for port in range(rom.ports))
+    return (
+        f"// ROM image {rom.name}: {rom.depth} words of {rom.word_bits} bits, format {rom.format}\n"
+        f"module rom_{rom.name}(\n    input wire clk{ports}\n);\n"
+        f'    (* rom_style = "{rom.style}" *) reg [{rom.word_bits - 1}:0] mem [0:{rom.depth - 1}];\n'
+        f'    initial $readmemh("rom/{rom.name}.mem", mem);\n'
+        f"{reads}endmodule\n"
+    )
+
+
+def bank_verilog(depth: int) -> str:
+    """Return the Verilog module of an activation bank of ``depth`` words."""
+    high = max(1, (depth - 1).bit_length()) - 1
+    return (
+        f"// One activation bank: {depth} words of 8 bits\n"
+        "module activation_bank(\n    input wire clk,\n"
+        f"    input wire [{high}:0] read_addr,\n    output reg [7:0] read_data,\n"
+        f"    input wire [{high}:0] write_addr,\n    input wire [7:0] write_data,\n    input wire write_en\n);\n"
+        f'    (* no_rw_check, ram_style = "block" *) reg [7:0] mem [0:{depth - 1}];\n'
+        "    always @(posedge clk) begin\n        if (write_en) mem[write_addr] <= write_data;\n"
+        "        read_data <= mem[read_addr];\n    end\nendmodule\n"
+    )

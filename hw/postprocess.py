@@ -1,0 +1,122 @@
+"""The post-processor: bias, requantization and clamp, one result a cycle."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from zeroskip.compiler.program import Rom
+from zeroskip.compiler.target import EngineConfig
+from zeroskip.hw.pipeline import delay, descriptor_layout
+
+__all__ = ["PostProcessor"]
+
+LOW_BITS = 17
+"""The accumulator is multiplied in two halves, each inside one 18 x 18 multiplier."""
+
+
+class PostProcessor(wiring.Component):
+    """``o = clamp(((i + bias) * M, shifted right by S and rounded) + zero_point, low, high)``.
+
+    Bit-exact with :func:`zeroskip.compiler.reference.requantize`. Rounding half up needs no rounding constant:
+    ``(v + 2**(S-1)) >> S == ((v >> (S-1)) + 1) >> 1``; half away from zero subtracts 1 from negative products first.
+    For a dense linear layer the L partial sums of a row arrive one after the other and are added up here.
+
+    Latency 8 cycles, initiation interval 1, never stalls. Cost: two DSP multipliers, none with power-of-two scales.
+
+    Parameters
+    ----------
+    config : EngineConfig
+    layout : StructLayout of the layer descriptor
+    bias : Rom
+
+    Members
+    -------
+    descriptor : In(layout)
+    i : In(signed(accumulator_width)); first_lane : In(1), starts a sum
+    channel : In, of the present value
+    bias_addr : Out, bias_data : In, the ``bias`` ROM
+    o : Out(8)
+    """
+
+    latency_cycles = 8
+
+    def __init__(self, config: EngineConfig, layout: data.StructLayout, bias: Rom, channel_bits: int) -> None:
+        self.config = config
+        self.bias = bias
+        super().__init__(
+            {
+                "descriptor": In(layout),
+                "i": In(signed(config.accumulator_width)),
+                "first_lane": In(1),
+                "channel": In(channel_bits),
+                "bias_addr": Out(max(1, (bias.depth - 1).bit_length())),
+                "bias_data": In(bias.word_bits),
+                "o": Out(8),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Chain the stages."""
+        m = Module()
+        config, d = self.config, self.descriptor
+        total = Signal(signed(config.accumulator_width))
+        m.d.comb += self.bias_addr.eq(d.bias_base + self.channel)
+        if hasattr(d, "sum_lanes"):
+            m.d.sync += total.eq(Mux(d.sum_lanes & ~self.first_lane, total, 0) + self.i)
+        else:
+            m.d.sync += total.eq(self.i)
+        entry = Signal(descriptor_layout(self.bias.fields))
+        m.d.sync += entry.eq(self.bias_data)
+        biased = Signal(signed(max(config.accumulator_width, config.bias_width) + 1))
+        m.d.sync += biased.eq(delay(m, total, 1) + entry.bias)
+        product = self._build_multiply(m, biased, entry)
+        shifted = self._build_shift(m, product, entry)
+        rounded = Signal(signed(max(2, len(shifted))))
+        m.d.sync += rounded.eq((shifted + 1) >> 1)
+        result = Signal(signed(len(rounded) + 1))
+        m.d.comb += result.eq(rounded + d.zero_point)
+        with m.If(result < d.clamp_low):
+            m.d.sync += self.o.eq(d.clamp_low)
+        with m.Elif(result > d.clamp_high):
+            m.d.sync += self.o.eq(d.clamp_high)
+        with m.Else():
+            m.d.sync += self.o.eq(result)
+        return m
+
+    def _build_multiply(self, m: Module, biased: Signal, entry: data.View) -> Signal:
+        """Two cycles: the halves of the accumulator times M, then their sum."""
+        config, d = self.config, self.descriptor
+        away = (d.half_away & biased[-1]) if config.has_half_away else None
+        if config.multiplier_width == 0:
+            product = Signal(signed(len(biased) + 1))
+            value = biased - away if away is not None else biased
+            m.d.sync += product.eq(value)
+            return delay(m, product, 1)
+        scale = delay(m, entry.multiplier, 1) if config.per_channel else d.multiplier
+        product = Signal(signed(len(biased) + config.multiplier_width + 1))
+        high = Signal(signed(max(1, len(biased) - LOW_BITS) + config.multiplier_width + 1))
+        low = Signal(signed(min(LOW_BITS + 1, len(biased)) + config.multiplier_width + 1))
+        if len(biased) > LOW_BITS:
+            m.d.sync += [high.eq(biased[LOW_BITS:].as_signed() * scale), low.eq(biased[:LOW_BITS] * scale)]
+            total: Value = (high << LOW_BITS) + low
+        else:
+            m.d.sync += low.eq(biased * scale)
+            total = low
+        if away is not None:
+            total = total - delay(m, away, 1)
+        m.d.sync += product.eq(total)
+        return product
+
+    def _build_shift(self, m: Module, product: Signal, entry: data.View) -> Signal:
+        """Shift right by S - 1 (one cycle): a constant part and the layer's or channel's own."""
+        config, d = self.config, self.descriptor
+        value = (product >> (config.shift_min - 1)) if config.shift_min else (product << 1)
+        shifted = Signal(signed(len(value)))
+        if config.shift_width:
+            amount = delay(m, entry.shift, 3) if config.per_channel else d.shift
+            m.d.sync += shifted.eq(value >> amount)
+        else:
+            m.d.sync += shifted.eq(value)
+        return shifted

@@ -1,0 +1,263 @@
+"""ADMM pruning (METHODS 1.2): auxiliary Z, dual U, penalty rho, masked mapping and masked retraining."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from zeroskip.pruning.constraints import ConstraintSet, Levels
+from zeroskip.pruning.errors import PruningError, nearest
+
+__all__ = ["Admm", "Residual"]
+
+
+@dataclass(frozen=True)
+class Residual:
+    """One line of the residual log: ``primal = ||W - Z||``, ``dual = rho * ||Z - Z_previous||``."""
+
+    update: int
+    layer: str
+    rho: float
+    primal: float
+    dual: float
+
+
+@dataclass
+class _Layer:
+    """One constrained layer: its parameter, its set and its ADMM variables."""
+
+    weight: nn.Parameter
+    constraint: ConstraintSet | None
+    z: Tensor
+    u: Tensor
+    parent: Tensor | None
+    mask: Tensor | None = None
+
+    def held(self) -> Tensor | None:
+        """Return the mask that holds now: the hardened one, else the parent's."""
+        return self.mask if self.mask is not None else self.parent
+
+
+class Admm:
+    """Prune a model's layers onto constraint sets while the caller trains it.
+
+    ``attach`` hooks the optimizer: before a step ``rho * (W - Z + U)`` is added to ``.grad``, after it pruned positions
+    are set to zero again. ``update`` is one Z and U step; ``harden`` maps W onto the sets, after which the same loop is
+    masked retraining (gradient, optimizer state and weight are masked).
+
+    Parameters
+    ----------
+    model : the network; its weights are changed in place
+    sets : layer name or glob as in ``named_modules()`` -> constraint set; a plain name wins over a glob
+    rho : first and last penalty; geometric in between
+    updates : number of updates over which rho grows; later updates keep the last rho
+    parent : an earlier Admm, or masks by layer name, whose zeros stay zero (progressive pruning)
+
+    Members
+    -------
+    residuals : list of Residual, one a layer and update
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sets: Mapping[str, ConstraintSet],
+        rho: tuple[float, float] = (1e-3, 0.3),
+        updates: int = 24,
+        parent: Admm | Mapping[str, Tensor] | None = None,
+    ) -> None:
+        if not (len(rho) == 2 and all(math.isfinite(r) and r > 0 for r in rho)):
+            raise PruningError(f"rho must be two positive numbers (start, end), not {rho!r}")
+        if updates < 1:
+            raise PruningError(f"updates must be at least 1, not {updates!r}")
+        self.model = model
+        self.rho_range = (float(rho[0]), float(rho[1]))
+        self.updates = updates
+        self.updates_done = 0
+        self.hardened = False
+        self.residuals: list[Residual] = []
+        self._optimizers: list[Optimizer] = []
+        masks = parent.masks() if isinstance(parent, Admm) else dict(parent or {})
+        self._layers = _collect(model, sets, masks)
+        with torch.no_grad():
+            for layer in self._layers.values():
+                _mask_(layer.weight, layer.parent)
+                if layer.constraint is not None:
+                    layer.z = layer.constraint.project(layer.weight)
+
+    @property
+    def rho(self) -> float:
+        """Penalty that the next step uses."""
+        start, end = self.rho_range
+        if self.updates == 1:
+            return end
+        return float(start * (end / start) ** (min(self.updates_done, self.updates - 1) / (self.updates - 1)))
+
+    def names(self) -> tuple[str, ...]:
+        """Return the constrained layers in model order."""
+        return tuple(name for name, layer in self._layers.items() if layer.constraint is not None)
+
+    def constraint(self, name: str) -> ConstraintSet | None:
+        """Return the set of a layer, None for a layer without one."""
+        layer = self._layers.get(name)
+        return layer.constraint if layer else None
+
+    def masks(self) -> dict[str, Tensor]:
+        """Return the boolean masks that hold now, by layer name."""
+        return {name: held.clone() for name, layer in self._layers.items() if (held := layer.held()) is not None}
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Hook ``optimizer``: penalty or mask before each step, mask after it."""
+        if optimizer in self._optimizers:
+            raise PruningError("This optimizer is already attached to this Admm")
+        optimizer.register_step_pre_hook(self._before_step)
+        optimizer.register_step_post_hook(self._after_step)
+        self._optimizers.append(optimizer)
+        self._mask_state(optimizer)
+
+    def update(self) -> None:
+        """Do one Z step and one U step, log the residuals, and let rho grow with the dual rescaled to it."""
+        if self.hardened:
+            raise PruningError("Admm.update was called after harden; the ADMM phase is over")
+        rho = self.rho
+        self.updates_done += 1
+        ratio = rho / self.rho
+        with torch.no_grad():
+            for name, layer in self._layers.items():
+                if layer.constraint is None:
+                    continue
+                z_before, weight = layer.z, layer.weight.detach()
+                layer.z = layer.constraint.project(weight + layer.u)
+                difference = weight - layer.z
+                primal, dual = float(difference.norm()), rho * float((layer.z - z_before).norm())
+                self.residuals.append(Residual(self.updates_done, name, rho, primal, dual))
+                layer.u = (layer.u + difference) * ratio
+
+    def harden(self) -> None:
+        """Map every weight onto its set, fix the masks, and clear optimizer state of pruned positions.
+
+        A layer on :class:`Levels` has no freedom left, so its weights are frozen.
+        """
+        if self.hardened:
+            raise PruningError("Admm.harden was called twice")
+        with torch.no_grad():
+            for layer in self._layers.values():
+                if layer.constraint is not None:
+                    layer.weight.copy_(layer.constraint.project(layer.weight))
+                    layer.mask = layer.weight.detach() != 0
+                else:
+                    layer.mask = layer.parent
+        self.hardened = True
+        for optimizer in self._optimizers:
+            self._mask_state(optimizer)
+        self.check()
+
+    def check(self) -> None:
+        """Raise unless every weight lies in its set and every pruned position is zero."""
+        if not self.hardened:
+            raise PruningError("Admm must be hardened before its result is used; call admm.harden()")
+        for name, layer in self._layers.items():
+            mask = layer.held()
+            if mask is not None and bool((layer.weight.detach()[~mask] != 0).any()):
+                raise PruningError(f"Layer '{name}' has nonzero weights at pruned positions; attach the optimizer")
+            if layer.constraint is not None and layer.constraint.violation(layer.weight) > 0:
+                raise PruningError(f"Layer '{name}' does not satisfy {layer.constraint}; call admm.harden() again")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole ADMM state (Z, U, masks, counters); the weights belong to the model's state."""
+        tensors: dict[str, Tensor] = {}
+        for name, layer in self._layers.items():
+            entries = {"z": layer.z, "u": layer.u, "parent": layer.parent, "mask": layer.mask}
+            tensors |= {f"{name}.{key}": value.clone() for key, value in entries.items() if value is not None}
+        return {"tensors": tensors, "updates_done": self.updates_done, "hardened": self.hardened}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned, for the same model and sets."""
+        tensors = state["tensors"]
+        known = {name.rpartition(".")[0] for name in tensors}
+        if known != set(self._layers):
+            raise PruningError(f"State holds layers {sorted(known)}, but this Admm has {sorted(self._layers)}")
+        for name, layer in self._layers.items():
+            if tensors[f"{name}.z"].shape != layer.weight.shape:
+                raise PruningError(
+                    f"Layer '{name}' has shape {tuple(layer.weight.shape)}, but the state has {tuple(tensors[f'{name}.z'].shape)}"
+                )
+        for name, layer in self._layers.items():
+            layer.z, layer.u = tensors[f"{name}.z"].clone(), tensors[f"{name}.u"].clone()
+            parent, mask = tensors.get(f"{name}.parent"), tensors.get(f"{name}.mask")
+            layer.parent = None if parent is None else parent.clone()
+            layer.mask = None if mask is None else mask.clone()
+        self.updates_done, self.hardened = int(state["updates_done"]), bool(state["hardened"])
+        for optimizer in self._optimizers:
+            self._mask_state(optimizer)
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        with torch.no_grad():
+            for layer in self._layers.values():
+                gradient = layer.weight.grad
+                if gradient is None:
+                    continue
+                if self.hardened and isinstance(layer.constraint, Levels):
+                    gradient.zero_()
+                elif layer.constraint is not None and not self.hardened:
+                    gradient.add_(layer.weight.detach() - layer.z + layer.u, alpha=self.rho)
+                _mask_(gradient, layer.held())
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        with torch.no_grad():
+            for layer in self._layers.values():
+                if self.hardened and isinstance(layer.constraint, Levels):
+                    layer.weight.copy_(layer.constraint.project(layer.weight))
+                _mask_(layer.weight, layer.held())
+
+    def _mask_state(self, optimizer: Optimizer) -> None:
+        with torch.no_grad():
+            for layer in self._layers.values():
+                for value in optimizer.state.get(layer.weight, {}).values():
+                    if isinstance(value, Tensor) and value.shape == layer.weight.shape:
+                        _mask_(value, layer.held())
+
+
+def _mask_(values: Tensor, mask: Tensor | None) -> None:
+    """Set the masked positions of ``values`` to zero in place, also where they are not finite."""
+    if mask is not None:
+        values.masked_fill_(~mask, 0)
+
+
+def _collect(model: nn.Module, sets: Mapping[str, ConstraintSet], parents: Mapping[str, Tensor]) -> dict[str, _Layer]:
+    """Match the patterns against the model's layers and build the state, in model order."""
+    weights = {
+        name: module.weight for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
+    }
+    chosen: dict[str, tuple[str, ConstraintSet]] = {}
+    for pattern, constraint in sorted(sets.items(), key=lambda item: item[0] in weights):
+        matches = [name for name in weights if fnmatch.fnmatchcase(name, pattern)]
+        if not matches:
+            raise PruningError(f"No layer with weights is called '{pattern}'; the nearest are: {nearest(pattern, weights)}")
+        for name in matches:
+            if name in chosen and pattern not in weights:
+                raise PruningError(f"Layer '{name}' is matched by both '{chosen[name][0]}' and '{pattern}'")
+            chosen[name] = (pattern, constraint)
+    for name in parents:
+        if name not in weights:
+            raise PruningError(f"The parent prunes layer '{name}', but the model has: {nearest(name, weights)}")
+    layers: dict[str, _Layer] = {}
+    for name, weight in weights.items():
+        if name not in chosen and name not in parents:
+            continue
+        parent = parents.get(name)
+        if parent is not None and parent.shape != weight.shape:
+            raise PruningError(f"Layer '{name}' has shape {tuple(weight.shape)}, but its mask {tuple(parent.shape)}")
+        constraint = chosen[name][1] if name in chosen else None
+        zeros = torch.zeros_like(weight, requires_grad=False)
+        layers[name] = _Layer(weight, constraint, zeros, zeros.clone(), None if parent is None else parent.bool().clone())
+    for name, (_, constraint) in chosen.items():
+        constraint.count(weights[name].shape)
+    return layers

@@ -1,0 +1,201 @@
+"""Scales of a captured network: activation ranges of least squared error, weight scales, power-of-two ratios."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zeroskip.pruning.capture import Graph, Kind, Op
+from zeroskip.pruning.errors import PruningError, nearest
+from zeroskip.pruning.quantizers import Weights, fake_quantize, round_half_up, search_scale
+from zeroskip.pruning.training import Input
+
+__all__ = ["Activation", "Plan", "calibrate", "fake_quant_forward", "output_name"]
+
+_log = logging.getLogger(__name__)
+_VALUES = 200_000
+_CANDIDATES = 121
+_LOWEST = 0.4
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The codes of a tensor: real value = ``scale * (code - offset)``.
+
+    ``offset`` is the code of real 0: 0 except at an image input, where ``mean * range`` may lie between two codes; a
+    padded layer needs it whole.
+    """
+
+    bits: int
+    signed: bool
+    scale: float
+    offset: float = 0.0
+
+    @property
+    def lo(self) -> int:
+        """Smallest code."""
+        return -(1 << (self.bits - 1)) if self.signed else 0
+
+    @property
+    def hi(self) -> int:
+        """Largest code."""
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+    def fake(self, x: Tensor) -> Tensor:
+        """Return ``x`` rounded half up to the codes and clamped, as real values, with a straight-through gradient."""
+        return torch.clamp(round_half_up(x / self.scale), self.lo, self.hi) * self.scale
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a network's quantization fixes before fine-tuning: grids and scales by layer, codes by tensor.
+
+    ``activations`` maps ``input`` and every layer's name to the codes of its output.
+    """
+
+    source: Input | None
+    power_of_two: bool
+    grids: Mapping[str, Weights]
+    weight_scales: Mapping[str, float]
+    activations: Mapping[str, Activation]
+
+
+def output_name(graph: Graph, op: Op) -> str:
+    """Return the name of a layer's output tensor: its own, ``output`` for the last."""
+    return "output" if op is graph.ops[-1] else op.name
+
+
+def _grids(graph: Graph, weights: int | Mapping[str, int]) -> dict[str, Weights]:
+    """Return each layer's weight grid; a mapping goes from layer name or glob to bits and must cover all layers."""
+    ops = [op for op in graph.ops if op.weight]
+    if isinstance(weights, int):
+        return {op.name: Weights.of_bits(weights) for op in ops}
+    grids: dict[str, Weights] = {}
+    for pattern, bits in sorted(weights.items(), key=lambda item: item[0] in {op.module for op in ops}):
+        matches = [op for op in ops if fnmatch.fnmatchcase(op.module, pattern)]
+        if not matches:
+            raise PruningError(f"No layer is called '{pattern}'; the nearest are: {nearest(pattern, [op.module for op in ops])}")
+        grids |= {op.name: Weights.of_bits(bits) for op in matches}
+    missing = [op.module for op in ops if op.name not in grids]
+    if missing:
+        raise PruningError(f"weights names no bits for layer '{missing[0]}'; add it or a glob such as '*'")
+    return grids
+
+
+def _sampled(values: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return at most 200,000 evenly spread values, the largest magnitude among them."""
+    flat = values.detach().reshape(-1)
+    stride = max(1, math.ceil(flat.numel() / _VALUES))
+    picked = flat[::stride].to(torch.float64).numpy()
+    top = float(flat.abs().max())
+    return np.append(picked, top if top in (float(flat.max()),) else -top)
+
+
+def _mse(values: np.ndarray[tuple[int], np.dtype[np.float64]], form: Activation) -> float:
+    codes = np.clip(np.floor(values / form.scale + 0.5), form.lo, form.hi)
+    return float(np.square(values - codes * form.scale).mean())
+
+
+def _best(values: np.ndarray[tuple[int], np.dtype[np.float64]], bits: int, signed: bool, step: float | None) -> Activation:
+    """Return the codes of least squared error; with ``step`` the scale is ``step * 2^S`` with a whole S >= 0."""
+    hi = Activation(bits, signed, 1.0).hi
+    top = float(np.abs(values).max())
+    if step is not None:
+        middle = math.log2(top / hi / step) if top > 0 else 0.0
+        shifts = {max(0, math.floor(middle) + d) for d in (-2, -1, 0, 1)}
+        scales = [step * 2.0**shift for shift in sorted(shifts)]
+    elif top == 0:
+        return Activation(bits, signed, 1.0)
+    else:
+        scales = [top / hi * (_LOWEST + (1 - _LOWEST) * i / (_CANDIDATES - 1)) for i in range(_CANDIDATES)]
+    forms = [Activation(bits, signed, scale) for scale in scales]
+    return forms[int(np.argmin([_mse(values, form) for form in forms]))]
+
+
+def _input_codes(source: Input | None, x: Tensor, graph: Graph) -> Activation:
+    if source is None:
+        top = float(x.abs().max())
+        _log.warning("No Input(...) is declared: the float input is calibrated to signed 8 bit")
+        return Activation(8, True, top / 127 if top > 0 else 1.0)
+    offset = source.mean * source.range
+    first = next(op for op in graph.ops if op.weight)
+    if any(first.padding) and abs(offset - round(offset)) > 1e-6:
+        raise PruningError(
+            f"Layer '{first.name}' pads its input, so mean * range must be a whole code, not {offset:g}; use mean 0, or a "
+            "mean that is a multiple of 1/range"
+        )
+    whole = float(round(offset)) if any(first.padding) else offset
+    return Activation(8, False, 1 / (source.range * source.std), whole)
+
+
+def calibrate(
+    graph: Graph,
+    tensors: Mapping[str, Tensor],
+    x: Tensor,
+    source: Input | None,
+    weights: int | Mapping[str, int] = 4,
+    activations: int = 8,
+    power_of_two: bool = False,
+) -> Plan:
+    """Choose all scales from the float network and calibration inputs ``x`` (N, ...), float as the network takes them.
+
+    Weight scales have the least squared error over nonzero weights, activation scales over the values seen. With
+    ``power_of_two`` an activation scale is its layer's input scale x weight scale x ``2^S``, so that requantization is a
+    shift: the activation's 8 bits bear the coarser choice better than 4-bit weights do.
+    """
+    if not 1 <= activations <= 8:
+        raise PruningError(f"Activation bits must be from 1 to 8, not {activations!r}")
+    grids = _grids(graph, weights)
+    forms = {"input": _input_codes(source, x, graph)}
+    scales: dict[str, float] = {}
+    seen: dict[str, Tensor] = {}
+
+    def observe(op: Op, y: Tensor) -> Tensor:
+        seen[op.name] = y
+        return y
+
+    with torch.no_grad():
+        graph.forward(tensors, x, activation=observe)
+    before = "input"
+    for op in graph.ops:
+        name = output_name(graph, op)
+        if op.weight is None:
+            forms[name] = forms[before]
+        else:
+            if power_of_two and op.norm is not None:
+                raise PruningError(
+                    f"Layer '{op.name}' has BatchNorm, which needs a multiplier a channel; use power_of_two=False or train "
+                    "without BatchNorm"
+                )
+            scales[op.name] = search_scale(tensors[op.weight], grids[op.name])
+            step = forms[before].scale * scales[op.name] if power_of_two else None
+            forms[name] = _best(_sampled(seen[op.name]), activations, not op.relu, step)
+        before = name
+    return Plan(source, power_of_two, grids, scales, forms)
+
+
+def fake_quant_forward(
+    graph: Graph, tensors: Mapping[str, Tensor], plan: Plan, masks: Mapping[str, Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """Return the network with fake-quantized weights and activations, straight-through, for fine-tuning.
+
+    ``masks`` holds the kept weights by layer name; pruned weights stay zero.
+    """
+
+    def weight(op: Op, value: Tensor) -> Tensor:
+        return fake_quantize(value, plan.grids[op.name], plan.weight_scales[op.name], masks.get(op.name))
+
+    def activation(op: Op, y: Tensor) -> Tensor:
+        return y if op.kind is Kind.MAX_POOL2D else plan.activations[output_name(graph, op)].fake(y)
+
+    def forward(x: Tensor) -> Tensor:
+        return graph.forward(tensors, x, weight, activation)
+
+    return forward

@@ -1,0 +1,76 @@
+"""Stage checkpoints of a training run: safetensors files named by the content hash of everything that led to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+__all__ = ["Checkpoints", "replace_bytes", "stage_key"]
+
+_FORMAT = 1
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one step: a temporary name in the same folder, then a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def stage_key(previous: str, settings: Mapping[str, Any]) -> str:
+    """Return the content hash of a stage: the key before it and its own settings."""
+    text = json.dumps({"previous": previous, "settings": settings, "format": _FORMAT}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Checkpoints:
+    """The finished stages of runs in one folder; ``folder`` None keeps nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def path(self, stage: str, key: str) -> Path | None:
+        """Return where a stage's file lies, finished or not."""
+        return self.folder / f"{stage}-{key[:20]}.safetensors" if self.folder else None
+
+    def save(self, stage: str, key: str, model: nn.Module, masks: Mapping[str, Tensor], log: list[dict[str, Any]]) -> None:
+        """Write the model's state, the masks and the stage's log lines."""
+        path = self.path(stage, key)
+        if path is None:
+            return
+        tensors = {f"model/{name}": value.detach().contiguous() for name, value in model.state_dict().items()}
+        tensors |= {f"mask/{name}": mask.to(torch.uint8).contiguous() for name, mask in masks.items()}
+        replace_bytes(path, save(tensors, {"key": key, "log": json.dumps(log)}))
+
+    def load(self, stage: str, key: str, model: nn.Module) -> tuple[dict[str, Tensor], list[dict[str, Any]]] | None:
+        """Restore a finished stage into ``model``; return its masks and log, None when it must be run (again)."""
+        path = self.path(stage, key)
+        if path is None or not path.exists():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError:
+            # A damaged checkpoint only costs the stage's time.
+            return None
+        state = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
+        if metadata.get("key") != key or set(state) != set(model.state_dict()):
+            return None
+        model.load_state_dict(state)
+        masks = {name.removeprefix("mask/"): value.bool() for name, value in tensors.items() if name.startswith("mask/")}
+        log: list[dict[str, Any]] = json.loads(metadata["log"])
+        return masks, log

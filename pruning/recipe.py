@@ -1,0 +1,201 @@
+"""Recipes: a TOML file to validated frozen dataclasses, every default stated once, here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zeroskip.pruning.constraints import Column, ConstraintSet, NonStructured
+from zeroskip.pruning.errors import PruningError, nearest
+from zeroskip.pruning.training import Input, Phase
+
+__all__ = ["LayerRule", "Quantization", "Recipe", "Stage", "builtin_recipes", "load_recipe", "parse_recipe"]
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """The constraint set of one layer or glob: ``kind`` nonstructured or column, ``keep`` a fraction or a count."""
+
+    kind: str
+    keep: float | int
+    group: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("nonstructured", "column"):
+            raise PruningError(f"kind must be nonstructured or column, not {self.kind!r}")
+        if self.kind == "nonstructured" and self.group != 1:
+            raise PruningError("group belongs to kind column")
+        self.constraint()
+
+    def constraint(self) -> ConstraintSet:
+        """Return the constraint set."""
+        return NonStructured(self.keep) if self.kind == "nonstructured" else Column(self.keep, self.group)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pruning step: an ADMM phase, the masked mapping, and masked retraining; zeros of earlier stages stay."""
+
+    name: str
+    layers: Mapping[str, LayerRule]
+    admm: Phase
+    retrain: Phase
+    rho: tuple[float, float] = (1e-3, 0.3)
+    updates_per_epoch: int = 4
+
+    def __post_init__(self) -> None:
+        if self.updates_per_epoch < 1 or self.admm.epochs < 1:
+            raise PruningError(f"Stage '{self.name}' needs at least one ADMM epoch and one update an epoch")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Bits, scales, and the straight-through fine-tuning with the mask held."""
+
+    finetune: Phase
+    weights: int = 4
+    activations: int = 8
+    power_of_two: bool = False
+    calibration: int = 1024
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole way from a data set to an artifact."""
+
+    name: str
+    network: str
+    dataset: str
+    dense: Phase
+    quantization: Quantization
+    stages: tuple[Stage, ...] = ()
+    input: Input = field(default_factory=Input)
+    validation: int | None = None
+    seed: int = 0
+    threads: int = 2
+    batch: int = 256
+    format: str = "1.0"
+
+    def __post_init__(self) -> None:
+        if self.format != "1.0":
+            raise PruningError(f"Recipe format must be 1.0, not {self.format!r}")
+        if self.threads < 1 or self.batch < 1:
+            raise PruningError("threads and batch must be at least 1")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names) or {"dense", "finetune"} & set(names):
+            raise PruningError("Stage names must differ from each other and from 'dense' and 'finetune'")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain JSON values."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    def digest(self) -> str:
+        """Return the sha256 of the recipe's values."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+    def epochs(self) -> int:
+        """Return the number of epochs of all phases."""
+        stages = sum(stage.admm.epochs + stage.retrain.epochs for stage in self.stages)
+        return self.dense.epochs + stages + self.quantization.finetune.epochs
+
+
+def _build(cls: type[Any], values: Any, where: str, convert: Mapping[str, Any] | None = None) -> Any:
+    """Make a frozen dataclass of a TOML table: unknown and missing keys and wrong types are refused."""
+    if not isinstance(values, dict):
+        raise PruningError(f"{where} must be a table, not {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            raise PruningError(f"{where} has an unknown key '{key}'; the nearest are: {nearest(key, fields)}")
+    required = dataclasses.MISSING
+    for key, f in fields.items():
+        if key not in values and f.default is required and f.default_factory is required:
+            raise PruningError(f"{where} lacks the key '{key}'")
+    made = {key: (convert or {}).get(key, _plain)(value, f"{where}.{key}") for key, value in values.items()}
+    for key, value in made.items():
+        wanted = str(fields[key].type)
+        if wanted in _SCALARS and (isinstance(value, bool) != (wanted == "bool") or not isinstance(value, _SCALARS[wanted])):
+            raise PruningError(f"{where}.{key} must be of type {wanted}, not {value!r}")
+    try:
+        return cls(**made)
+    except (PruningError, TypeError) as error:
+        raise PruningError(f"{where}: {error}") from error
+
+
+_SCALARS: dict[str, tuple[type, ...]] = {
+    "str": (str,), "int": (int,), "bool": (bool,), "float": (int, float), "float | int": (int, float), "int | None": (int,),
+}  # fmt: skip
+
+
+def _plain(value: Any, where: str) -> Any:
+    return value
+
+
+def _pair(value: Any, where: str) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2 or not all(type(v) in (int, float) for v in value):
+        raise PruningError(f"{where} must be two numbers, not {value!r}")
+    return float(value[0]), float(value[1])
+
+
+def _phase(value: Any, where: str) -> Phase:
+    phase: Phase = _build(Phase, value, where, {"lr": _pair})
+    return phase
+
+
+def _rules(value: Any, where: str) -> dict[str, LayerRule]:
+    if not isinstance(value, dict) or not value:
+        raise PruningError(f"{where} must be a table with at least one layer")
+    return {name: _build(LayerRule, rule, f"{where}.{name}") for name, rule in value.items()}
+
+
+def _stages(value: Any, where: str) -> tuple[Stage, ...]:
+    if not isinstance(value, list):
+        raise PruningError(f"{where} must be a list of tables")
+    convert = {"admm": _phase, "retrain": _phase, "rho": _pair, "layers": _rules}
+    return tuple(_build(Stage, stage, f"{where}[{i}]", convert) for i, stage in enumerate(value))
+
+
+def _quantization(value: Any, where: str) -> Quantization:
+    made: Quantization = _build(Quantization, value, where, {"finetune": _phase})
+    return made
+
+
+def _input(value: Any, where: str) -> Input:
+    made: Input = _build(Input, value, where)
+    return made
+
+
+def parse_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Return the recipe that plain values (a parsed TOML file) describe."""
+    convert = {"dense": _phase, "stages": _stages, "quantization": _quantization, "input": _input}
+    recipe: Recipe = _build(Recipe, dict(values), where, convert)
+    return recipe
+
+
+def builtin_recipes() -> dict[str, Path]:
+    """Return the recipes of the repository, by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+
+
+def load_recipe(source: Recipe | Path | str) -> Recipe:
+    """Return a recipe given as itself, as the path of a TOML file, or as the name of one in the repository."""
+    if isinstance(source, Recipe):
+        return source
+    known = builtin_recipes()
+    path = known.get(str(source), Path(source))
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PruningError(f"Recipe '{source}' does not exist; the nearest are: {nearest(str(source), known)}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PruningError(f"Recipe '{path}' is not valid TOML: {error}") from error
+    return parse_recipe(values, f"recipe '{path.name}'")

@@ -1,0 +1,160 @@
+"""The float half of a recipe: dense training, then per stage ADMM, masked mapping and masked retraining."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.pruning.admm import Admm
+from zeroskip.pruning.checkpoints import Checkpoints, stage_key
+from zeroskip.pruning.data import ImageSet
+from zeroskip.pruning.recipe import Recipe, Stage
+from zeroskip.pruning.training import Forward, Input, Phase, accuracy, make_optimizer, train
+
+__all__ = ["Progress", "Run", "run_stages"]
+
+Progress = Callable[[str, float, float | None], None]
+
+
+@dataclass
+class Run:
+    """One recipe being run: the model, its data, and what has happened so far.
+
+    ``progress(step, elapsed seconds, expected seconds or None)`` is called after every epoch.
+    """
+
+    recipe: Recipe
+    model: nn.Module
+    train: ImageSet
+    validation: ImageSet
+    checkpoints: Checkpoints
+    progress: Progress | None = None
+    key: str = ""
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    admm: Admm | None = None
+    started: float = field(default_factory=time.monotonic)
+    trained_epochs: int = 0
+    trained_seconds: float = 0.0
+    epochs_left: int = 0
+
+    def __post_init__(self) -> None:
+        self.epochs_left = self.recipe.epochs()
+        start = hashlib.sha256()
+        for name, value in self.model.state_dict().items():
+            start.update(name.encode() + value.detach().contiguous().numpy().tobytes())
+        self.key = stage_key(
+            start.hexdigest(),
+            {
+                "train": self.train.digest(),
+                "validation": self.validation.digest(),
+                "input": asdict(self.recipe.input),
+                "seed": self.recipe.seed,
+                "batch": self.recipe.batch,
+                "threads": self.recipe.threads,
+                "torch": torch.__version__,
+            },
+        )
+
+    @property
+    def source(self) -> Input:
+        """How the network sees its pixels."""
+        return self.recipe.input
+
+    def advance(self, stage: str, settings: dict[str, Any], work: Callable[[torch.Generator], None], epochs: int) -> None:
+        """Run one stage, or restore it when its checkpoint exists; each stage has random numbers of its own."""
+        self.key = stage_key(self.key, {"stage": stage, **settings})
+        found = self.checkpoints.load(stage, self.key, self.model)
+        if found is not None:
+            masks, lines = found
+            self.masks = masks
+            self.log += lines
+            self.epochs_left -= epochs
+            self.report(f"{stage}: reused")
+            return
+        before = len(self.log)
+        generator = torch.Generator().manual_seed(int(self.key[:15], 16))
+        work(generator)
+        self.checkpoints.save(stage, self.key, self.model, self.masks, self.log[before:])
+
+    def report(self, step: str) -> None:
+        """Tell the caller where the run stands."""
+        if self.progress:
+            elapsed = time.monotonic() - self.started
+            rate = self.trained_seconds / self.trained_epochs if self.trained_epochs else None
+            self.progress(step, elapsed, None if rate is None else elapsed + rate * self.epochs_left)
+
+    def train_phase(
+        self,
+        stage: str,
+        kind: str,
+        phase: Phase,
+        generator: torch.Generator,
+        forward: Forward | None = None,
+        admm: Admm | None = None,
+        updates_per_epoch: int = 0,
+    ) -> None:
+        """Train one phase with a fresh optimizer and log every epoch."""
+        optimizer = make_optimizer(self.model.parameters(), phase.lr[0])
+        if admm is not None:
+            admm.attach(optimizer)
+        run: Forward = forward or self.model
+        clock = [time.monotonic()]
+
+        def on_step(step: int, per_epoch: int) -> None:
+            if admm is not None and updates_per_epoch:
+                if step * updates_per_epoch // per_epoch > (step - 1) * updates_per_epoch // per_epoch:
+                    admm.update()
+
+        def on_epoch(epoch: int, loss: float) -> None:
+            score = accuracy(run, self.validation, self.source)
+            self.log.append(
+                {"stage": stage, "phase": kind, "epoch": epoch, "loss": round(loss, 6), "validation": round(score, 6)}
+            )
+            now = time.monotonic()
+            self.trained_seconds += now - clock[0]
+            self.trained_epochs += 1
+            self.epochs_left -= 1
+            clock[0] = now
+            self.report(f"{stage} {kind} epoch {epoch}/{phase.epochs}: validation {100 * score:.2f} %")
+
+        train(
+            run, self.train, self.source, phase, optimizer,
+            batch=self.recipe.batch, generator=generator, on_step=on_step, on_epoch=on_epoch,
+        )  # fmt: skip
+
+
+def run_stages(run: Run) -> None:
+    """Do the recipe's dense phase and pruning stages; finished ones come from their checkpoints."""
+    run.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run.model.train()
+    dense = run.recipe.dense
+    run.advance("dense", {"dense": asdict(dense)}, lambda g: run.train_phase("dense", "dense", dense, g), dense.epochs)
+    for stage in run.recipe.stages:
+        epochs = stage.admm.epochs + stage.retrain.epochs
+        run.advance(stage.name, asdict(stage), lambda g, s=stage: _prune_stage(run, s, g), epochs)  # type: ignore[misc]
+
+
+def _prune_stage(run: Run, stage: Stage, generator: torch.Generator) -> None:
+    """Do one ADMM phase, the masked mapping and masked retraining."""
+    sets = {name: rule.constraint() for name, rule in stage.layers.items()}
+    updates = stage.updates_per_epoch * stage.admm.epochs
+    admm = Admm(run.model, sets, stage.rho, updates, parent=run.masks)
+    run.train_phase(stage.name, "admm", stage.admm, generator, admm=admm, updates_per_epoch=stage.updates_per_epoch)
+    run.log += [{"stage": stage.name, "phase": "residual", **_rounded(asdict(line))} for line in admm.residuals]
+    admm.harden()
+    score = accuracy(run.model, run.validation, run.source)
+    run.log.append({"stage": stage.name, "phase": "mapping", "validation": round(score, 6)})
+    run.train_phase(stage.name, "retrain", stage.retrain, generator, admm=admm)
+    admm.check()
+    run.masks = admm.masks()
+
+
+def _rounded(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in line.items()}

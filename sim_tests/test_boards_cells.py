@@ -1,0 +1,240 @@
+"""Mapped netlists of small designs behave like their RTL, cycle by cycle: the models of the cells are right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from zeroskip.boards.families.ecp5 import ECP5
+from zeroskip.boards.families.family import Family
+from zeroskip.boards.families.ice40 import ICE40
+from zeroskip.boards.netlist_check import VERILATOR_OPTIONS, simulation_library
+from zeroskip.boards.tools import find_tool, run_tool
+from zeroskip.boards.verilator_cache import build_model
+from zeroskip.compiler.errors import ToolError
+
+CYCLES = 20_000
+RESET = 4
+WARM_UP = 600
+
+MAIN = """
+#include "Vtop.h"
+#include "verilated.h"
+#include <cstdlib>
+int main(int, char** argv) {
+    VerilatedContext context;
+    context.randReset(2);
+    context.randSeed(7);
+    Vtop top(&context);
+    for (long i = 0; i < 2 * atol(argv[1]); ++i) {
+        top.clk = i & 1;
+        top.eval();
+    }
+    top.final();
+    return 0;
+}
+"""
+
+
+def rom(width: int, depth: int, enable: str = "1'b1") -> str:
+    """A block ROM whose words are a hash of the address."""
+    bits = (depth - 1).bit_length()
+    return f"""
+      (* ram_style = "block" *) reg [{width - 1}:0] mem [0:{depth - 1}];
+      integer i;
+      initial for (i = 0; i < {depth}; i = i + 1) mem[i] = (i * 64'h9E3779B97F4A7C15) >> 17;
+      reg [{width - 1}:0] q;
+      wire [{bits - 1}:0] a = in[{bits - 1}:0];
+      always @(posedge clk) if ({enable}) q <= mem[a >= {depth} ? a - {depth} : a];
+      assign out = q;"""
+
+
+def ram(width: int, depth: int, *, init: bool = False, read: str = "q <= mem[ra];", write: str = "mem[wa] <= d;") -> str:
+    """A block RAM with one write and one read address, narrow enough that addresses meet often."""
+    bits = (depth - 1).bit_length()
+    content = f"integer i; initial for (i = 0; i < {depth}; i = i + 1) mem[i] = i * 64'h9E3779B97F4A7C15 >> 9;"
+    fill = f"""
+      reg [{bits}:0] filled;
+      always @(posedge clk) if (rst) filled <= 0; else if (!filled[{bits}]) filled <= filled + 1'b1;
+      wire filling = !filled[{bits}];"""
+    return f"""
+      (* ram_style = "block" *) reg [{width - 1}:0] mem [0:{depth - 1}];
+      {content if init else fill}
+      {"wire filling = 0; wire [" + str(bits) + ":0] filled = 0;" if init else ""}
+      wire [{bits - 1}:0] ra = in[{bits - 1}:0];
+      wire [{bits - 1}:0] wa = filling ? filled[{bits - 1}:0] : in[60] ? ra : in[{bits + 14}:15];
+      wire [{width - 1}:0] d = {{in[63:32], in[31:0]}} >> 7;
+      wire we = filling | in[61];
+      reg [{width - 1}:0] q;
+      always @(posedge clk) begin
+        if (we) begin {write} end
+        {read}
+      end
+      reg settled;
+      always @(posedge clk) settled <= !filling;
+      assign out = settled ? q : 0;"""
+
+
+def single_port(width: int, depth: int, mode: str) -> str:
+    """A block RAM with one address for reading and writing."""
+    bits = (depth - 1).bit_length()
+    read = {
+        "old": "q <= mem[a];",
+        "new": "q <= in[61] ? d : mem[a];",
+        "hold": "if (!in[61]) q <= mem[a];",
+    }[mode]
+    return f"""
+      (* ram_style = "block" *) reg [{width - 1}:0] mem [0:{depth - 1}];
+      integer i;
+      initial for (i = 0; i < {depth}; i = i + 1) mem[i] = i * 64'h9E3779B97F4A7C15 >> 13;
+      wire [{bits - 1}:0] a = in[{bits - 1}:0];
+      wire [{width - 1}:0] d = in[63:20];
+      reg [{width - 1}:0] q;
+      always @(posedge clk) if (in[62]) begin if (in[61]) mem[a] <= d; {read} end
+      assign out = q;"""
+
+
+def two_ports(width: int, depth: int) -> str:
+    """A true dual-port block RAM: both ports read and write, at addresses that never meet."""
+    bits = (depth - 1).bit_length()
+    return f"""
+      (* ram_style = "block" *) reg [{width - 1}:0] mem [0:{depth - 1}];
+      integer i;
+      initial for (i = 0; i < {depth}; i = i + 1) mem[i] = i * 64'h9E3779B97F4A7C15 >> 13;
+      wire [{bits - 1}:0] a = {{in[{bits - 2}:0], 1'b0}};
+      wire [{bits - 1}:0] b = {{in[{bits + 18}:20], 1'b1}};
+      reg [{width - 1}:0] p, q;
+      always @(posedge clk) begin if (in[61]) mem[a] <= in[59:40]; p <= mem[a]; end
+      always @(posedge clk) begin if (in[60]) mem[b] <= in[39:20]; q <= mem[b]; end
+      assign out = {{p, q}};"""
+
+
+def product(a: str, b: str) -> str:
+    return f"reg signed [47:0] y; wire {a}; wire {b}; always @(posedge clk) y <= a * b; assign out = y;"
+
+
+MEMORIES = {
+    **{f"rom_{width}x{depth}": rom(width, depth)
+       for width, depth in ((1, 4096), (2, 5000), (4, 4096), (8, 2048), (9, 600), (16, 1024), (18, 1500), (32, 512),
+                            (36, 700), (45, 300))},
+    "rom_enable": rom(18, 1024, "in[63]"),
+    **{f"ram_{width}x{depth}": ram(width, depth) for width, depth in ((4, 64), (8, 512), (9, 128), (18, 64), (36, 32))},
+    "ram_content": ram(12, 128, init=True),
+    "ram_read_enable": ram(18, 64, read="if (in[62]) q <= mem[ra];"),
+    "ram_read_reset": ram(16, 64, read="if (in[63] & in[62]) q <= 0; else q <= mem[ra];"),
+    "ram_bytes_18": ram(18, 64, write="if (in[58]) mem[wa][8:0] <= d[8:0]; if (in[59]) mem[wa][17:9] <= d[17:9];",
+                        init=True),
+    "ram_bytes_32": ram(32, 64, write="if (in[56]) mem[wa][7:0] <= d[7:0]; if (in[57]) mem[wa][15:8] <= d[15:8];"
+                        "if (in[58]) mem[wa][23:16] <= d[23:16]; if (in[59]) mem[wa][31:24] <= d[31:24];", init=True),
+    **{f"single_{mode}": single_port(9, 64, mode) for mode in ("old", "new", "hold")},
+}  # fmt: skip
+
+MULTIPLIERS = {
+    "mul_s9_s8": product("signed [8:0] a = in[8:0]", "signed [7:0] b = in[40:33]"),
+    "mul_u8_u8": product("[7:0] a = in[7:0]", "[7:0] b = in[40:33]"),
+    "mul_s18_s18": product("signed [17:0] a = in[17:0]", "signed [17:0] b = in[50:33]"),
+    "mul_u18_u18": product("[17:0] a = in[17:0]", "[17:0] b = in[50:33]"),
+    "mul_mixed": product("signed [9:0] a = {1'b0, in[8:0]}", "signed [9:0] b = in[42:33]"),
+    "mul_s24_s20": product("signed [23:0] a = in[23:0]", "signed [19:0] b = in[52:33]"),
+}
+
+OTHERS = {
+    "small_memory": """
+      (* ram_style = "distributed" *) reg [7:0] mem [0:15];
+      reg [4:0] filled;
+      always @(posedge clk) if (rst) filled <= 0; else if (!filled[4]) filled <= filled + 1'b1;
+      always @(posedge clk) if (in[60] | !filled[4]) mem[filled[4] ? in[7:4] : filled[3:0]] <= in[47:40];
+      assign out = filled[4] ? mem[in[3:0]] : 0;""",
+    "flip_flops": """
+      reg [7:0] a = 8'h5A, b, c, d;
+      always @(posedge clk) begin
+        if (in[0]) a <= 8'hC3; else if (in[1]) a <= in[17:10];
+        if (in[2]) begin b <= in[25:18]; if (in[3]) b <= 0; end
+      end
+      always @(posedge clk or posedge in[40]) if (in[40]) c <= 8'hF0; else c <= c + in[33:26];
+      always @(negedge clk) d <= in[17:10];
+      assign out = {a, b, c, d};""",
+    "carry": "reg [31:0] s; always @(posedge clk) s <= in[31:0] - in[63:32]; assign out = {s < 32'h1234567, s};",
+}
+
+
+def build_pairs(designs: dict[str, str], family: Family, folder: Path) -> tuple[Path, dict[str, dict[str, int]]]:
+    """Map every design, put each beside its RTL under the same random inputs, and return the program and cell counts."""
+    checks = []
+    for name, body in designs.items():
+        text = f"module {name}(input clk, input rst, input [63:0] in, output [63:0] out);{body}\nendmodule\n"
+        (folder / f"{name}.v").write_text(text)
+        checks.append(
+            f"wire [63:0] {name}_want, {name}_got; integer {name}_wrong = 0;\n"
+            f"{name} {name}_rtl(clk, rst, in, {name}_want); {name}_mapped {name}_netlist(clk, rst, in, {name}_got);\n"
+            f"always @(posedge clk) if (cycle > {WARM_UP} && {name}_want !== {name}_got)"
+            f" {name}_wrong <= {name}_wrong + 1;\n"
+            f'final $display("{name} %0d", {name}_wrong);\n'
+        )
+    outputs = "".join(f", output [63:0] {name}_out" for name in designs)
+    cells = "".join(f"{name} {name}_cell(clk, rst, in, {name}_out);\n" for name in designs)
+    (folder / "all.v").write_text(f"module all(input clk, input rst, input [63:0] in{outputs});\n{cells}endmodule\n")
+    script = [
+        f"read_verilog {' '.join(f'{name}.v' for name in designs)} all.v",
+        f"{family.synthesis} -noflatten -top all",
+        "tee -q -o cells.json stat -json",
+        "delete all",
+        *(f"rename {name} {name}_mapped" for name in designs),
+        "write_verilog -noattr mapped.v",
+    ]
+    (folder / "map.ys").write_text("\n".join(script) + "\n")
+    code = run_tool(find_tool("yosys"), ["-q", "-s", "map.ys"], cwd=folder, log=folder / "yosys.log")
+    assert code == 0, (folder / "yosys.log").read_text()[-2000:]
+    modules = json.loads((folder / "cells.json").read_text())["modules"]
+    counts = {name: modules[f"\\{name}"]["num_cells_by_type"] for name in designs}
+    bench = folder / "bench.v"
+    bench.write_text(
+        f"module bench(input clk); reg [63:0] in; integer cycle = 0; wire rst = cycle < {RESET};\n"
+        "always @(posedge clk) begin in <= {$random, $random}; cycle <= cycle + 1; end\n"
+        + "".join(checks)
+        + "endmodule\n"
+    )
+    main = folder / "main.cpp"
+    main.write_text(MAIN)
+    program = build_model(
+        [bench, *(folder / f"{name}.v" for name in designs), folder / "mapped.v", *simulation_library(folder, family)],
+        "bench",
+        folder,
+        cpp_sources=[main],
+        verilator_args=VERILATOR_OPTIONS,
+        optimization="-O1",
+        jobs=2,
+    )
+    return program, counts
+
+
+def mismatches(program: Path) -> dict[str, int]:
+    done = subprocess.run([program, str(CYCLES)], capture_output=True, text=True, check=True)
+    return {name: int(count) for name, count in (line.split() for line in done.stdout.splitlines() if line)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools() -> None:
+    try:
+        find_tool("yosys"), find_tool("verilator")
+    except ToolError as error:
+        pytest.skip(str(error))
+
+
+def test_ecp5_cells_behave_like_the_rtl(tmp_path):
+    designs = {**MEMORIES, "two_ports": two_ports(18, 64), **MULTIPLIERS, **OTHERS}
+    program, counts = build_pairs(designs, ECP5, tmp_path)
+    assert [name for name in (*MEMORIES, "two_ports") if not counts[name].get("DP16KD")] == []
+    assert [name for name in MULTIPLIERS if not counts[name].get("MULT18X18D")] == []
+    assert counts["small_memory"].get("TRELLIS_DPR16X4")
+    assert mismatches(program) == dict.fromkeys(designs, 0)
+
+
+def test_ice40_cells_behave_like_the_rtl(tmp_path):
+    program, counts = build_pairs({**MEMORIES, **MULTIPLIERS, **OTHERS}, ICE40, tmp_path)
+    assert [name for name in MEMORIES if not counts[name].get("SB_RAM40_4K")] == []
+    assert [name for name in MULTIPLIERS if not counts[name].get("SB_MAC16")] == []
+    assert mismatches(program) == dict.fromkeys({**MEMORIES, **MULTIPLIERS, **OTHERS}, 0)

@@ -1,0 +1,150 @@
+"""Decoding of the simulation's logs and the comparison of traces, with chunks smaller than a log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zeroskip.boards import trace
+from zeroskip.boards.trace import KEPT_MISMATCHES, Comparison, TensorTrace, compare_outputs, compare_trace, read_records
+from zeroskip.compiler.errors import VerificationError
+
+LAYOUT = (48, 16, 16, 16, 16, 16)
+SHAPES = ((2, 3, 4), (5, 1, 1))
+VECTORS = 4
+CYCLES_PER_INFERENCE = 100
+
+
+def expected_codes() -> list[np.ndarray]:
+    """Return the codes of an unsigned and of a signed tensor."""
+    generator = np.random.default_rng(1)
+    return [
+        generator.integers(0, 256, (VECTORS, *SHAPES[0])),
+        generator.integers(-128, 128, (VECTORS, *SHAPES[1])),
+    ]
+
+
+def right_records(codes: list[np.ndarray]) -> list[list[int]]:
+    """Return the trace of a right design: each inference writes layer 0, then layer 1."""
+    records = []
+    for vector in range(VECTORS):
+        cycle = vector * CYCLES_PER_INFERENCE
+        for layer, tensor in enumerate(codes):
+            for place in np.ndindex(tensor.shape[1:]):
+                cycle += 1
+                records.append([cycle, layer, *place, int(tensor[vector][place]) & 0xFF])
+    return records
+
+
+def write_log(path: Path, records: list[list[int]], layout: tuple[int, ...] = LAYOUT) -> Path:
+    """Write records as the simulation does."""
+    path.write_text("".join(f"{v:0{bits // 4}x}" for record in records for v, bits in zip(record, layout, strict=True)))
+    return path
+
+
+def compare(path: Path, records: list[list[int]], codes: list[np.ndarray]) -> Comparison:
+    """Compare a trace."""
+    signed = (False, True)
+    tensors = [TensorTrace(f"layer{n}", SHAPES[n], signed[n], codes[n]) for n in range(2)]
+    comparison = Comparison()
+    ends = (np.arange(VECTORS) + 1) * CYCLES_PER_INFERENCE
+    compare_trace(write_log(path, records), tensors, ends, np.arange(VECTORS), comparison)
+    return comparison
+
+
+@pytest.fixture(params=[1, 7, 1 << 20], ids=lambda records: f"chunk{records}")
+def chunk(request, monkeypatch) -> int:
+    """Read the log in chunks of this many records."""
+    monkeypatch.setattr(trace, "_CHUNK_RECORDS", request.param)
+    return request.param
+
+
+def test_records_round_trip(tmp_path, chunk):
+    records = [[2**47 + 5, 65535, 1, 2, 3, 255], [0, 0, 0, 0, 0, 0], [7, 1, 2, 3, 4, 5]]
+    chunks = list(read_records(write_log(tmp_path / "log", records), LAYOUT))
+    assert np.concatenate([np.stack(fields, 1) for fields in chunks]).tolist() == records
+
+
+def test_unknown_values_are_an_error(tmp_path):
+    (tmp_path / "trace.hex").write_text("00xx")
+    text = r"^Log 'trace.hex' holds unknown values \(x\): a signal was never set$"
+    with pytest.raises(VerificationError, match=text):
+        list(read_records(tmp_path / "trace.hex", (16,)))
+
+
+def test_right_trace(tmp_path, chunk):
+    codes = expected_codes()
+    comparison = compare(tmp_path / "log", right_records(codes), codes)
+    assert (comparison.compared, comparison.differing) == (VECTORS * (24 + 5), 0)
+    assert comparison.mismatches == ()
+
+
+@pytest.mark.parametrize("index", [0, 23, 24, 28, 29, 60, 115])
+def test_one_wrong_value(tmp_path, chunk, index):
+    codes = expected_codes()
+    records = right_records(codes)
+    cycle, layer, channel, y, x, data = records[index]
+    records[index][-1] = data ^ 0x80
+    comparison = compare(tmp_path / "log", records, codes)
+    assert comparison.differing == 1
+    (mismatch,) = comparison.mismatches
+    vector = index // 29
+    wanted = int(codes[layer][vector, channel, y, x])
+    assert (mismatch.kind, mismatch.layer, mismatch.cycle, mismatch.vector) == ("value", f"layer{layer}", cycle, vector)
+    assert (mismatch.channel, mismatch.y, mismatch.x) == (channel, y, x)
+    assert mismatch.expected == wanted
+    assert abs(mismatch.got - wanted) == 128
+
+
+@pytest.mark.parametrize("index", [0, 40, 115])
+def test_missing_and_repeated_values(tmp_path, chunk, index):
+    codes = expected_codes()
+    missing = right_records(codes)
+    cycle, layer, channel, y, x, data = missing.pop(index)
+    (mismatch,) = compare(tmp_path / "log", missing, codes).mismatches
+    assert (mismatch.kind, mismatch.layer, mismatch.cycle, mismatch.got) == ("missing", f"layer{layer}", None, None)
+    assert (mismatch.channel, mismatch.y, mismatch.x, mismatch.vector) == (channel, y, x, index // 29)
+
+    repeated = right_records(codes)
+    repeated.insert(index + 1, [cycle + 1, layer, channel, y, x, data])
+    (mismatch,) = compare(tmp_path / "log", repeated, codes).mismatches
+    assert (mismatch.kind, mismatch.layer, mismatch.cycle) == ("repeated", f"layer{layer}", cycle + 1)
+
+
+def test_places_outside(tmp_path, chunk):
+    codes = expected_codes()
+    records = [*right_records(codes), [399, 0, 2, 0, 0, 9], [400, 7, 0, 0, 0, 9], [401, 0, 0, 0, 0, 9]]
+    mismatches = compare(tmp_path / "log", records, codes).mismatches
+    assert [(m.kind, m.layer) for m in mismatches] == [
+        ("outside", "layer0"),
+        ("outside", "number 7"),
+        ("outside", "number 0"),
+    ]
+
+
+def test_first_mismatches_are_kept_and_all_counted(tmp_path, chunk):
+    codes = expected_codes()
+    records = [[*record[:-1], record[-1] ^ 1] for record in right_records(codes)]
+    comparison = compare(tmp_path / "log", records, codes)
+    assert comparison.differing == len(records)
+    assert len(comparison.mismatches) == KEPT_MISMATCHES
+    assert [m.cycle for m in comparison.mismatches] == [record[0] for record in records[:KEPT_MISMATCHES]]
+
+
+def test_outputs_too_few_and_too_many():
+    codes = expected_codes()[1]
+    tensor = TensorTrace("output stream", SHAPES[1], True, codes)
+    words = codes.reshape(-1) & 0xFF
+    vectors = np.arange(VECTORS)
+
+    comparison = Comparison()
+    outputs = compare_outputs(2, tensor, words[:-1], np.arange(19), vectors, comparison)
+    np.testing.assert_array_equal(outputs, codes.reshape(VECTORS, -1)[:-1])
+    assert (comparison.compared, comparison.differing) == (19, 0)
+
+    comparison = Comparison()
+    outputs = compare_outputs(2, tensor, np.append(words, [1, 2]), np.arange(22), vectors, comparison)
+    np.testing.assert_array_equal(outputs, codes.reshape(VECTORS, -1))
+    assert [(m.kind, m.got, m.cycle) for m in comparison.mismatches] == [("outside", 1, 20), ("outside", 2, 21)]
