@@ -28,8 +28,8 @@ _MAX_PORT_BITS = 16
 class SimulatedDesign:
     """A compiled folder: ``names``, ``tensors`` and ``shapes`` have one entry a layer, in execution order.
 
-    ``parameters`` are those of ``sim_top``; ``signed`` tells which layers' codes are known to be two's complement (None:
-    not known).
+    ``parameters`` are those of ``sim_top``; ``signed`` tells whether a layer's codes are two's complement (None: not
+    said).
     """
 
     directory: Path
@@ -92,9 +92,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"Compiled folder must hold '{path}'; run `zeroskip compile` first")
     try:
-        return json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise InputError(f"File '{path}' must be JSON: {error}") from error
+    return content
 
 
 def _module_text(path: Path) -> str:

@@ -222,16 +222,16 @@ def _reference_vectors(
     directory: Path, inputs: IntArray | None, expected: Mapping[str, IntArray] | None
 ) -> tuple[IntArray, Mapping[str, IntArray]]:
     """Fill in what the caller left out: the golden samples, and the reference's tensors."""
-    # Imported here: only the defaults need the compiler's reader and its interpreter.
+    # Imported here: a caller who brings both needs neither the compiler nor the interpreter.
+    from zeroskip.compiler import reference
     from zeroskip.compiler.emit import load_program
-    from zeroskip.compiler.reference import run as run_reference
 
     program = load_program(directory)
     if inputs is None:
         inputs = program.model.golden.get(program.model.input)
         if inputs is None:
             raise InputError(f"Inputs must be given: the artifact in '{directory}' holds no golden samples")
-    return inputs, run_reference(program.model, inputs) if expected is None else expected
+    return inputs, reference.run(program.model, inputs) if expected is None else expected
 
 
 def _check_codes(what: str, codes: IntArray, shape: tuple[int, ...]) -> IntArray:
@@ -266,7 +266,8 @@ def _expected_traces(
             signed = design.output_signed
         elif signed is None:
             signed = codes is not None and bool((codes < 0).any())
-        traces.append(TensorTrace(name, (*shape, 1, 1)[:3] if len(shape) < 3 else shape, signed, codes))
+        channels, height, width = (*shape, 1, 1)[:3]
+        traces.append(TensorTrace(name, (channels, height, width), signed, codes))
     return tuple(traces)
 
 
@@ -276,8 +277,8 @@ def _build(design: SimulatedDesign, simulator: str, waves: bool) -> list[str]:
     directory = design.directory / "sim"
     directory.mkdir(exist_ok=True)
     if simulator == "verilator":
-        parameters = [f"-G{name}={bits}" for name, bits in design.parameters.items()]
-        program = build_verilator(sources, _TOP, directory, verilator_args=parameters, waves=waves)
+        settings = [f"-G{name}={bits}" for name, bits in design.parameters.items()]
+        program = build_verilator(sources, _TOP, directory, verilator_args=settings, waves=waves)
         options = ["--trace", "--trace-file", str(_waves_file(design, simulator))] if waves else []
         return [str(program), *options]
     parameters = {f"{_TOP}.{name}": bits for name, bits in design.parameters.items()}
@@ -317,7 +318,9 @@ def _run(design: SimulatedDesign, command: list[str], run: Path) -> None:
         printed = run_cocotb(command, _TOP, _TESTBENCH, run / "results.xml", cwd=design.directory, python_path=[run])
     except CocotbFailure as error:
         # The test bench compares nothing: it fails only when the simulator stops under it.
-        raise ToolError(f"Simulation of '{design.directory}' ended before its results were complete\n{error}") from error
+        raise ToolError(
+            f"Simulation of '{design.directory}' ended before its results were complete\n{error}"
+        ) from error
     missing = _MISSING_IMAGE.search(printed)
     if missing is not None:
         raise InputError(f"Compiled folder '{design.directory}' lacks the ROM image '{missing[1] or missing[2]}'")
@@ -365,8 +368,8 @@ def _compare(
         if status == _RUNAWAY:
             reason = "more than twice as many values written as the network has"
         failure = (
-            f"Design hangs in {design.describe_state(int(state))} of inference {len(ends)}, at cycle {cycle}: {reason}; "
-            f"{accepted} input words accepted, {len(words)} output words received"
+            f"Design hangs in {design.describe_state(int(state))} of inference {len(ends)}, at cycle {cycle}: "
+            f"{reason}; {accepted} input words accepted, {len(words)} output words received"
         )
     else:
         (first, *_), _ = _read_all(run / "inputs.hex", (48, 48))

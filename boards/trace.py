@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ IntArray = NDArray[Any]
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One value that differs: ``kind`` is ``"value"``, ``"missing"``, ``"repeated"`` or ``"outside"``.
+    """One value that differs: ``kind`` is ``"value"``, ``"missing"``, ``"repeated"``, ``"outside"`` (no such
+    place) or ``"late"`` (after the last output word).
 
     ``got`` and ``cycle`` are None for a missing value; ``expected`` is None where nothing was expected.
     """
@@ -50,12 +51,17 @@ class Mismatch:
                 return f"{place}: written more than once, got {self.got}"
             case "outside":
                 return f"{place}: outside the tensor, got {self.got}"
+            case "late":
+                return f"{place}: written after the last output word, got {self.got}"
         return f"{place}: expected {self.expected}, got {self.got}"
 
 
 @dataclass(frozen=True)
 class TensorTrace:
-    """What is checked about the tensor a layer writes: its shape and, for every vector, its codes (None: only coverage)."""
+    """What is checked about the tensor a layer writes: its shape and, for every vector, its codes.
+
+    Without ``expected`` only the coverage is checked: each element written exactly once.
+    """
 
     layer: str
     shape: tuple[int, int, int]
@@ -87,7 +93,7 @@ class Comparison:
         number: int,
         tensor: TensorTrace,
         vectors: IntArray,
-        places: tuple[IntArray, IntArray, IntArray],
+        places: Sequence[IntArray],
         expected: IntArray | None,
         got: IntArray | None,
         cycles: IntArray | None,
@@ -96,10 +102,13 @@ class Comparison:
         self.differing += len(vectors)
         for index in range(min(len(vectors), KEPT_MISMATCHES)):
             cycle = None if cycles is None else int(cycles[index])
+            channel, y, x = (int(axis[index]) for axis in places)
             mismatch = Mismatch(
                 kind,
                 tensor.layer,
-                *(int(axis[index]) for axis in places),
+                channel,
+                y,
+                x,
                 None if expected is None else int(expected[index]),
                 None if got is None else int(got[index]),
                 cycle,
@@ -123,7 +132,7 @@ def read_records(path: Path, layout: Sequence[int]) -> Iterator[tuple[IntArray, 
             try:
                 raw = bytes.fromhex(text.decode("ascii"))
             except ValueError as error:
-                raise VerificationError(f"Log '{path.name}' holds unknown values (x): a signal was never set") from error
+                raise VerificationError(f"Log '{path.name}' holds unknown values (x): a port was never set") from error
             table = np.frombuffer(raw[: len(raw) // record_bytes * record_bytes], np.uint8).reshape(-1, record_bytes)
             fields, first = [], 0
             for bits in layout:
@@ -151,17 +160,20 @@ def compare_trace(
     """
     inferences = len(vector_of)
     written = [np.zeros((inferences, tensor.size), np.uint8) for tensor in tensors]
-    unknown = TensorTrace("", (0, 0, 0), False, None)
     for cycle, layer, channel, y, x, data in read_records(path, (48, 16, 16, 16, 16, 16)):
         inference = np.searchsorted(ends, cycle)
-        beyond = (layer >= len(tensors)) | (inference >= inferences)
-        if beyond.any():
-            last = np.minimum(inference[beyond], inferences - 1)
-            places = (channel[beyond], y[beyond], x[beyond])
-            nobody = TensorTrace(f"number {layer[beyond][0]}", unknown.shape, False, None)
-            comparison.add("outside", len(tensors), nobody, vector_of[last], places, None, data[beyond], cycle[beyond])
+        late = inference >= inferences
+        for number in np.unique(layer[late | (layer >= len(tensors))]).tolist():
+            known = number < len(tensors)
+            nobody = TensorTrace(tensors[number].layer if known else f"number {number}", (0, 0, 0), False, None)
+            rows = np.flatnonzero((layer == number) & (late | (not known)))
+            vectors = vector_of[np.minimum(inference[rows], inferences - 1)]
+            places = (channel[rows], y[rows], x[rows])
+            comparison.add(
+                "late" if known else "outside", number, nobody, vectors, places, None, data[rows], cycle[rows]
+            )
         for number, tensor in enumerate(tensors):
-            rows = np.flatnonzero((layer == number) & ~beyond)
+            rows = np.flatnonzero((layer == number) & ~late)
             if rows.size:
                 columns = tuple(column[rows] for column in (inference, channel, y, x, data, cycle))
                 _compare_rows(number, tensor, columns, written[number], vector_of, comparison)
@@ -171,8 +183,8 @@ def compare_trace(
         if inference.size:
             vectors = vector_of[inference]
             wanted = None if tensor.expected is None else tensor.expected.reshape(-1, tensor.size)[vectors, index]
-            places = np.unravel_index(index, tensor.shape)
-            comparison.add("missing", number, tensor, vectors, places, wanted, None, None)
+            place = np.unravel_index(index, tensor.shape)
+            comparison.add("missing", number, tensor, vectors, place, wanted, None, None)
 
 
 def _compare_rows(
@@ -237,9 +249,9 @@ def compare_outputs(
         comparison.compared += len(codes)
         wrong = np.flatnonzero(wanted != codes)
         if wrong.size:
-            places = np.unravel_index(wrong % tensor.size, tensor.shape)
+            place = np.unravel_index(wrong % tensor.size, tensor.shape)
             vectors = vector_of[wrong // tensor.size]
-            comparison.add("value", number, tensor, vectors, places, wanted[wrong], codes[wrong], cycles[wrong])
+            comparison.add("value", number, tensor, vectors, place, wanted[wrong], codes[wrong], cycles[wrong])
     return codes[: len(codes) // tensor.size * tensor.size].reshape(-1, tensor.size)
 
 

@@ -90,8 +90,8 @@ def build_model(
     """Compile Verilog into a program and return its path, ``directory/verilator-<digest>/<top>``.
 
     The digest is over the contents of all sources, the options and the tool versions: when the program is already
-    there, nothing is run. Only the program is kept. The model's C++ class is called ``Vtop``. Calls may run in parallel,
-    also from several processes and for the same program.
+    there, nothing is run (files that the sources include are not looked at). Only the program is kept. The model's C++
+    class is called ``Vtop``. Calls may run in parallel, also from several processes and for the same program.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def _runtime_object(tools: Toolchain, source: Path, flags: Sequence[str], cache:
     os.close(handle)
     try:
         _compile_file(tools, source, Path(name), OPTIMIZATION, flags)
-        os.replace(name, target)
+        Path(name).replace(target)
     finally:
         Path(name).unlink(missing_ok=True)
     return target

@@ -23,6 +23,7 @@ __all__ = [
     "code_range",
     "predictions",
     "requantize",
+    "row_ranges",
     "run",
 ]
 
@@ -69,8 +70,7 @@ def _signed_width(limits: tuple[int, int]) -> int:
 
 def code_dtype(tensor: Tensor) -> np.dtype[Any]:
     """Return the smallest integer dtype that holds the tensor's codes."""
-    dtype: np.dtype[Any] = np.result_type(np.min_scalar_type(tensor.lo), np.min_scalar_type(tensor.hi))
-    return dtype
+    return np.min_scalar_type(tensor.lo if tensor.signed else tensor.hi)
 
 
 def code_range(model: Model, name: str) -> tuple[int, int]:
@@ -109,12 +109,7 @@ def accumulator_range(layer: Layer, tensor: Tensor, codes: tuple[int, int] | Non
     """
     if layer.bias is None:
         raise CompileError(f"Layer {layer.name!r} has no accumulator: its kind is {layer.kind.value}")
-    lo, hi = (tensor.lo, tensor.hi) if codes is None else codes
-    if any(layer.padding):
-        lo, hi = min(lo, tensor.zero_point), max(hi, tensor.zero_point)
-    rows = _rows(layer).astype(np.int64)
-    at_lo, at_hi = rows * lo, rows * hi
-    least, most = np.minimum(at_lo, at_hi), np.maximum(at_lo, at_hi)
+    least, most = _tap_limits(layer, tensor, codes)
     total_lo, total_hi = least.sum(axis=1), most.sum(axis=1)
     bias = layer.bias.astype(np.int64)
     return AccumulatorRange(
@@ -122,6 +117,24 @@ def accumulator_range(layer: Layer, tensor: Tensor, codes: tuple[int, int] | Non
         total=(int(total_lo.min()), int(total_hi.max())),
         biased=(int((total_lo + bias).min()), int((total_hi + bias).max())),
     )
+
+
+def row_ranges(layer: Layer, tensor: Tensor, codes: tuple[int, int] | None = None) -> tuple[IntArray, IntArray]:
+    """Return the smallest and largest sum of products of each output channel, without bias, int64 ``[O]``.
+
+    Arguments as for :func:`accumulator_range`.
+    """
+    least, most = _tap_limits(layer, tensor, codes)
+    return least.sum(axis=1), most.sum(axis=1)
+
+
+def _tap_limits(layer: Layer, tensor: Tensor, codes: tuple[int, int] | None) -> tuple[IntArray, IntArray]:
+    """Return the smallest and largest product of each weight, ``[O, taps]``."""
+    lo, hi = (tensor.lo, tensor.hi) if codes is None else codes
+    if any(layer.padding):
+        lo, hi = min(lo, tensor.zero_point), max(hi, tensor.zero_point)
+    rows = _rows(layer).astype(np.int64)
+    return np.minimum(rows * lo, rows * hi), np.maximum(rows * lo, rows * hi)
 
 
 def requantize(
@@ -177,7 +190,9 @@ def check_inputs(tensor: Tensor, inputs: IntArray) -> None:
     what = f"Input {tensor.name!r}"
     if not isinstance(inputs, np.ndarray) or not np.issubdtype(inputs.dtype, np.integer):
         kind = inputs.dtype if isinstance(inputs, np.ndarray) else type(inputs).__name__
-        raise InputError(f"{what} must be an integer array of codes, not {kind}; quantize floats with the tensor's scale first")
+        raise InputError(
+            f"{what} must be an integer array of codes, not {kind}; quantize floats with the tensor's scale first"
+        )
     wanted = ", ".join(str(size) for size in tensor.shape)
     if inputs.ndim != len(tensor.shape) + 1 or inputs.shape[1:] != tensor.shape:
         raise InputError(f"{what} must have shape (samples, {wanted}), not {inputs.shape}")
@@ -201,7 +216,9 @@ def _exact_dtype(layer: Layer, largest: int) -> np.dtype[Any]:
     for dtype, exact in ((np.float32, _FLOAT32_EXACT), (np.float64, _FLOAT64_EXACT), (np.int64, _INT64_EXACT)):
         if bound < exact:
             return np.dtype(dtype)
-    raise CompileError(f"Layer {layer.name!r} needs accumulators of {bound.bit_length() + 1} bits, but the reference holds 64")
+    raise CompileError(
+        f"Layer {layer.name!r} needs accumulators of {bound.bit_length() + 1} bits, but the reference holds 64"
+    )
 
 
 def _accumulate(layer: Layer, tensor: Tensor, inputs: IntArray) -> IntArray:
@@ -226,7 +243,7 @@ def _accumulate(layer: Layer, tensor: Tensor, inputs: IntArray) -> IntArray:
         taps = np.flatnonzero(block.any(axis=0))
         source = padded[group * channels : (group + 1) * channels]
         unfolded = _unfold(layer, source, taps, height, width)
-        product = block[:, taps].astype(dtype) @ unfolded.reshape(len(taps), -1)
+        product = block[:, taps].astype(dtype) @ unfolded.reshape(len(taps), len(inputs) * height * width)
         result[rows] = product.reshape(per_group, len(inputs), height, width)
     return result
 
@@ -405,7 +422,9 @@ def accuracy(model: Model, inputs: IntArray, labels: IntArray, *, batch: int | N
     """
     classes = model.tensors[model.output].size
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(inputs),):
-        raise InputError(f"Labels must be {len(inputs)} integers, one a sample, not {labels.dtype} of shape {labels.shape}")
+        raise InputError(
+            f"Labels must be {len(inputs)} integers, one a sample, not {labels.dtype} of shape {labels.shape}"
+        )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise InputError(f"Labels must be 0 to {classes - 1}, not {int(labels.min())} to {int(labels.max())}")
     outputs = run(model, inputs, batch=batch, tensors=(model.output,))[model.output]

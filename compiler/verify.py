@@ -89,10 +89,14 @@ def _check_chain(model: Model) -> None:
         if layer.input not in written:
             if layer.input in producers:
                 later = producers[layer.input]
-                raise CompileError(f"{what} reads {layer.input!r}, which layer {later!r} writes only afterwards: a cycle")
+                raise CompileError(
+                    f"{what} reads {layer.input!r}, which layer {later!r} writes only afterwards: a cycle"
+                )
             raise CompileError(f"{what} reads {layer.input!r}, but no layer writes a tensor of that name")
         if layer.input in read:
-            raise CompileError(f"{what} reads {layer.input!r}, but layer {read[layer.input]!r} does too; only chains are supported")
+            raise CompileError(
+                f"{what} reads {layer.input!r}, but layer {read[layer.input]!r} does too; only chains are supported"
+            )
         read[layer.input] = layer.name
         if layer.output in written:
             raise CompileError(f"{what} writes {layer.output!r}, but {written[layer.output]} has that name already")
@@ -101,10 +105,14 @@ def _check_chain(model: Model) -> None:
         written[layer.output] = f"the output of layer {layer.name!r}"
     last = model.layers[-1]
     if model.output != last.output:
-        raise CompileError(f"Model {model.name!r} has output {model.output!r}, but its last layer {last.name!r} writes {last.output!r}")
+        raise CompileError(
+            f"Model {model.name!r} has output {model.output!r}, but its last layer {last.name!r} writes {last.output!r}"
+        )
     for name in model.tensors:
         if name not in written:
-            raise CompileError(f"Tensor {name!r} must be the network input or written by a layer, but no layer writes it")
+            raise CompileError(
+                f"Tensor {name!r} must be the network input or written by a layer, but no layer writes it"
+            )
 
 
 def _check_layer(layer: Layer, source: Tensor, target: Tensor) -> None:
@@ -134,7 +142,9 @@ def _check_geometry(layer: Layer, source: Tensor) -> None:
         if len(pair) != 2 or min(pair) < 1:
             raise CompileError(f"{what} must have a {label} of two numbers of at least 1, not {pair}")
     if len(layer.padding) != 4 or min(layer.padding) < 0:
-        raise CompileError(f"{what} must have a padding of four numbers (top, left, bottom, right) of at least 0, not {layer.padding}")
+        raise CompileError(
+            f"{what} must have a padding of four numbers (top, left, bottom, right) of at least 0, not {layer.padding}"
+        )
     if layer.groups < 1:
         raise CompileError(f"{what} must have at least 1 group, not {layer.groups!r}")
     if layer.kind is Kind.LINEAR:
@@ -147,7 +157,10 @@ def _check_geometry(layer: Layer, source: Tensor) -> None:
     windows = [dilation * (kernel - 1) + 1 for kernel, dilation in zip(layer.kernel, layer.dilation, strict=True)]
     top, left, bottom, right = layer.padding
     if max(top, bottom) >= windows[0] or max(left, right) >= windows[1]:
-        raise CompileError(f"{what} has padding {layer.padding}, but its window is {windows[0]} x {windows[1]}: padding must be smaller")
+        raise CompileError(
+            f"{what} has padding {layer.padding}, but its window is {windows[0]} x {windows[1]}: "
+            "padding must be smaller"
+        )
 
 
 def _check_array(layer: Layer, label: str, array: IntArray | None, dtype: str) -> IntArray:
@@ -223,14 +236,21 @@ def _check_clamp(layer: Layer, target: Tensor) -> None:
 
 def _check_pooling(layer: Layer, source: Tensor, target: Tensor) -> None:
     what = f"Layer {layer.name!r}"
-    for label, array in (("weight", layer.weight), ("bias", layer.bias), ("multiplier", layer.multiplier), ("shift", layer.shift)):
+    for label, array in (
+        ("weight", layer.weight),
+        ("bias", layer.bias),
+        ("multiplier", layer.multiplier),
+        ("shift", layer.shift),
+    ):
         if array is not None:
             raise CompileError(f"{what} is a pooling and must have no {label}")
     if layer.groups != 1 or layer.dilation != (1, 1):
         raise CompileError(f"{what} is a pooling and must have no groups and no dilation")
     if layer.kind is Kind.AVG_POOL2D:
         if any(layer.padding):
-            raise CompileError(f"{what} is an average pooling and must have no padding, not {layer.padding}; pad the layer before it")
+            raise CompileError(
+                f"{what} is an average pooling and must have no padding, not {layer.padding}; pad the layer before it"
+            )
         _check_clamp(layer, target)
     for label, before, after in (
         ("bits", source.bits, target.bits),
@@ -239,7 +259,8 @@ def _check_pooling(layer: Layer, source: Tensor, target: Tensor) -> None:
     ):
         if before != after:
             raise CompileError(
-                f"{what} passes codes through, but its input {source.name!r} has {label} {before} and its output {target.name!r} {after}"
+                f"{what} passes codes through, but its input {source.name!r} has {label} {before} "
+                f"and its output {target.name!r} {after}"
             )
     if not math.isclose(source.scale, target.scale, rel_tol=1e-6):
         raise CompileError(
@@ -256,7 +277,8 @@ def _check_fused_pool(layer: Layer, source: Tensor) -> None:
         raise CompileError(f"{what} is {layer.kind.value}, but only a conv2d layer can have a fused pooling")
     if layer.pool.kernel != layer.pool.stride or min(layer.pool.kernel) < 1:
         raise CompileError(
-            f"{what} must have a fused pooling whose stride is its kernel, not kernel {layer.pool.kernel} and stride {layer.pool.stride}"
+            f"{what} must have a fused pooling whose stride is its kernel, not kernel {layer.pool.kernel} "
+            f"and stride {layer.pool.stride}"
         )
     height, width = unpooled_shape(layer, source.shape)[1:]
     if layer.pool.kernel[0] > height or layer.pool.kernel[1] > width:

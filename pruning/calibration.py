@@ -94,8 +94,7 @@ def _sampled(values: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     flat = values.detach().reshape(-1)
     stride = max(1, math.ceil(flat.numel() / _VALUES))
     picked = flat[::stride].to(torch.float64).numpy()
-    top = float(flat.abs().max())
-    return np.append(picked, top if top in (float(flat.max()),) else -top)
+    return np.append(picked, float(flat[flat.abs().argmax()]))
 
 
 def _mse(values: np.ndarray[tuple[int], np.dtype[np.float64]], form: Activation) -> float:

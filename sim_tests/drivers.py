@@ -12,7 +12,17 @@ from typing import Any
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, ReadOnly
 
-__all__ = ["SETTINGS_VARIABLE", "STALLS", "StreamSink", "StreamSource", "always_stalls", "no_stalls", "settings", "start"]
+__all__ = [
+    "SETTINGS_VARIABLE",
+    "STALLS",
+    "StreamSink",
+    "StreamSource",
+    "burst_stalls",
+    "no_stalls",
+    "random_stalls",
+    "settings",
+    "start",
+]
 
 SETTINGS_VARIABLE = "ZEROSKIP_TEST_SETTINGS"
 
@@ -22,11 +32,6 @@ Stalls = Callable[[], Iterator[bool]]
 def no_stalls() -> Iterator[bool]:
     """Never pause."""
     return itertools.repeat(False)
-
-
-def always_stalls() -> Iterator[bool]:
-    """Pause for ever."""
-    return itertools.repeat(True)
 
 
 def random_stalls(probability: float, seed: int) -> Iterator[bool]:

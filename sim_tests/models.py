@@ -1,4 +1,4 @@
-"""Synthetic networks for the tests: random layers of every supported kind with golden samples, and artifact files of them."""
+"""Synthetic networks for the tests, random layers of every kind with golden samples, and artifact files of them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def avg_pool(kernel: int | tuple[int, int] = 2, stride: int | tuple[int, int] = 
 
 
 def random_codes(rng: np.random.Generator, tensor: Tensor, samples: int) -> IntArray:
-    """Return ``samples`` random samples of ``tensor``; the first holds only the smallest code, the second the largest."""
+    """Return random samples of ``tensor``; the first holds only the smallest code, the second the largest."""
     codes = rng.integers(tensor.lo, tensor.hi + 1, (samples, *tensor.shape)).astype(reference.code_dtype(tensor))
     codes[0] = tensor.lo
     if samples > 1:
@@ -159,7 +159,7 @@ def _structure(spec: Spec) -> dict[str, Any]:
 
 
 def _draw_scales(rng: np.random.Generator, spec: Spec, acc: IntArray, span: int) -> tuple[IntArray, IntArray, IntArray]:
-    """Return bias, multiplier and shift that spread the accumulators ``(B, O, ...)`` over ``span`` codes and clip a few."""
+    """Return bias, multiplier and shift that spread accumulators ``(B, O, ...)`` over ``span`` codes and clip a few."""
     channels = np.moveaxis(acc, 1, 0).reshape(acc.shape[1], -1).astype(np.float64)
     deviation = np.maximum(channels.std(axis=1), 1.0)
     centre = -channels.mean(axis=1) + rng.uniform(-0.5, 0.5, len(channels)) * deviation
@@ -176,7 +176,9 @@ def _draw_scales(rng: np.random.Generator, spec: Spec, acc: IntArray, span: int)
     return np.round(centre).astype(np.int32), multiplier, shift
 
 
-def _weighted(rng: np.random.Generator, spec: Spec, blank: Layer, source: Tensor, codes: IntArray) -> tuple[Layer, Tensor]:
+def _weighted(
+    rng: np.random.Generator, spec: Spec, blank: Layer, source: Tensor, codes: IntArray
+) -> tuple[Layer, Tensor]:
     """Return the layer with drawn numbers and its output tensor."""
     if spec.kind is Kind.LINEAR:
         shape: tuple[int, ...] = (spec.out, source.size)
@@ -215,7 +217,7 @@ def build_model(
 ) -> Model:
     """Return a network of ``specs`` on the input tensor ``source``, with golden samples of every tensor.
 
-    Requantization is fitted to random inputs, so that the outputs of every layer spread over their codes and a few clip.
+    Requantization is fitted to random inputs, so that every layer's outputs spread over their codes and a few clip.
     Layers are called ``conv1 pool1 fc1 ...``, tensors like the layer that writes them, the first and the last ``input``
     and ``output``.
     """
@@ -262,7 +264,13 @@ def random_model(
     source = Tensor("input", (int(rng.integers(1, 4)), int(rng.integers(5, 11)), int(rng.integers(5, 11))))
     if rng.random() < 0.3:
         source = replace(source, signed=True, zero_point=int(rng.integers(-20, 21)))
-    common = {"structure": structure, "keep": keep if structure != "dense" else 1.0, "bits": bits, "grid": grid, **options}
+    common = {
+        "structure": structure,
+        "keep": keep if structure != "dense" else 1.0,
+        "bits": bits,
+        "grid": grid,
+        **options,
+    }
     specs: list[Spec] = []
     shape = source.shape
     for _ in range(layers):
@@ -341,7 +349,9 @@ def lenet5_like(
         linear(10, **{**common, "relu": False, "out_signed": True}, **_sparse(structure, split, "fc2")),
     ]
     source = Tensor("input", (1, 28, 28), scale=1 / 255)
-    return build_model(np.random.default_rng(seed), source, specs, name=f"lenet5-{structure}-w{bits}a8", samples=samples)
+    return build_model(
+        np.random.default_rng(seed), source, specs, name=f"lenet5-{structure}-w{bits}a8", samples=samples
+    )
 
 
 _IMAGE = Tensor("input", (2, 7, 6), scale=1 / 255)
@@ -357,7 +367,11 @@ TINY: Mapping[str, tuple[Tensor, tuple[Spec, ...]]] = {
     ),
     "signed": (
         replace(_IMAGE, signed=True, zero_point=-5),
-        (conv(5, 3, padding=1, relu=False, out_signed=True), linear(6, relu=False, out_signed=True), linear(4, **_LAST)),
+        (
+            conv(5, 3, padding=1, relu=False, out_signed=True),
+            linear(6, relu=False, out_signed=True),
+            linear(4, **_LAST),
+        ),
     ),
     "avg_pool": (_IMAGE, (conv(5, 2), avg_pool(2), linear(4, **_LAST))),
     "avg_pool_signed": (_IMAGE, (conv(5, 2, relu=False, out_signed=True), avg_pool((3, 2), 1), linear(4, **_LAST))),
@@ -461,7 +475,12 @@ def _header(model: Model) -> dict[str, Any]:
 def _layer_header(layer: Layer) -> dict[str, Any]:
     if layer.pool is not None:
         raise ValueError(f"Layer {layer.name!r} has a fused pooling, but an artifact holds poolings as layers")
-    entry: dict[str, Any] = {"name": layer.name, "kind": layer.kind.value, "inputs": [layer.input], "output": layer.output}
+    entry: dict[str, Any] = {
+        "name": layer.name,
+        "kind": layer.kind.value,
+        "inputs": [layer.input],
+        "output": layer.output,
+    }
     if layer.kind is not Kind.LINEAR:
         entry |= {"stride": list(layer.stride), "padding": list(layer.padding)}
     if layer.kind is Kind.CONV2D:

@@ -141,13 +141,14 @@ MULTIPLIERS = {
     "mul_s24_s20": product("signed [23:0] a = in[23:0]", "signed [19:0] b = in[52:33]"),
 }
 
-OTHERS = {
-    "small_memory": """
+SMALL_MEMORY = """
       (* ram_style = "distributed" *) reg [7:0] mem [0:15];
       reg [4:0] filled;
       always @(posedge clk) if (rst) filled <= 0; else if (!filled[4]) filled <= filled + 1'b1;
       always @(posedge clk) if (in[60] | !filled[4]) mem[filled[4] ? in[7:4] : filled[3:0]] <= in[47:40];
-      assign out = filled[4] ? mem[in[3:0]] : 0;""",
+      assign out = filled[4] ? mem[in[3:0]] : 0;"""
+
+OTHERS = {
     "flip_flops": """
       reg [7:0] a = 8'h5A, b, c, d;
       always @(posedge clk) begin
@@ -225,7 +226,7 @@ def tools() -> None:
 
 
 def test_ecp5_cells_behave_like_the_rtl(tmp_path):
-    designs = {**MEMORIES, "two_ports": two_ports(18, 64), **MULTIPLIERS, **OTHERS}
+    designs = {**MEMORIES, "two_ports": two_ports(18, 64), "small_memory": SMALL_MEMORY, **MULTIPLIERS, **OTHERS}
     program, counts = build_pairs(designs, ECP5, tmp_path)
     assert [name for name in (*MEMORIES, "two_ports") if not counts[name].get("DP16KD")] == []
     assert [name for name in MULTIPLIERS if not counts[name].get("MULT18X18D")] == []
@@ -234,7 +235,8 @@ def test_ecp5_cells_behave_like_the_rtl(tmp_path):
 
 
 def test_ice40_cells_behave_like_the_rtl(tmp_path):
-    program, counts = build_pairs({**MEMORIES, **MULTIPLIERS, **OTHERS}, ICE40, tmp_path)
+    designs = {**MEMORIES, **MULTIPLIERS, **OTHERS}
+    program, counts = build_pairs(designs, ICE40, tmp_path)
     assert [name for name in MEMORIES if not counts[name].get("SB_RAM40_4K")] == []
     assert [name for name in MULTIPLIERS if not counts[name].get("SB_MAC16")] == []
-    assert mismatches(program) == dict.fromkeys({**MEMORIES, **MULTIPLIERS, **OTHERS}, 0)
+    assert mismatches(program) == dict.fromkeys(designs, 0)

@@ -17,7 +17,7 @@ CONV1_ROM = np.arange(8) * 5 + 1
 FC1_ROM = np.array([3, 250, 7, 0])
 VECTORS = 5
 VALUES = VECTORS * (8 + 3 + 3)
-FAULTS = ["none", "wrong", "missing", "repeated", "hang", "runaway", "extra_word", "outside", "skip_state"]
+FAULTS = ["none", "wrong", "missing", "repeated", "hang", "runaway", "extra_word", "outside", "skip_state", "quit"]
 
 ROM = """module rom_{name} (input wire [{top}:0] addr, output wire [7:0] data);
     reg [7:0] mem [0:{last}];
@@ -142,14 +142,18 @@ def test_wrong_value_is_named(toy):
         ("extra_word", r"layer 'output stream' \(vector 1, channel 0, y 0, x 0, cycle 24\): expected -?\d+, got 0$"),
         (
             "hang",
-            r"^Design hangs in layer 'fc1' \(state 2\) of inference 0, at cycle \d+: no word and no value for 500 cycles; "
-            r"8 input words accepted, 0 output words received$",
+            (
+                r"^Design hangs in layer 'fc1' \(state 2\) of inference 0, at cycle \d+: "
+                r"no word and no value for 500 cycles; 8 input words accepted, 0 output words received$"
+            ),
         ),
         (
             "runaway",
-            r"^Design hangs in layer 'fc1' \(state 2\) of inference 0, at cycle 33: "
-            r"more than twice as many values written as the network has; "
-            r"8 input words accepted, 0 output words received\. RTL differs .* first: layer 'fc1' ",
+            (
+                r"^Design hangs in layer 'fc1' \(state 2\) of inference 0, at cycle 33: "
+                r"more than twice as many values written as the network has; "
+                r"8 input words accepted, 0 output words received\. RTL differs .* first: layer 'fc1' "
+            ),
         ),
         ("skip_state", r"^State must walk through \[1, 2, 3\] during an inference, not through \[2, 3\]\. RTL differs"),
     ],
@@ -204,10 +208,8 @@ def test_only_named_tensors_are_compared(toy):
 
 
 def test_program_that_ends_early_is_a_tool_error(toy):
-    path = toy / "rtl" / "accelerator.v"
-    path.write_text(path.read_text().replace("initial $readmemh", "initial $finish; //"))
     with pytest.raises(ToolError, match="^Simulation of '.*' ended before its results were complete\n"):
-        simulate(toy, *vectors())
+        run_fault(toy, "quit")
 
 
 def test_missing_icarus(toy, monkeypatch):

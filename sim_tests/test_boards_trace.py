@@ -69,7 +69,7 @@ def test_records_round_trip(tmp_path, chunk):
 
 def test_unknown_values_are_an_error(tmp_path):
     (tmp_path / "trace.hex").write_text("00xx")
-    text = r"^Log 'trace.hex' holds unknown values \(x\): a signal was never set$"
+    text = r"^Log 'trace.hex' holds unknown values \(x\): a port was never set$"
     with pytest.raises(VerificationError, match=text):
         list(read_records(tmp_path / "trace.hex", (16,)))
 
@@ -119,8 +119,8 @@ def test_places_outside(tmp_path, chunk):
     mismatches = compare(tmp_path / "log", records, codes).mismatches
     assert [(m.kind, m.layer) for m in mismatches] == [
         ("outside", "layer0"),
+        ("late", "layer0"),
         ("outside", "number 7"),
-        ("outside", "number 0"),
     ]
 
 

@@ -185,7 +185,7 @@ def test_receiver_ignores_short_start_bit():
 @cocotb.test()
 @cocotb.parametrize(gaps=list(STALLS), pauses=["none", "random"])
 async def loopback_with_stalls(dut, gaps: str, pauses: str) -> None:
-    """Every byte arrives once and in order, with gaps at the sender and pauses (shorter than a frame) at the receiver."""
+    """Every byte arrives once and in order, with gaps at the sender and pauses below a frame at the receiver."""
     data = random_bytes(40, seed=7)
     await start(dut)
     dut.disturb.value = 0
@@ -211,7 +211,11 @@ def test_divisor_for_nearest():
         (lambda: UartReceiver(7), ValueError, "Divisor must be at least 8 cycles a bit, not 7"),
         (lambda: UartTransmitter(0), ValueError, "Divisor must be at least 8 cycles a bit, not 0"),
         (lambda: UartReceiver(8.5), TypeError, "Divisor must be an integer, not 8.5"),
-        (lambda: divisor_for(1e6, 1e6), ValueError, r"Clock must be at least 8 times the baud rate 1e\+06, not 1e\+06 Hz"),
+        (
+            lambda: divisor_for(1e6, 1e6),
+            ValueError,
+            r"Clock must be at least 8 times the baud rate 1e\+06, not 1e\+06 Hz",
+        ),
         (
             lambda: divisor_for(8.4e6, 1e6),
             ValueError,

@@ -18,7 +18,7 @@ module accelerator (
     output reg [1:0] state
 );
     localparam LOAD = 0, CONV1 = 1, FC1 = 2, UNLOAD = 3;
-    localparam WRONG = 1, MISSING = 2, REPEATED = 3, HANG = 4, RUNAWAY = 5, EXTRA_WORD = 6, OUTSIDE = 7, SKIP_STATE = 8;
+    localparam WRONG = 1, MISSING = 2, REPEATED = 3, HANG = 4, RUNAWAY = 5, EXTRA_WORD = 6, OUTSIDE = 7, SKIP_STATE = 8, QUIT = 9;
 
     wire [7:0] conv1_word, fc1_word;
     reg [3:0] count;
@@ -52,6 +52,7 @@ module accelerator (
             state <= LOAD;
             count <= 0;
         end else begin
+            if (fault == QUIT) $finish;
             case (state)
                 LOAD: if (i__valid) begin
                     pixels[count[2:0]] <= i__payload;

@@ -167,77 +167,23 @@ module DP16KD(
     mask = {{9{bytes[3]}}, {9{bytes[2]}}, {9{bytes[1]}}, {9{bytes[0]}}};
   endfunction
 
+  // Two bytes take 20 bits of the parameters.
+  localparam [20479:0] CONTENT = {
+    INITVAL_3F, INITVAL_3E, INITVAL_3D, INITVAL_3C, INITVAL_3B, INITVAL_3A, INITVAL_39, INITVAL_38,
+    INITVAL_37, INITVAL_36, INITVAL_35, INITVAL_34, INITVAL_33, INITVAL_32, INITVAL_31, INITVAL_30,
+    INITVAL_2F, INITVAL_2E, INITVAL_2D, INITVAL_2C, INITVAL_2B, INITVAL_2A, INITVAL_29, INITVAL_28,
+    INITVAL_27, INITVAL_26, INITVAL_25, INITVAL_24, INITVAL_23, INITVAL_22, INITVAL_21, INITVAL_20,
+    INITVAL_1F, INITVAL_1E, INITVAL_1D, INITVAL_1C, INITVAL_1B, INITVAL_1A, INITVAL_19, INITVAL_18,
+    INITVAL_17, INITVAL_16, INITVAL_15, INITVAL_14, INITVAL_13, INITVAL_12, INITVAL_11, INITVAL_10,
+    INITVAL_0F, INITVAL_0E, INITVAL_0D, INITVAL_0C, INITVAL_0B, INITVAL_0A, INITVAL_09, INITVAL_08,
+    INITVAL_07, INITVAL_06, INITVAL_05, INITVAL_04, INITVAL_03, INITVAL_02, INITVAL_01, INITVAL_00
+  };
   integer i;
   initial
     if (RANDOM_START) begin
       for (i = 0; i < 2048; i = i + 1) mem[i] = $random;
     end else
-      for (i = 0; i < 16; i = i + 1) begin
-        mem[0 + 2*i] = INITVAL_00[20*i +: 9]; mem[1 + 2*i] = INITVAL_00[20*i + 9 +: 9];
-        mem[32 + 2*i] = INITVAL_01[20*i +: 9]; mem[33 + 2*i] = INITVAL_01[20*i + 9 +: 9];
-        mem[64 + 2*i] = INITVAL_02[20*i +: 9]; mem[65 + 2*i] = INITVAL_02[20*i + 9 +: 9];
-        mem[96 + 2*i] = INITVAL_03[20*i +: 9]; mem[97 + 2*i] = INITVAL_03[20*i + 9 +: 9];
-        mem[128 + 2*i] = INITVAL_04[20*i +: 9]; mem[129 + 2*i] = INITVAL_04[20*i + 9 +: 9];
-        mem[160 + 2*i] = INITVAL_05[20*i +: 9]; mem[161 + 2*i] = INITVAL_05[20*i + 9 +: 9];
-        mem[192 + 2*i] = INITVAL_06[20*i +: 9]; mem[193 + 2*i] = INITVAL_06[20*i + 9 +: 9];
-        mem[224 + 2*i] = INITVAL_07[20*i +: 9]; mem[225 + 2*i] = INITVAL_07[20*i + 9 +: 9];
-        mem[256 + 2*i] = INITVAL_08[20*i +: 9]; mem[257 + 2*i] = INITVAL_08[20*i + 9 +: 9];
-        mem[288 + 2*i] = INITVAL_09[20*i +: 9]; mem[289 + 2*i] = INITVAL_09[20*i + 9 +: 9];
-        mem[320 + 2*i] = INITVAL_0A[20*i +: 9]; mem[321 + 2*i] = INITVAL_0A[20*i + 9 +: 9];
-        mem[352 + 2*i] = INITVAL_0B[20*i +: 9]; mem[353 + 2*i] = INITVAL_0B[20*i + 9 +: 9];
-        mem[384 + 2*i] = INITVAL_0C[20*i +: 9]; mem[385 + 2*i] = INITVAL_0C[20*i + 9 +: 9];
-        mem[416 + 2*i] = INITVAL_0D[20*i +: 9]; mem[417 + 2*i] = INITVAL_0D[20*i + 9 +: 9];
-        mem[448 + 2*i] = INITVAL_0E[20*i +: 9]; mem[449 + 2*i] = INITVAL_0E[20*i + 9 +: 9];
-        mem[480 + 2*i] = INITVAL_0F[20*i +: 9]; mem[481 + 2*i] = INITVAL_0F[20*i + 9 +: 9];
-        mem[512 + 2*i] = INITVAL_10[20*i +: 9]; mem[513 + 2*i] = INITVAL_10[20*i + 9 +: 9];
-        mem[544 + 2*i] = INITVAL_11[20*i +: 9]; mem[545 + 2*i] = INITVAL_11[20*i + 9 +: 9];
-        mem[576 + 2*i] = INITVAL_12[20*i +: 9]; mem[577 + 2*i] = INITVAL_12[20*i + 9 +: 9];
-        mem[608 + 2*i] = INITVAL_13[20*i +: 9]; mem[609 + 2*i] = INITVAL_13[20*i + 9 +: 9];
-        mem[640 + 2*i] = INITVAL_14[20*i +: 9]; mem[641 + 2*i] = INITVAL_14[20*i + 9 +: 9];
-        mem[672 + 2*i] = INITVAL_15[20*i +: 9]; mem[673 + 2*i] = INITVAL_15[20*i + 9 +: 9];
-        mem[704 + 2*i] = INITVAL_16[20*i +: 9]; mem[705 + 2*i] = INITVAL_16[20*i + 9 +: 9];
-        mem[736 + 2*i] = INITVAL_17[20*i +: 9]; mem[737 + 2*i] = INITVAL_17[20*i + 9 +: 9];
-        mem[768 + 2*i] = INITVAL_18[20*i +: 9]; mem[769 + 2*i] = INITVAL_18[20*i + 9 +: 9];
-        mem[800 + 2*i] = INITVAL_19[20*i +: 9]; mem[801 + 2*i] = INITVAL_19[20*i + 9 +: 9];
-        mem[832 + 2*i] = INITVAL_1A[20*i +: 9]; mem[833 + 2*i] = INITVAL_1A[20*i + 9 +: 9];
-        mem[864 + 2*i] = INITVAL_1B[20*i +: 9]; mem[865 + 2*i] = INITVAL_1B[20*i + 9 +: 9];
-        mem[896 + 2*i] = INITVAL_1C[20*i +: 9]; mem[897 + 2*i] = INITVAL_1C[20*i + 9 +: 9];
-        mem[928 + 2*i] = INITVAL_1D[20*i +: 9]; mem[929 + 2*i] = INITVAL_1D[20*i + 9 +: 9];
-        mem[960 + 2*i] = INITVAL_1E[20*i +: 9]; mem[961 + 2*i] = INITVAL_1E[20*i + 9 +: 9];
-        mem[992 + 2*i] = INITVAL_1F[20*i +: 9]; mem[993 + 2*i] = INITVAL_1F[20*i + 9 +: 9];
-        mem[1024 + 2*i] = INITVAL_20[20*i +: 9]; mem[1025 + 2*i] = INITVAL_20[20*i + 9 +: 9];
-        mem[1056 + 2*i] = INITVAL_21[20*i +: 9]; mem[1057 + 2*i] = INITVAL_21[20*i + 9 +: 9];
-        mem[1088 + 2*i] = INITVAL_22[20*i +: 9]; mem[1089 + 2*i] = INITVAL_22[20*i + 9 +: 9];
-        mem[1120 + 2*i] = INITVAL_23[20*i +: 9]; mem[1121 + 2*i] = INITVAL_23[20*i + 9 +: 9];
-        mem[1152 + 2*i] = INITVAL_24[20*i +: 9]; mem[1153 + 2*i] = INITVAL_24[20*i + 9 +: 9];
-        mem[1184 + 2*i] = INITVAL_25[20*i +: 9]; mem[1185 + 2*i] = INITVAL_25[20*i + 9 +: 9];
-        mem[1216 + 2*i] = INITVAL_26[20*i +: 9]; mem[1217 + 2*i] = INITVAL_26[20*i + 9 +: 9];
-        mem[1248 + 2*i] = INITVAL_27[20*i +: 9]; mem[1249 + 2*i] = INITVAL_27[20*i + 9 +: 9];
-        mem[1280 + 2*i] = INITVAL_28[20*i +: 9]; mem[1281 + 2*i] = INITVAL_28[20*i + 9 +: 9];
-        mem[1312 + 2*i] = INITVAL_29[20*i +: 9]; mem[1313 + 2*i] = INITVAL_29[20*i + 9 +: 9];
-        mem[1344 + 2*i] = INITVAL_2A[20*i +: 9]; mem[1345 + 2*i] = INITVAL_2A[20*i + 9 +: 9];
-        mem[1376 + 2*i] = INITVAL_2B[20*i +: 9]; mem[1377 + 2*i] = INITVAL_2B[20*i + 9 +: 9];
-        mem[1408 + 2*i] = INITVAL_2C[20*i +: 9]; mem[1409 + 2*i] = INITVAL_2C[20*i + 9 +: 9];
-        mem[1440 + 2*i] = INITVAL_2D[20*i +: 9]; mem[1441 + 2*i] = INITVAL_2D[20*i + 9 +: 9];
-        mem[1472 + 2*i] = INITVAL_2E[20*i +: 9]; mem[1473 + 2*i] = INITVAL_2E[20*i + 9 +: 9];
-        mem[1504 + 2*i] = INITVAL_2F[20*i +: 9]; mem[1505 + 2*i] = INITVAL_2F[20*i + 9 +: 9];
-        mem[1536 + 2*i] = INITVAL_30[20*i +: 9]; mem[1537 + 2*i] = INITVAL_30[20*i + 9 +: 9];
-        mem[1568 + 2*i] = INITVAL_31[20*i +: 9]; mem[1569 + 2*i] = INITVAL_31[20*i + 9 +: 9];
-        mem[1600 + 2*i] = INITVAL_32[20*i +: 9]; mem[1601 + 2*i] = INITVAL_32[20*i + 9 +: 9];
-        mem[1632 + 2*i] = INITVAL_33[20*i +: 9]; mem[1633 + 2*i] = INITVAL_33[20*i + 9 +: 9];
-        mem[1664 + 2*i] = INITVAL_34[20*i +: 9]; mem[1665 + 2*i] = INITVAL_34[20*i + 9 +: 9];
-        mem[1696 + 2*i] = INITVAL_35[20*i +: 9]; mem[1697 + 2*i] = INITVAL_35[20*i + 9 +: 9];
-        mem[1728 + 2*i] = INITVAL_36[20*i +: 9]; mem[1729 + 2*i] = INITVAL_36[20*i + 9 +: 9];
-        mem[1760 + 2*i] = INITVAL_37[20*i +: 9]; mem[1761 + 2*i] = INITVAL_37[20*i + 9 +: 9];
-        mem[1792 + 2*i] = INITVAL_38[20*i +: 9]; mem[1793 + 2*i] = INITVAL_38[20*i + 9 +: 9];
-        mem[1824 + 2*i] = INITVAL_39[20*i +: 9]; mem[1825 + 2*i] = INITVAL_39[20*i + 9 +: 9];
-        mem[1856 + 2*i] = INITVAL_3A[20*i +: 9]; mem[1857 + 2*i] = INITVAL_3A[20*i + 9 +: 9];
-        mem[1888 + 2*i] = INITVAL_3B[20*i +: 9]; mem[1889 + 2*i] = INITVAL_3B[20*i + 9 +: 9];
-        mem[1920 + 2*i] = INITVAL_3C[20*i +: 9]; mem[1921 + 2*i] = INITVAL_3C[20*i + 9 +: 9];
-        mem[1952 + 2*i] = INITVAL_3D[20*i +: 9]; mem[1953 + 2*i] = INITVAL_3D[20*i + 9 +: 9];
-        mem[1984 + 2*i] = INITVAL_3E[20*i +: 9]; mem[1985 + 2*i] = INITVAL_3E[20*i + 9 +: 9];
-        mem[2016 + 2*i] = INITVAL_3F[20*i +: 9]; mem[2017 + 2*i] = INITVAL_3F[20*i + 9 +: 9];
-      end
+      for (i = 0; i < 2048; i = i + 1) mem[i] = CONTENT[20 * (i >> 1) + 9 * (i & 1) +: 9];
 
   wire [3:0] enable_a = enables(DATA_WIDTH_A, ada[3:0]);
   wire [35:0] old_a = lane(mem[byte_a | 3], mem[byte_a | 2], mem[byte_a | 1], mem[byte_a], DATA_WIDTH_A, ada[2:0]);

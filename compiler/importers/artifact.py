@@ -1,0 +1,282 @@
+"""Read an artifact, the file that pruning writes, into a Model; every number is checked."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroskip.compiler.errors import CompileError, InputError
+from zeroskip.compiler.importers.container import ELEMENT_LIMIT, Container, read_container
+from zeroskip.compiler.ir import Grid, Kind, Layer, Model, Rounding, Tensor
+from zeroskip.compiler.verify import verify
+
+__all__ = ["FORMAT_MAJOR", "load_artifact"]
+
+FORMAT_MAJOR = 1
+
+IntArray = NDArray[Any]
+Choice = TypeVar("Choice", bound=enum.Enum)
+
+_DTYPES = {"weight": "I16", "bias": "I32", "multiplier": "I32", "shift": "I8"}
+_STRUCTURES = ("dense", "nonstructured", "column")
+_REQUIRED = object()
+_WEIGHTED = (Kind.CONV2D, Kind.LINEAR)
+
+
+def load_artifact(path: Path | str) -> Model:
+    """Read an artifact file.
+
+    Parameters
+    ----------
+    path : a ``.safetensors`` file of format 1.x (ARCHITECTURE section 5)
+
+    Returns
+    -------
+    Model : legal as :func:`zeroskip.compiler.verify.verify` has it; ``metadata`` is the header
+
+    Raises
+    ------
+    InputError
+        Naming the file, the layer or tensor, and the remedy.
+    """
+    path = Path(path)
+    container = read_container(path)
+    reader = _Reader(f"Artifact {str(path)!r}", container)
+    header = reader.header()
+    try:
+        model = reader.model(header)
+        verify(model)
+    except CompileError as error:
+        raise InputError(f"{reader.what} is not a legal network: {error}; correct it and export it again") from error
+    return model
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """The parsing of one file; ``what`` begins every error text."""
+
+    what: str
+    container: Container
+
+    def header(self) -> dict[str, Any]:
+        """Return the JSON header after checking format version and hash."""
+        text = self.container.metadata.get("zeroskip")
+        if text is None:
+            raise InputError(
+                f"{self.what} is a safetensors file without a 'zeroskip' header, perhaps a checkpoint of float "
+                "weights; prune  and quantize the network with zeroskip first"
+            )
+        try:
+            header = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self.what} has a damaged 'zeroskip' header ({error}); export it again") from error
+        if not isinstance(header, dict):
+            raise InputError(f"{self.what} has a 'zeroskip' header that is not a JSON object; export it again")
+        version = self.field(header, "header", "format", str)
+        match = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", version)
+        if match is None:
+            raise InputError(f"{self.what} must have a format like '1.0', not {version!r}; export it again")
+        if int(match[1]) > FORMAT_MAJOR:
+            raise InputError(
+                f"{self.what} has format {version}, but this zeroskip reads formats up to {FORMAT_MAJOR}.x; "
+                f"install a zeroskip that reads format {match[1]}.x"
+            )
+        digest = self.field(header, "header", "sha256", str)
+        if digest != self.container.sha256:
+            raise InputError(
+                f"{self.what} is damaged: its header has sha256 {digest}, but its tensors have "
+                f"{self.container.sha256}; copy or export it again"
+            )
+        return header
+
+    def model(self, header: dict[str, Any]) -> Model:
+        """Return the network that the header describes, with every tensor of the file used."""
+        declared = self.field(header, "header", "tensors", dict)
+        tensors = {name: self.tensor(name, declared[name]) for name in declared}
+        names: set[str] = set()
+        layers = []
+        for index, entry in enumerate(self.field(header, "header", "layers", list)):
+            if not isinstance(entry, dict):
+                raise InputError(f"{self.what} must have tables as layers, but layer number {index} is {entry!r}")
+            layers.append(self.layer(index, entry, tensors, names))
+        golden = {}
+        for name in self.container.arrays:
+            if name.startswith("golden/"):
+                golden[name.removeprefix("golden/")] = self.golden(name, tensors)
+            elif name not in names:
+                raise InputError(f"{self.what} has a tensor {name!r}, which belongs to no layer; export it again")
+        source, target = (self.field(header, "header", key, str) for key in ("input", "output"))
+        for name in (source, target):
+            if name not in tensors:
+                raise InputError(f"{self.what} has no tensor {name!r} in its header, but names it as input or output")
+            if name not in golden:
+                raise InputError(f"{self.what} has no tensor 'golden/{name}'; export it again with golden samples")
+        for key in ("accuracy", "provenance", "recipe", "versions", "samples_correct"):
+            self.field(header, "header", key, dict, {})
+        self.check_accuracy(header)
+        name = self.field(header, "header", "name", str)
+        return Model(name, tuple(layers), tensors, source, target, golden, header)
+
+    def check_accuracy(self, header: dict[str, Any]) -> None:
+        """Refuse accuracies that are no fractions."""
+        for key, value in (header.get("accuracy") or {}).items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if value is not None and (not number or value < 0 or (key != "samples" and value > 1)):
+                raise InputError(f"{self.what} must have an accuracy {key!r} of 0 to 1, not {value!r}")
+
+    def field(self, table: Mapping[str, Any], where: str, key: str, kind: type, default: Any = _REQUIRED) -> Any:
+        """Return ``table[key]``, which must be of type ``kind``; a default stands for a missing or null entry."""
+        value = table.get(key)
+        if value is None:
+            if default is _REQUIRED:
+                raise InputError(f"{self.what}: {where} must have an entry {key!r}; export it again")
+            return default
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            names = {
+                dict: "a table",
+                list: "a list",
+                str: "a text",
+                int: "an integer",
+                float: "a number",
+                bool: "true or false",
+            }
+            raise InputError(f"{self.what}: {where} must have {names[kind]} as {key!r}, not {value!r}")
+        return value
+
+    def integers(self, table: Mapping[str, Any], where: str, key: str, count: int, default: Any = _REQUIRED) -> Any:
+        """Return ``table[key]``, which must be a list of ``count`` integers, as a tuple."""
+        value = self.field(table, where, key, list, default)
+        if len(value) != count or not all(type(item) is int for item in value):
+            raise InputError(f"{self.what}: {where} must have {count} integers as {key!r}, not {value!r}")
+        return tuple(value)
+
+    def choice(self, table: Mapping[str, Any], where: str, key: str, options: type[Choice]) -> Choice:
+        """Return ``table[key]`` as a member of an enum."""
+        value = self.field(table, where, key, str)
+        try:
+            return options(value)
+        except ValueError as error:
+            known = ", ".join(option.value for option in options)
+            raise InputError(f"{self.what}: {where} has {key} {value!r}; supported are {known}") from error
+
+    def tensor(self, name: str, entry: Any) -> Tensor:
+        """Return a declared activation tensor."""
+        where = f"tensor {name!r}"
+        if not isinstance(entry, dict):
+            raise InputError(f"{self.what}: {where} must be a table, not {entry!r}")
+        shape = self.field(entry, where, "shape", list)
+        if not shape or not all(type(size) is int and size > 0 for size in shape):
+            raise InputError(f"{self.what}: {where} must have a shape of positive integers, not {shape!r}")
+        if math.prod(shape) > ELEMENT_LIMIT:
+            raise InputError(f"{self.what}: {where} must have at most {ELEMENT_LIMIT} elements, not shape {shape!r}")
+        return Tensor(
+            name,
+            tuple(shape),
+            self.field(entry, where, "bits", int),
+            self.field(entry, where, "signed", bool),
+            self.field(entry, where, "scale", float),
+            self.field(entry, where, "zero_point", int, 0),
+        )
+
+    def layer(self, index: int, entry: dict[str, Any], tensors: Mapping[str, Tensor], names: set[str]) -> Layer:
+        """Return a layer and add the names of its arrays to ``names``."""
+        name = self.field(entry, f"layer number {index}", "name", str)
+        where = f"layer {name!r}"
+        kind = self.choice(entry, where, "kind", Kind)
+        inputs = self.field(entry, where, "inputs", list)
+        if len(inputs) != 1 or not isinstance(inputs[0], str):
+            raise InputError(f"{self.what}: {where} must have one input, not {inputs!r}; only chains are supported")
+        output = self.field(entry, where, "output", str)
+        if output not in tensors:
+            raise InputError(f"{self.what}: {where} writes tensor {output!r}, which the header does not declare")
+        settings: dict[str, Any] = {"name": name, "kind": kind, "input": inputs[0], "output": output}
+        if kind is not Kind.LINEAR:
+            settings["stride"] = self.integers(entry, where, "stride", 2)
+            settings["padding"] = self.integers(entry, where, "padding", 4, [0, 0, 0, 0])
+        if kind in _WEIGHTED:
+            settings |= self.weighted(entry, where, kind, name, names)
+        else:
+            settings["kernel"] = self.integers(entry, where, "kernel", 2)
+            whole = [tensors[output].lo, tensors[output].hi]
+            settings["clamp"] = self.integers(entry, where, "clamp", 2, whole)
+        return Layer(**settings)
+
+    def weighted(self, entry: dict[str, Any], where: str, kind: Kind, name: str, names: set[str]) -> dict[str, Any]:
+        """Return the settings that only convolutions and linear layers have."""
+        arrays = {part: self.array(name, part) for part in _DTYPES}
+        names.update(f"{name}.{part}" for part in _DTYPES)
+        settings: dict[str, Any] = {
+            **arrays,
+            "rounding": self.choice(entry, where, "rounding", Rounding),
+            "grid": self.choice(entry, where, "grid", Grid),
+            "weight_bits": self.field(entry, where, "weight_bits", int),
+            "clamp": self.integers(entry, where, "clamp", 2),
+            "structure": self.structure(entry, where),
+        }
+        rank = 4 if kind is Kind.CONV2D else 2
+        if arrays["weight"].ndim != rank:
+            order = "OIHW" if rank == 4 else "OI"
+            raise InputError(
+                f"{self.what}: {where} must have weight of shape {order}, not {arrays['weight'].shape}; export it again"
+            )
+        if kind is Kind.CONV2D:
+            settings["kernel"] = tuple(int(size) for size in arrays["weight"].shape[2:])
+            settings["dilation"] = self.integers(entry, where, "dilation", 2, [1, 1])
+            settings["groups"] = self.field(entry, where, "groups", int, 1)
+        return settings
+
+    def structure(self, entry: dict[str, Any], where: str) -> dict[str, Any]:
+        """Return the sparsity structure; its kind and its numbers are checked."""
+        structure: dict[str, Any] = self.field(entry, where, "structure", dict)
+        kind = self.field(structure, where, "kind", str)
+        if kind not in _STRUCTURES:
+            raise InputError(f"{self.what}: {where} has structure {kind!r}; supported are {', '.join(_STRUCTURES)}")
+        for key in ("keep", "group"):
+            value = structure.get(key, 1)
+            if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+                raise InputError(f"{self.what}: {where} must have a structure with {key} above 0, not {value!r}")
+        return structure
+
+    def array(self, layer: str, part: str) -> IntArray:
+        """Return a layer's array after checking its dtype."""
+        name = f"{layer}.{part}"
+        entry = self.container.entries.get(name)
+        if entry is None:
+            raise InputError(f"{self.what} has no tensor {name!r}, which layer {layer!r} needs; export it again")
+        if entry.dtype != _DTYPES[part]:
+            raise InputError(
+                f"{self.what} must have tensor {name!r} of dtype {_DTYPES[part]}, not {entry.dtype}"
+                f"{self.float_hint(name, entry.dtype)}"
+            )
+        return self.container.arrays[name]
+
+    def float_hint(self, name: str, dtype: str) -> str:
+        """Return what to do about a float tensor, with its NaNs counted."""
+        if not dtype.startswith("F"):
+            return "; export it again"
+        missing = int(np.isnan(self.container.arrays[name]).sum())
+        return f"{f' with {missing} NaN' if missing else ''}; quantize the network before exporting it"
+
+    def golden(self, name: str, tensors: Mapping[str, Tensor]) -> IntArray:
+        """Return golden samples after checking that they belong to a declared tensor and have its code dtype."""
+        tensor = tensors.get(name.removeprefix("golden/"))
+        if tensor is None:
+            raise InputError(f"{self.what} has a tensor {name!r}, but its header declares no such activation")
+        wanted = "I8" if tensor.signed else "U8"
+        dtype = self.container.entries[name].dtype
+        if dtype != wanted:
+            raise InputError(
+                f"{self.what} must have tensor {name!r} of dtype {wanted}, not {dtype}{self.float_hint(name, dtype)}"
+            )
+        return self.container.arrays[name]

@@ -1,0 +1,168 @@
+"""Compile an artifact into a design folder: IR, ROM images, RTL, manifest and the first report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from zeroskip.compiler.cycle_model import program_cycles
+from zeroskip.compiler.emit import program_files
+from zeroskip.compiler.errors import InputError
+from zeroskip.compiler.geometry import DEFAULT_LIMITS, Choice, Limits, choose_program
+from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.pipeline import run_passes
+from zeroskip.compiler.program import Program
+from zeroskip.compiler.target import Engine
+from zeroskip.hw.verilog import rtl_files
+
+__all__ = ["SETTINGS", "compile_artifact", "compile_report"]
+
+SETTINGS = ("lanes", "columns", "index_bits")
+"""What ``--set key=value`` may set."""
+
+ENGINES = {"dense": Engine.DENSE, "sparse": Engine.SPARSE, "auto": None}
+
+
+def compile_artifact(
+    artifact: Path,
+    out: Path,
+    *,
+    engine: str = "auto",
+    limits: Limits | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Choice:
+    """Compile ``artifact`` into the folder ``out`` and return the program with the reasons for its geometry.
+
+    The folder appears complete or not at all; older ``sim``, ``synth`` and board reports in it are removed, since they
+    belong to the older design. Compiling the same artifact again gives the same bytes.
+
+    Raises
+    ------
+    InputError
+        If an option, the artifact or the folder is not usable.
+    CompileError, CapacityError
+        If a layer cannot be served or the network does not fit ``limits``.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"Engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    numbers = _numbers(settings or {})
+    source, notes = run_passes(load_artifact(artifact))
+    choice = choose_program(source, ENGINES[engine], limits or DEFAULT_LIMITS, **numbers)
+    program = choice.program
+    files: dict[str, str] = {
+        **program_files(program, numbers.get("index_bits")),
+        **{f"rtl/{name}": text for name, text in rtl_files(program).items()},
+        "report/report.json": _json(compile_report(program)),
+    }
+    original = artifact.read_bytes()
+    manifest = {
+        "format": "1.0",
+        "artifact": {"file": artifact.name, "name": source.name, "sha256": sha256(original).hexdigest()},
+        "engine": program.config.geometry.engine.value,
+        "config": {**asdict(program.config.geometry), "engine": program.config.geometry.engine.value},
+        "settings": {key: numbers[key] for key in sorted(numbers)},
+        "reasons": list(choice.reasons),
+        "notes": list(notes),
+        "files": {path: sha256(text.encode()).hexdigest() for path, text in sorted(files.items())},
+        "versions": {"zeroskip": version("zeroskip"), "amaranth": version("amaranth"), "python": platform.python_version()},
+    }
+    files["manifest.json"] = _json(manifest)
+    _write(out, files, original)
+    return choice
+
+
+def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
+    numbers = {}
+    for key, value in settings.items():
+        if key not in SETTINGS:
+            raise InputError(f"Setting {key!r} is unknown; known settings: {', '.join(SETTINGS)}")
+        try:
+            numbers[key] = int(value)
+        except ValueError:
+            raise InputError(f"Setting {key!r} must be a whole number, not {value!r}") from None
+    if not 1 <= numbers.get("index_bits", 1) <= 12:
+        raise InputError(f"Setting 'index_bits' must be 1 to 12, not {numbers['index_bits']}")
+    return numbers
+
+
+def compile_report(program: Program) -> dict[str, Any]:
+    """Return the part of ``report.json`` that is known after compiling; what was not measured is null."""
+    cycles = program_cycles(program)
+    metadata = program.model.metadata
+    accuracy = metadata.get("accuracy", {})
+    ledgers = [{"name": plan.name, **plan.storage} for plan in program.layers]
+    return {
+        "model": program.model.name,
+        "engine": program.config.geometry.engine.value,
+        "geometry": {"lanes": program.config.geometry.lanes, "columns": program.config.geometry.columns},
+        "device": None,
+        "tools": None,
+        "kinds": {"cycles": "estimated", "storage_bits": "counted", "resources": None, "accuracy": "measured"},
+        "accuracy": {
+            "float": accuracy.get("float"),
+            "integer": accuracy.get("integer"),
+            "rtl_vectors": None,
+            "rtl_mismatches": None,
+        },
+        "cycles": {
+            "total": cycles.total,
+            "interval": cycles.interval,
+            "load": cycles.load,
+            "unload": cycles.unload,
+            "stream_bytes": program.model.tensors[program.model.input].size + program.model.tensors[program.model.output].size,
+            "layers": [
+                {
+                    "name": plan.name,
+                    "engine": program.config.geometry.engine.value,
+                    "cycles": None,
+                    "model_cycles": layer.cycles,
+                    "macs_dense": plan.macs_dense,
+                    "macs_useful": plan.macs_useful,
+                    "lanes": layer.lanes,
+                    "utilization": layer.utilization,
+                    "slots": dict(layer.slots),
+                }
+                for plan, layer in zip(program.layers, cycles.layers, strict=True)
+            ],
+        },
+        "storage_bits": {"layers": ledgers, "total": sum(ledger["total"] for ledger in ledgers)},
+        "resources": None,
+        "fmax_mhz": None,
+        "latency_us": None,
+        "throughput_per_s": None,
+        "link_throughput_per_s": None,
+        "netlist_check": None,
+    }
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
+
+
+def _write(out: Path, files: Mapping[str, str], artifact: bytes) -> None:
+    """Write everything beside ``out`` first, then move it in: a reader never sees half a design."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".compile-", dir=out) as temporary:
+            staged = Path(temporary)
+            for path, text in files.items():
+                target = staged / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text)
+            (staged / "ir" / "model.safetensors").write_bytes(artifact)
+            for stale in ("sim", "synth", "report", "ir", "rom", "rtl"):
+                shutil.rmtree(out / stale, ignore_errors=True)
+            (out / "manifest.json").unlink(missing_ok=True)
+            for name in ("ir", "rom", "rtl", "report", "manifest.json"):
+                os.replace(staged / name, out / name)
+    except OSError as error:
+        raise InputError(f"Folder '{out}' cannot be written: {error.strerror}; name another one with --out") from error

@@ -1,0 +1,159 @@
+"""The whole chain of a recipe: train, prune, quantize, fine-tune, judge; one call, resumable by stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zeroskip.pruning.admm import Admm
+from zeroskip.pruning.calibration import Plan, calibrate, fake_quant_forward
+from zeroskip.pruning.capture import capture, tensors_of
+from zeroskip.pruning.checkpoints import Checkpoints, replace_bytes
+from zeroskip.pruning.constraints import ConstraintSet
+from zeroskip.pruning.data import ImageSet, Split, load
+from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.export import Record, read_header
+from zeroskip.pruning.quantize import QuantizedNetwork, float_inputs, layer_masks, quantize
+from zeroskip.pruning.recipe import Recipe, load_recipe
+from zeroskip.pruning.retrain import Progress, Run, run_stages
+from zeroskip.pruning.training import accuracy, fixed_threads
+from zeroskip.pruning.zoo import make_network
+
+__all__ = ["Built", "build_artifact", "prune"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished artifact: its file, its header, and whether it was there already."""
+
+    path: Path
+    header: dict[str, Any]
+    reused: bool
+
+
+def prune(
+    model: nn.Module,
+    train: ImageSet,
+    val: ImageSet,
+    recipe: Recipe | Path | str,
+    *,
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
+) -> QuantizedNetwork:
+    """Train, prune and quantize ``model`` in place as ``recipe`` says and return the integer network.
+
+    Parameters
+    ----------
+    train, val : uint8 images with labels; ``val`` is only ever judged on, and calibrates the activation ranges
+    recipe : a Recipe, the path of a TOML file, or the name of one in the repository
+    checkpoints : folder that keeps finished stages; a later call goes on from there with the same bytes
+    progress : called as ``progress(step, elapsed seconds, expected seconds or None)``
+    """
+    chosen = load_recipe(recipe)
+    with fixed_threads(chosen.threads):
+        run = Run(chosen, model, train, val, Checkpoints(checkpoints), progress)
+        net, float_accuracy = _finish(run, val)
+    record = Record(
+        name=chosen.name, network=chosen.network, dataset=chosen.dataset, recipe=chosen.as_dict(), seed=chosen.seed,
+        accuracy={"float": float_accuracy, "integer": net.accuracy(val), "samples": len(val)},
+    )  # fmt: skip
+    return replace(net, record=record)
+
+
+def _structured(run: Run) -> Admm | None:
+    """Return the last stage's sets as a hardened Admm over the weights as they are now."""
+    if not run.recipe.stages:
+        return None
+    sets: dict[str, ConstraintSet] = {
+        name: rule.constraint() for name, rule in run.recipe.stages[-1].layers.items()
+    }  # fmt: skip
+    admm = Admm(run.model, sets, parent=run.masks)
+    admm.harden()
+    return admm
+
+
+def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
+    """Run all stages, fine-tune under fake quantization, and return the integer network and the float accuracy before it."""
+    run_stages(run)
+    run.model.eval()
+    float_accuracy = accuracy(run.model, judged, run.source)
+    settings = run.recipe.quantization
+    admm = _structured(run)
+    inputs = run.validation.x[: settings.calibration]
+    graph = capture(run.model, float_inputs(inputs[:1], run.source))
+    tensors = tensors_of(run.model)
+    plan = calibrate(
+        graph, tensors, float_inputs(inputs, run.source), run.source,
+        settings.weights, settings.activations, settings.power_of_two,
+    )  # fmt: skip
+    forward = fake_quant_forward(graph, tensors, plan, layer_masks(graph, tensors, admm))
+
+    def finetune(generator: torch.Generator) -> None:
+        score = accuracy(forward, run.validation, run.source)
+        run.log.append({"stage": "finetune", "phase": "calibrated", "validation": round(score, 6)})
+        if settings.finetune.epochs:
+            run.train_phase("finetune", "finetune", settings.finetune, generator, forward=forward, admm=admm)
+
+    run.advance("finetune", {"quantization": asdict(settings), "plan": _plan_values(plan)}, finetune, settings.finetune.epochs)
+    return quantize(run.model, inputs[:1], inputs, layers=admm, plan=plan), float_accuracy
+
+
+def _plan_values(plan: Plan) -> dict[str, Any]:
+    """Return the plan as JSON values for a stage's content hash."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(plan), default=str))
+    return values
+
+
+def build_artifact(
+    recipe: Recipe | Path | str,
+    out_dir: Path,
+    *,
+    data: Path | str | None = None,
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
+    split: Split | None = None,
+) -> Built:
+    """Run a zoo recipe on its data set and write ``NAME.safetensors`` and ``NAME.log.jsonl`` into ``out_dir``.
+
+    An artifact of the same recipe that is there already, and whole, is kept. The test images are read once, at the end.
+    """
+    chosen = load_recipe(recipe)
+    path = out_dir / f"{chosen.name}.safetensors"
+    if path.exists():
+        try:
+            header = read_header(path)
+        except PruningError:
+            header = {}
+        if header.get("provenance", {}).get("recipe_sha256") == chosen.digest():
+            return Built(path, header, True)
+    parts = split or load(chosen.dataset, data, chosen.validation)
+    with fixed_threads(chosen.threads):
+        torch.manual_seed(chosen.seed)
+        model = make_network(chosen.network)
+        run = Run(chosen, model, parts.train, parts.validation, Checkpoints(checkpoints), progress)
+        net, float_accuracy = _finish(run, parts.test)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    net.save(path, _zoo_record(chosen, parts, net, float_accuracy))
+    lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in run.log)
+    replace_bytes(out_dir / f"{chosen.name}.log.jsonl", lines.encode())
+    return Built(path, read_header(path), False)
+
+
+def _zoo_record(recipe: Recipe, split: Split, net: QuantizedNetwork, float_accuracy: float) -> Record:
+    integer = net.accuracy(split.test)
+    samples = len(split.test)
+    correct = {"float": round(float_accuracy * samples), "integer": round(integer * samples)}
+    return Record(
+        name=recipe.name, network=recipe.network, dataset=recipe.dataset, recipe=recipe.as_dict(), seed=recipe.seed,
+        accuracy={"float": float_accuracy, "integer": integer, "samples": samples}, correct=correct,
+        provenance={
+            "dataset": split.provenance, "recipe_sha256": recipe.digest(),
+            "split": f"{len(split.train)} train, {len(split.validation)} validation (all choices), {samples} test (read once)",
+            "start": "random weights; no checkpoint of others was used",
+        },
+    )  # fmt: skip

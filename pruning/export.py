@@ -1,0 +1,155 @@
+"""Write the artifact: one safetensors file with integer tensors, golden samples and a JSON header; the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from zeroskip.pruning.capture import Kind
+from zeroskip.pruning.checkpoints import replace_bytes
+from zeroskip.pruning.errors import PruningError
+
+if TYPE_CHECKING:
+    from zeroskip.pruning.golden import IntegerLayer
+    from zeroskip.pruning.quantize import QuantizedNetwork
+
+__all__ = ["FORMAT", "Record", "artifact_bytes", "read_header", "write_artifact"]
+
+FORMAT = "1.0"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where an artifact comes from; what is not known stays None.
+
+    ``accuracy`` holds ``float`` and ``integer`` (shares) and ``samples``; ``correct`` counts of samples by the same names.
+    """
+
+    name: str | None = None
+    network: str | None = None
+    dataset: str | None = None
+    recipe: Mapping[str, Any] | None = None
+    seed: int | None = None
+    accuracy: Mapping[str, float | int] | None = None
+    correct: Mapping[str, int] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _tensor_header(net: QuantizedNetwork) -> dict[str, Any]:
+    return {
+        name: {
+            "shape": list(t.shape), "bits": t.bits, "signed": t.signed, "scale": t.scale, "zero_point": t.zero_point,
+        }
+        for name, t in net.golden.tensors.items()
+    }  # fmt: skip
+
+
+def _layer_header(net: QuantizedNetwork, layer: IntegerLayer) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": layer.name, "kind": layer.kind.value, "inputs": [layer.input], "output": layer.output,
+    }  # fmt: skip
+    if layer.weight is None:
+        entry |= {"kernel": list(layer.kernel), "stride": list(layer.stride), "padding": list(layer.padding)}
+        return entry | {"clamp": list(layer.clamp)} if layer.kind is Kind.AVG_POOL2D else entry
+    if layer.kind is Kind.CONV2D:
+        entry |= {
+            "stride": list(layer.stride), "padding": list(layer.padding), "dilation": list(layer.dilation),
+            "groups": layer.groups,
+        }  # fmt: skip
+    grid = net.grids[layer.name]
+    return entry | {
+        "structure": dict(net.structures[layer.name]), "weight_bits": grid.bits, "grid": grid.grid,
+        "weight_scale": net.weight_scales[layer.name], "rounding": "half_up", "clamp": list(layer.clamp),
+    }  # fmt: skip
+
+
+def _tensors(net: QuantizedNetwork) -> dict[str, NDArray[Any]]:
+    tensors: dict[str, NDArray[Any]] = {}
+    for layer in net.golden.layers:
+        if layer.weight is None or layer.bias is None or layer.multiplier is None or layer.shift is None:
+            continue
+        grid = net.grids[layer.name]
+        weight = layer.weight.numpy()
+        if weight.min() < grid.lo or weight.max() > grid.hi:
+            raise PruningError(f"Layer '{layer.name}' has levels outside {grid.lo}..{grid.hi}")
+        tensors[f"{layer.name}.weight"] = weight.astype(np.int16)
+        tensors[f"{layer.name}.bias"] = layer.bias.numpy().astype(np.int32)
+        tensors[f"{layer.name}.multiplier"] = layer.multiplier.numpy().astype(np.int32)
+        tensors[f"{layer.name}.shift"] = layer.shift.numpy().astype(np.int8)
+    for name, values in net.golden.run(net.samples).items():
+        tensors[f"golden/{name}"] = values.contiguous().numpy()
+    return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the safetensors header and the tensor bytes behind it."""
+    (size,) = struct.unpack("<Q", content[:8])
+    header: dict[str, Any] = json.loads(content[8 : 8 + size])
+    return header, content[8 + size :]
+
+
+def _digest(content: bytes) -> str:
+    """Return the sha256 over the tensor bytes in header order."""
+    header, data = _split(content)
+    h = hashlib.sha256()
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            h.update(data[begin:end])
+    return h.hexdigest()
+
+
+def artifact_bytes(net: QuantizedNetwork, name: str, record: Record) -> bytes:
+    """Return the artifact as bytes; they depend on the network and ``record`` alone."""
+    tensors = _tensors(net)
+    layers = net.golden.layers
+    header = {
+        "format": FORMAT, "name": record.name or name, "network": record.network, "dataset": record.dataset,
+        "input": layers[0].input, "output": layers[-1].output,
+        "tensors": _tensor_header(net), "layers": [_layer_header(net, layer) for layer in layers],
+        "recipe": record.recipe, "seed": record.seed, "accuracy": record.accuracy, "samples_correct": dict(record.correct),
+        "provenance": dict(record.provenance),
+        "versions": {
+            "numpy": np.__version__, "python": platform.python_version(), "safetensors": safetensors.__version__,
+            "torch": torch.__version__,
+        },
+        "sha256": _digest(save(tensors)),
+    }  # fmt: skip
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return save(tensors, {"zeroskip": text})
+
+
+def write_artifact(net: QuantizedNetwork, path: Path, record: Record) -> Path:
+    """Write the artifact in one step and return its path; the name is the record's, else the file's."""
+    if path.suffix != ".safetensors":
+        raise PruningError(f"An artifact's file name must end in .safetensors, not '{path.name}'")
+    try:
+        replace_bytes(path, artifact_bytes(net, path.stem, record))
+    except OSError as error:
+        raise PruningError(f"Artifact '{path}' cannot be written: {error.strerror}; choose another folder") from error
+    return path
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return an artifact's JSON header after checking the sha256 of its tensors."""
+    content = path.read_bytes()
+    try:
+        header: dict[str, Any] = json.loads(_split(content)[0]["__metadata__"]["zeroskip"])
+        digest = _digest(content)
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise PruningError(f"File '{path}' is not an artifact of zeroskip") from error
+    if digest != header.get("sha256"):
+        raise PruningError(f"Artifact '{path}' is damaged: its tensors do not have the sha256 of its header")
+    return header

@@ -1,0 +1,277 @@
+"""Turn a float network into an exact integer one: captured, calibrated, folded, and ready to save."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.pruning.admm import Admm
+from zeroskip.pruning.calibration import Activation, Plan, calibrate, output_name
+from zeroskip.pruning.capture import Graph, Kind, Op, capture, tensors_of
+from zeroskip.pruning.data import ImageSet
+from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.export import Record, write_artifact
+from zeroskip.pruning.golden import Codes, IntegerLayer, IntegerNetwork
+from zeroskip.pruning.quantizers import Weights
+from zeroskip.pruning.training import Input
+
+__all__ = ["QuantizedNetwork", "Samples", "float_inputs", "layer_masks", "quantize"]
+
+# What holds samples: images with labels, a tensor, (x, y), or batches of either as a DataLoader yields them.
+Samples = ImageSet | Tensor | tuple[Tensor, Tensor] | Iterable[Any]
+
+_GOLDEN_SAMPLES = 16
+_MULTIPLIER_BITS = 17
+_MAX_SHIFT = 47
+_CALIBRATION_SAMPLES = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedNetwork:
+    """An integer network with its scales and structure.
+
+    Members
+    -------
+    golden : IntegerNetwork, computes every tensor exactly
+    structures : layer name -> structure as in the artifact's header
+    grids, weight_scales : layer name -> weight levels and the distance between them
+    samples : 16 input codes, stored with every layer's output
+    record : where the network comes from (recipe, accuracy, provenance)
+    """
+
+    golden: IntegerNetwork
+    structures: Mapping[str, Mapping[str, Any]]
+    grids: Mapping[str, Weights]
+    weight_scales: Mapping[str, float]
+    samples: Tensor
+    record: Record = field(default_factory=Record)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the input codes of ``x``: codes stay as they are, floats are rounded half to even by the input scale."""
+        first = self.golden.tensors["input"]
+        if not x.is_floating_point():
+            return x.to(first.dtype)
+        low, high = (-128, 127) if first.signed else (0, 255)
+        return (torch.round(x / first.scale) + first.zero_point).clamp(low, high).to(first.dtype)
+
+    def accuracy(self, data: Samples) -> float:
+        """Return the share of labelled ``data`` (codes, or floats in the input's scale) that is classified correctly."""
+        correct, total = 0, 0
+        for x, y in _batches(data):
+            if y is None:
+                raise PruningError("accuracy needs labels: give an ImageSet, (x, y), or batches of (x, y)")
+            correct += int((self.golden.predict(self.codes(x)) == y).sum())
+            total += len(y)
+        if total == 0:
+            raise PruningError("accuracy needs at least one sample")
+        return correct / total
+
+    def save(self, path: Path | str, record: Record | None = None) -> Path:
+        """Write the artifact (one safetensors file, the same bytes for the same network) and return its path."""
+        return write_artifact(self, Path(path), record or self.record)
+
+    def nonzero(self) -> int:
+        """Return the number of nonzero weights."""
+        return sum(int(torch.count_nonzero(layer.weight)) for layer in self.golden.layers if layer.weight is not None)
+
+    def __repr__(self) -> str:
+        total = sum(layer.weight.numel() for layer in self.golden.layers if layer.weight is not None)
+        kept = self.nonzero()
+        return f"QuantizedNetwork({len(self.golden.layers)} layers, {kept} of {total} weights, {total / max(1, kept):.1f}x)"
+
+
+def _batches(data: Samples) -> Iterable[tuple[Tensor, Tensor | None]]:
+    """Yield ``(x, y or None)`` from anything that :data:`Samples` allows."""
+    if isinstance(data, ImageSet):
+        yield data.x, data.y
+    elif isinstance(data, Tensor):
+        yield data, None
+    elif isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+        yield data
+    elif isinstance(data, Iterable):
+        for item in data:
+            if isinstance(item, Tensor):
+                yield item, None
+            elif isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(part, Tensor) for part in item):
+                yield item[0], item[1]
+            else:
+                raise PruningError(f"A batch must be a tensor or (x, y), not {type(item).__name__}")
+    else:
+        raise PruningError(f"Samples must be an ImageSet, a tensor, (x, y) or batches of them, not {type(data).__name__}")
+
+
+def _gather(data: Samples, count: int) -> Tensor:
+    """Return the first ``count`` inputs of ``data``."""
+    parts, found = [], 0
+    for x, _ in _batches(data):
+        parts.append(x[: count - found])
+        found += len(parts[-1])
+        if found >= count:
+            break
+    if found == 0:
+        raise PruningError("The calibration data hold no sample")
+    return torch.cat(parts)
+
+
+def float_inputs(x: Tensor, source: Input | None) -> Tensor:
+    """Return what the float network takes: uint8 codes are normalized as ``source`` says, floats stay."""
+    if x.is_floating_point():
+        return x
+    if source is None or x.dtype != torch.uint8:
+        raise PruningError("Integer samples need uint8 codes and input=Input(range=..., mean=..., std=...)")
+    return source.normalize(x)
+
+
+def _input_codes(x: Tensor, source: Input | None, form: Activation) -> Tensor:
+    if x.dtype == torch.uint8:
+        return x
+    codes = torch.round(x.to(torch.float64) / form.scale + (form.offset if source else 0.0))
+    return codes.clamp(form.lo, form.hi).to(torch.int8 if form.signed else torch.uint8)
+
+
+def layer_masks(graph: Graph, tensors: Mapping[str, Tensor], layers: Admm | None) -> dict[str, Tensor]:
+    """Return the kept weights of every layer: those of ``layers``, elsewhere the nonzero ones."""
+    held = layers.masks() if layers else {}
+    ops = [op for op in graph.ops if op.weight is not None]
+    return {op.name: held.get(op.module, tensors[op.weight or ""].detach() != 0) for op in ops}
+
+
+def quantize(
+    model: nn.Module,
+    sample: Tensor,
+    calibration: Samples,
+    weights: int | Mapping[str, int] = 4,
+    activations: int = 8,
+    input: Input | None = None,  # noqa: A002 - the name is part of the public contract
+    layers: Admm | None = None,
+    power_of_two: bool = False,
+    plan: Plan | None = None,
+) -> QuantizedNetwork:
+    """Quantize ``model`` to integers.
+
+    Parameters
+    ----------
+    sample : example input with a batch axis, as the model takes it (or uint8 codes with ``input``)
+    calibration : samples that set the activation ranges (the first 1,024 are used); floats as the model takes them, or
+        uint8 codes with ``input``
+    weights : weight bits, or layer name or glob -> bits; zero-excluded below 8 bits, symmetric at 8
+    activations : activation bits; unsigned after a ReLU, signed elsewhere
+    input : how the network sees its pixels; without it the float input is calibrated to signed 8 bit
+    layers : the hardened Admm whose masks and structures hold
+    power_of_two : choose scales so that every multiplier is 1
+    plan : scales chosen earlier, as :func:`zeroskip.pruning.calibration.calibrate` returns them
+
+    Raises
+    ------
+    PruningError
+        If the network has an unsupported operation, a weight is off its set, or a value does not fit the format.
+    """
+    source = plan.source if plan else input
+    if layers is not None:
+        layers.check()
+    graph = capture(model, float_inputs(sample, source))
+    tensors = {name: value.detach() for name, value in tensors_of(model).items()}
+    inputs = _gather(calibration, _CALIBRATION_SAMPLES)
+    if plan is None:
+        plan = calibrate(graph, tensors, float_inputs(inputs, source), source, weights, activations, power_of_two)
+    masks = layer_masks(graph, tensors, layers)
+    codes = _describe_tensors(graph, plan)
+    integer = tuple(
+        _integer_layer(graph, i, tensors, plan, masks.get(op.name), codes) for i, op in enumerate(graph.ops)
+    )  # fmt: skip
+    structures = {op.name: _structure(layers, op) for op in graph.ops if op.weight}
+    golden_in = _input_codes(inputs[:_GOLDEN_SAMPLES], source, plan.activations["input"])
+    return QuantizedNetwork(
+        IntegerNetwork(integer, codes), structures, dict(plan.grids), dict(plan.weight_scales), golden_in
+    )  # fmt: skip
+
+
+def _structure(layers: Admm | None, op: Op) -> dict[str, Any]:
+    constraint = layers.constraint(op.module) if layers else None
+    return dict(constraint.describe()) if constraint else {"kind": "dense"}
+
+
+def _describe_tensors(graph: Graph, plan: Plan) -> dict[str, Codes]:
+    """Return the header's view of the tensors: an image input is described in pixels, ``x = code / range`` (- mean)."""
+    first = plan.activations["input"]
+    padded = any(next(op for op in graph.ops if op.weight).padding)
+    scale = 1 / plan.source.range if plan.source else first.scale
+    codes = {"input": Codes("input", graph.in_shape, first.bits, first.signed, scale, int(first.offset) if padded else 0)}
+    pools_input = True
+    for op in graph.ops:
+        name, form = output_name(graph, op), plan.activations[output_name(graph, op)]
+        pools_input = pools_input and op.weight is None
+        zero = codes["input"].zero_point if pools_input else 0
+        codes[name] = Codes(name, op.out_shape, form.bits, form.signed, scale if pools_input else form.scale, zero)
+    return codes
+
+
+def _integer_layer(
+    graph: Graph, index: int, tensors: Mapping[str, Tensor], plan: Plan, mask: Tensor | None, codes: Mapping[str, Codes]
+) -> IntegerLayer:
+    op = graph.ops[index]
+    source = output_name(graph, graph.ops[index - 1]) if index else "input"
+    out = output_name(graph, op)
+    form = plan.activations[out]
+    common: dict[str, Any] = {
+        "name": op.name, "kind": op.kind, "input": source, "output": out, "kernel": op.kernel, "stride": op.stride,
+        "padding": op.padding, "dilation": op.dilation, "groups": op.groups,
+        "clamp": (0 if op.relu else form.lo, form.hi),
+    }  # fmt: skip
+    if op.weight is None or mask is None:
+        return IntegerLayer(**common)
+    step = plan.weight_scales[op.name]
+    levels = (plan.grids[op.name].levels(tensors[op.weight].detach(), step) * mask).to(torch.int64).contiguous()
+    gain, offset = _affine(op, tensors, len(levels))
+    sign = torch.where(gain < 0, -1, 1).reshape(-1, *(1,) * (levels.dim() - 1))
+    # A channel of gain 0 is constant: no weights, the constant in the bias.
+    levels = levels * sign * (gain != 0).reshape(sign.shape)
+    size = torch.where(gain == 0, 1.0, gain.abs())
+    unit = plan.activations[source].scale * step * size
+    sums = levels.flatten(1).sum(1)
+    bias = torch.round(offset / unit - plan.activations[source].offset * sums)
+    if float(bias.abs().max()) >= 2.0**31:
+        raise PruningError(f"Layer '{op.name}' has a bias of {float(bias.abs().max()):.3g} steps, but it must fit 32 bits")
+    ratios = unit / form.scale if op.norm is not None else (unit / form.scale)[:1]
+    multiplier, shift = _requantization(op.name, ratios, plan.power_of_two)
+    return IntegerLayer(
+        **common, weight=levels.to(torch.int16), bias=bias.to(torch.int32), multiplier=multiplier, shift=shift
+    )  # fmt: skip
+
+
+def _affine(op: Op, tensors: Mapping[str, Tensor], channels: int) -> tuple[Tensor, Tensor]:
+    """Return gain and offset (float64 ``[O]``) with ``y = gain * (w * x) + offset``."""
+    bias = tensors[op.bias].to(torch.float64) if op.bias else torch.zeros(channels, dtype=torch.float64)
+    if op.norm is None:
+        return torch.ones(channels, dtype=torch.float64), bias
+    wide = {name: value.to(torch.float64) for name, value in tensors.items()}
+    gain, offset = op.norm.affine(wide)
+    return gain, gain * bias + offset
+
+
+def _requantization(name: str, ratios: Tensor, power_of_two: bool) -> tuple[Tensor, Tensor]:
+    """Return multiplier (int32) and shift (int8) with ``multiplier / 2^shift`` nearest to each ratio."""
+    multipliers, shifts = [], []
+    for ratio in ratios.tolist():
+        if power_of_two:
+            shift = -math.log2(ratio)
+            if abs(shift - round(shift)) > 1e-6:
+                raise PruningError(f"Layer '{name}' has the scale ratio {ratio:g}, which is no power of two")
+            multiplier, shift = 1, round(shift)
+        else:
+            shift = _MULTIPLIER_BITS - 1 - math.floor(math.log2(ratio))
+            shift = min(shift, _MAX_SHIFT)
+            multiplier = round(ratio * 2.0**shift)
+            if multiplier == 1 << _MULTIPLIER_BITS:
+                multiplier, shift = multiplier >> 1, shift - 1
+        if not 0 <= shift <= _MAX_SHIFT:
+            raise PruningError(f"Layer '{name}' needs a shift of {shift}, but it must be from 0 to {_MAX_SHIFT}")
+        multipliers.append(multiplier)
+        shifts.append(shift)
+    return torch.tensor(multipliers, dtype=torch.int32), torch.tensor(shifts, dtype=torch.int8)
