@@ -43,7 +43,7 @@ VERILATOR_OPTIONS = (
     "-Wno-fatal",
     "-Wno-SPECIFYIGN",
 )  # fmt: skip
-"""Flip-flops and memories without a known initial value start random."""
+"""Registers and memories without a known initial value start random; flip-flop cells draw theirs."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ OPTIMIZATION = "-O1"
 _PREFIX = "Vtop"
 _COMPILERS = ("c++", "g++", "clang++")
 _REPORT_LINES = 30
+_JOINED_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,9 @@ def _flags(tools: Toolchain, options: dict[str, Any]) -> list[str]:
 
 
 def _join_files(files: Sequence[str], stem: Path, jobs: int, optimization: str) -> list[tuple[Path, Path, str]]:
-    """Spread ``files`` over at most ``jobs`` files that include them: each compiler run reads the headers anew."""
-    groups: list[list[str]] = [[] for _ in range(min(jobs, len(files)))]
+    """Spread ``files`` over at most ``jobs`` files that include them, few: each compiler run reads the headers anew."""
+    total = sum(Path(path).stat().st_size for path in files)
+    groups: list[list[str]] = [[] for _ in range(min(jobs, len(files), 1 + total // _JOINED_BYTES))]
     sizes = [0] * len(groups)
     for path in sorted(files, key=lambda path: (-Path(path).stat().st_size, path)):
         lightest = sizes.index(min(sizes))

@@ -47,9 +47,9 @@ class Walker(wiring.Component):
                 "descriptor": In(layout),
                 "start": In(1),
                 "advance": In(1),
-                "channel": Out(_bits(layout, "channels") + 1),
-                "y": Out(_bits(layout, "out_height") + 1),
-                "x": Out(_bits(layout, "out_width") + 1),
+                "channel": Out(_bits(layout, "channels", "channel_last") + 1),
+                "y": Out(_bits(layout, "out_height", "tile_y") + 1),
+                "x": Out(_bits(layout, "out_width", "tile_x") + 1),
                 "inside": Out(1),
                 "done": Out(1),
                 "address": Out(config.position_bits),
@@ -119,5 +119,6 @@ class Walker(wiring.Component):
         return m
 
 
-def _bits(layout: data.StructLayout, name: str) -> int:
-    return int(layout[name].width)
+def _bits(layout: data.StructLayout, *names: str) -> int:
+    """Bits of the widest of the named fields, plus one where a field holds a count less 1."""
+    return max(int(layout[name].width) + int(name.endswith("_last")) for name in names)

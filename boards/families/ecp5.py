@@ -37,11 +37,12 @@ def _unknown_start(cell: Cell) -> None:
 
 
 def _random_start(text: str) -> str:
-    """Remove the initial value of ``TRELLIS_FF``, so that the simulator chooses one."""
-    text, count = re.subn(r"^\s*initial Q = srval;$", "", text, flags=re.MULTILINE)
+    """Let ``TRELLIS_FF`` start with a random value instead of the configured one."""
+    # Drawn explicitly: Verilator starts output ports at zero, whatever it is told about unknown values.
+    text, count = re.subn(r"^\s*initial Q = srval;$", "  initial Q = $random;", text, flags=re.MULTILINE)
     if count != 1:
         raise ToolError(
-            f"Yosys' model of TRELLIS_FF must have one initial value to remove, not {count}; "
+            f"Yosys' model of TRELLIS_FF must have one initial value to replace, not {count}; "
             "install the Yosys version that this release names in constraints.txt"
         )
     # Our own model of the pin replaces Yosys'; the included files hold vendor names that Yosys has mapped away.

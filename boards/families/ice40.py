@@ -23,11 +23,13 @@ def _unknown_start(cell: Cell) -> None:
 
 
 def _random_start(text: str) -> str:
-    """Remove the initial value of the flip-flops, so that the simulator chooses one."""
-    text, count = re.subn(r"^`define SB_DFF_INIT initial Q = 0;$", "`define SB_DFF_INIT", text, flags=re.MULTILINE)
+    """Let flip-flops start with a random value instead of the configured one."""
+    # Drawn explicitly: Verilator starts output ports at zero, whatever it is told about unknown values.
+    line = r"^(`define SB_DFF_INIT) initial Q = 0;$"
+    text, count = re.subn(line, r"\1 initial Q = $random;", text, flags=re.MULTILINE)
     if count != 1:
         raise ToolError(
-            f"Yosys' models of iCE40 flip-flops must share one initial value to remove, not {count}; "
+            f"Yosys' models of iCE40 flip-flops must share one initial value to replace, not {count}; "
             "install the Yosys version that this release names in constraints.txt"
         )
     # Our own models of the pins replace Yosys'; no other file states a time scale.

@@ -1,0 +1,22 @@
+"""Design folders for the tests: a synthetic model, its artifact, and everything the compiler writes for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import models
+
+from zeroskip.compiler.ir import Model
+from zeroskip.compiler.program import Program
+from zeroskip.hw.design import compile_artifact
+
+__all__ = ["write_design"]
+
+
+def write_design(model: Model, folder: Path, engine: str, lanes: int, columns: int = 1, **settings: int) -> Program:
+    """Write the artifact of ``model`` and compile it into ``folder / "design"``; return the program."""
+    artifact = models.write_artifact(model, folder / "model.safetensors")
+    options = {"lanes": str(lanes), **{key: str(value) for key, value in settings.items()}}
+    if engine == "dense":
+        options["columns"] = str(columns)
+    return compile_artifact(artifact, folder / "design", engine=engine, settings=options).program
