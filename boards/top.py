@@ -101,18 +101,12 @@ class BoardTop(wiring.Component):
     Parameters
     ----------
     board : Board
-    baud : int, bits/s
-
-    Raises
-    ------
-    ValueError
-        If the board's clock cannot make that baud rate.
+    divisor : int, clock cycles a bit
     """
 
-    def __init__(self, board: Board, baud: int = DEFAULT_BAUD) -> None:
+    def __init__(self, board: Board, divisor: int) -> None:
         self.board = board
-        self.baud = baud
-        self.divisor = divisor_for(board.clock_mhz * 1e6, baud)
+        self.divisor = divisor
         self.reset_cycles = math.ceil(board.family.reset_us * board.clock_mhz) + 1
         super().__init__({})
 
@@ -167,9 +161,10 @@ def plan_top(board: Board, baud: int = DEFAULT_BAUD) -> Plan:
         If the board's clock cannot make that baud rate.
     """
     try:
-        top = BoardTop(board, baud)
+        divisor = divisor_for(board.clock_mhz * 1e6, baud)
     except ValueError as error:
         raise InputError(f"Board {board.name!r} cannot run its link at {baud} baud: {error}") from error
+    top = BoardTop(board, divisor)
     files = board.platform().prepare(top, name="top").files
     suffix = board.family.constraint_suffix
     pins = [
@@ -183,7 +178,7 @@ def plan_top(board: Board, baud: int = DEFAULT_BAUD) -> Plan:
         rtlil="\n".join(rtlil) + "\n",
         pins="\n".join(pins) + "\n",
         button_active=top.button_active,
-        divisor=top.divisor,
+        divisor=divisor,
         reset_cycles=top.reset_cycles + PowerOnReset.SYNCHRONIZER_STAGES + 2,
         **top.pins,
     )

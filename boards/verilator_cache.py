@@ -130,6 +130,7 @@ def build_model(
     with tempfile.TemporaryDirectory(prefix="build-", dir=directory) as scratch:
         work = Path(scratch)
         files = [str(path.resolve()) for path in (*sources, *cpp_sources)]
+        # The JSON plan in place of the makefile: no make, no Perl, spaces in paths, and a library shared by all models.
         command = [str(tools.program), *arguments, "--make", "json", "--prefix", _PREFIX, "--top-module", top]
         _run([*command, "-Mdir", "model", *files], f"Verilator on module '{top}'", cwd=work, root=tools.root)
         plan = json.loads((work / "model" / f"{_PREFIX}.json").read_text())
@@ -149,6 +150,10 @@ def _compile(
     jobs: int,
 ) -> Path:
     """Compile and link what Verilator wrote into ``work / "model"``; return the program."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cache_error(cache, error) from error
     sources = plan["sources"]
     flags = _flags(tools, plan["options"])
     fast = sources.get("classes_fast", []) + sources.get("support_fast", [])
@@ -217,12 +222,9 @@ def _runtime_object(tools: Toolchain, source: Path, flags: Sequence[str], cache:
     if target.is_file():
         return target
     try:
-        cache.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(suffix=".o", prefix=f"{source.stem}-", dir=cache)
     except OSError as error:
-        raise ToolError(
-            f"Cache folder '{cache}' cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder that can"
-        ) from error
+        raise _cache_error(cache, error) from error
     os.close(handle)
     try:
         _compile_file(tools, source, Path(name), OPTIMIZATION, flags)
@@ -230,6 +232,13 @@ def _runtime_object(tools: Toolchain, source: Path, flags: Sequence[str], cache:
     finally:
         Path(name).unlink(missing_ok=True)
     return target
+
+
+def _cache_error(cache: Path, error: OSError) -> ToolError:
+    """Return the error of a cache folder that cannot be used."""
+    return ToolError(
+        f"Cache folder '{cache}' cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder that can"
+    )
 
 
 def _compile_file(tools: Toolchain, source: Path, target: Path, optimization: str, flags: Sequence[str]) -> Path:

@@ -41,15 +41,16 @@ class Scales:
 def align_shifts(scales: Sequence[Scales]) -> None:
     """Bring the shifts of all layers close together, exactly: ``(M, S)`` and ``(M * 2**j, S + j)`` round alike.
 
-    A narrow range of shifts is a narrow barrel shifter. Power-of-two designs (every multiplier 1) are left alone: they
+    A narrow range of shifts is a narrow barrel shifter. No multiplier grows beyond the widest one given. Power-of-two designs (every multiplier 1) are left alone: they
     have no multiplier to absorb a factor.
     """
     if all(m == 1 for scale in scales for m in scale.multiplier):
         return
+    widest = max(m.bit_length() for scale in scales for m in scale.multiplier)
     goal = max(s for scale in scales for s in scale.shift)
     for scale in scales:
         for index, (m, s) in enumerate(zip(scale.multiplier, scale.shift, strict=True)):
-            room = MULTIPLIER_BITS - m.bit_length()
+            room = widest - m.bit_length()
             raise_by = max(0, min(room, goal - s))
             scale.multiplier[index] = m << raise_by
             scale.shift[index] = s + raise_by

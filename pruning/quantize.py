@@ -27,7 +27,7 @@ __all__ = ["QuantizedNetwork", "Samples", "float_inputs", "layer_masks", "quanti
 Samples = ImageSet | Tensor | tuple[Tensor, Tensor] | Iterable[Any]
 
 _GOLDEN_SAMPLES = 16
-_MULTIPLIER_BITS = 17
+_MULTIPLIER_BITS = 15
 _MAX_SHIFT = 47
 _CALIBRATION_SAMPLES = 1024
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from zeroskip.boards import simulation
 from zeroskip.boards.simulation import Cycles, StallPattern, simulate
+from zeroskip.compiler import emit, reference
 from zeroskip.compiler.errors import InputError, ToolError, VerificationError
 
 CONV1_ROM = np.arange(8) * 5 + 1
@@ -198,6 +200,19 @@ def test_waves_are_written(toy):
     result = simulate(toy, *vectors(), waves=True).check()
     assert result.waves == toy / "sim" / "dump.vcd"
     assert "trace_data" in result.waves.read_text()
+
+
+def test_golden_samples_and_reference_are_the_default(toy, monkeypatch):
+    inputs, expected = vectors()
+    model = SimpleNamespace(input="input", golden={"input": inputs})
+    monkeypatch.setattr(emit, "load_program", lambda folder: SimpleNamespace(model=model))
+    monkeypatch.setattr(reference, "run", lambda network, codes: {tensor: expected[tensor] for tensor in expected})
+    result = simulate(toy).check()
+    np.testing.assert_array_equal(result.outputs, expected["output"])
+    assert result.values_compared == VALUES
+    model.golden = {}
+    with pytest.raises(InputError, match="^Inputs must be given: the artifact in '.*' holds no golden samples$"):
+        simulate(toy)
 
 
 def test_only_named_tensors_are_compared(toy):

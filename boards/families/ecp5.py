@@ -64,6 +64,7 @@ ECP5 = Family(
     used={"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "bram": "DP16KD", "dsp": "MULT18X18D"},
     lut_cost={"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6},
     ff_prefix="TRELLIS_FF",
+    lut=("LUT4", ("A", "B", "C", "D"), "Z", "INIT"),
     block_ram="DP16KD",
     distributed_ram="TRELLIS_DPR16X4",
     multiplier="MULT18X18D",

@@ -39,6 +39,8 @@ class Family:
         Mapped cell -> LUTs it takes, for the capacity check before place and route.
     ff_prefix : str
         Start of the names of flip-flop cells.
+    lut : tuple[str, tuple[str, ...], str, str]
+        Cell type of the look-up table, its inputs (low address bit first), its output and its table.
     block_ram, distributed_ram, multiplier : str
         Cell types.
     init_prefix : str
@@ -70,6 +72,7 @@ class Family:
     used: Mapping[str, str]
     lut_cost: Mapping[str, int]
     ff_prefix: str
+    lut: tuple[str, tuple[str, ...], str, str]
     block_ram: str
     distributed_ram: str
     multiplier: str

@@ -52,6 +52,7 @@ ICE40 = Family(
     used={"lut": "ICESTORM_LC", "bram": "ICESTORM_RAM", "dsp": "ICESTORM_DSP"},
     lut_cost={"SB_LUT4": 1},
     ff_prefix="SB_DFF",
+    lut=("SB_LUT4", ("I0", "I1", "I2", "I3"), "O", "LUT_INIT"),
     block_ram="SB_RAM40_4K",
     distributed_ram="",
     multiplier="SB_MAC16",

@@ -73,7 +73,7 @@ class _Reader:
         if text is None:
             raise InputError(
                 f"{self.what} is a safetensors file without a 'zeroskip' header, perhaps a checkpoint of float "
-                "weights; prune  and quantize the network with zeroskip first"
+                "weights; prune and quantize the network with zeroskip first"
             )
         try:
             header = json.loads(text)

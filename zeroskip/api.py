@@ -1,0 +1,240 @@
+"""The public Python API: the same verbs as the command line, on a Design folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroskip.compiler.errors import InputError, VerificationError
+from zeroskip.compiler.geometry import ECP5_SHAPES, Limits
+
+if TYPE_CHECKING:
+    from zeroskip.boards.board import Board
+    from zeroskip.boards.simulation import SimulationResult, StallPattern
+    from zeroskip.boards.synthesis import SynthesisResult
+    from zeroskip.compiler.program import Program
+
+__all__ = ["Design", "board_limits", "compile", "load", "reference", "simulate", "synthesize"]
+
+ICE40_SHAPES = ((2048, 2), (1024, 4), (512, 8), (256, 16))
+BLOCK_SHAPES = {18432: ECP5_SHAPES, 4096: ICE40_SHAPES}
+"""Block RAM shapes by the bits of one block."""
+
+Reporter = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Design:
+    """A compiled network in a folder.
+
+    ``reasons`` says why this engine and geometry were chosen.
+    """
+
+    directory: Path
+    reasons: tuple[str, ...] = ()
+
+    @cached_property
+    def program(self) -> Program:
+        """The program, read back with the proof that the ROM images are those of the network."""
+        from zeroskip.compiler.emit import load_program
+
+        return load_program(self.directory)
+
+    def reference(self, inputs: NDArray[np.generic]) -> NDArray[np.int64]:
+        """Return the output codes of the integer reference for ``inputs``, shape (vectors, *output shape)."""
+        from zeroskip.compiler import reference as interpreter
+        from zeroskip.vectors import to_codes
+
+        model = self.program.model
+        codes = to_codes(np.asarray(inputs), model.tensors[model.input], "Inputs")
+        return interpreter.run(model, codes)[model.output].astype(np.int64)
+
+    def simulate(
+        self,
+        inputs: NDArray[np.generic] | None = None,
+        *,
+        simulator: str = "verilator",
+        waves: bool = False,
+        stalls: StallPattern | None = None,
+        progress: Reporter | None = None,
+    ) -> SimulationResult:
+        """Simulate the RTL on ``inputs`` (the artifact's golden samples by default) and compare every layer.
+
+        Call ``.check()`` on the result to raise on a mismatch. The measured cycles go into ``report/report.json``.
+        """
+        from zeroskip.boards.simulation import simulate as run_rtl
+        from zeroskip.compiler import reference as interpreter
+        from zeroskip.vectors import to_codes
+
+        model = self.program.model
+        golden = inputs is None
+        codes = model.golden[model.input] if inputs is None else np.asarray(inputs)
+        codes = to_codes(codes, model.tensors[model.input], "Inputs")
+        expected = interpreter.run(model, codes)
+        if golden:
+            compare_golden(model.golden, expected)
+        result = run_rtl(self.directory, codes, expected, simulator=simulator, waves=waves, stalls=stalls, progress=progress)
+        if result.cycles is not None:
+            self._record_simulation(result)
+        return result
+
+    def _record_simulation(self, result: SimulationResult) -> None:
+        report = self.report()
+        cycles = result.cycles
+        if cycles is None:
+            return
+        report["accuracy"].update(rtl_vectors=result.vectors, rtl_mismatches=result.mismatch_count)
+        report["rtl_values"] = result.values_compared
+        report["kinds"]["cycles"] = "measured"
+        report["cycles"].update(total=cycles.total, interval=cycles.interval, load=cycles.load, unload=cycles.unload)
+        for layer in report["cycles"]["layers"]:
+            layer["cycles"] = cycles.layers[layer["name"]]
+            layer["utilization"] = layer["macs_useful"] / (layer["cycles"] * layer["lanes"])
+        write_json(self.directory / "report" / "report.json", report)
+
+    def synthesize(
+        self,
+        board: str | Board,
+        seeds: int | Sequence[int] = 1,
+        *,
+        jobs: int = 2,
+        netlist_check: bool = True,
+        progress: Reporter | None = None,
+    ) -> SynthesisResult:
+        """Synthesize, check the mapped netlist, place and route; write ``report/<board>/report.json``."""
+        from zeroskip.boards import find_board
+        from zeroskip.boards.synthesis import synthesize as run_flow
+
+        target = find_board(board) if isinstance(board, str) else board
+        _ = self.program
+        result = run_flow(self.directory, target, seeds, jobs=jobs, netlist_check=netlist_check, progress=progress)
+        report = self.report()
+        measured = result.to_report()
+        report["kinds"].update(measured.pop("kinds"))
+        report.update(measured)
+        if result.fmax_mhz is not None:
+            median = float(result.fmax_mhz["median"])
+            report["latency_us"] = report["cycles"]["total"] / median
+            report["throughput_per_s"] = median * 1e6 / report["cycles"]["interval"]
+        write_json(self.directory / "report" / target.name / "report.json", report)
+        return result
+
+    def report(self, board: str | None = None) -> dict[str, Any]:
+        """Return ``report.json``, of a board where one is named."""
+        folder = self.directory / "report" if board is None else self.directory / "report" / board
+        path = folder / "report.json"
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+        except FileNotFoundError:
+            remedy = "zeroskip compile" if board is None else f"zeroskip synth {self.directory} --board {board}"
+            raise InputError(f"Report '{path}' does not exist; run '{remedy}' first") from None
+        except json.JSONDecodeError as error:
+            raise InputError(f"Report '{path}' is damaged ({error}); run the step again") from error
+        return content
+
+    def boards(self) -> list[str]:
+        """Return the boards that have a report."""
+        return sorted(path.parent.name for path in (self.directory / "report").glob("*/report.json"))
+
+    def __str__(self) -> str:
+        from zeroskip.report import design_text
+
+        return design_text(self)
+
+    def _repr_html_(self) -> str:
+        from zeroskip.report import html_page
+
+        return html_page(self)
+
+
+def compare_golden(golden: Mapping[str, NDArray[np.generic]], computed: Mapping[str, NDArray[np.generic]]) -> int:
+    """Compare PyTorch's golden samples with the reference, tensor by tensor; return the number of values.
+
+    Raises
+    ------
+    VerificationError
+        Naming the first tensor and element that differ.
+    """
+    values = 0
+    for name, codes in golden.items():
+        if name not in computed:
+            continue
+        got = np.asarray(computed[name])
+        if not np.array_equal(got, codes):
+            where = tuple(int(i) for i in np.argwhere(got != codes)[0])
+            raise VerificationError(
+                f"Tensor {name!r} at {where}: PyTorch's integer golden has {int(codes[where])}, the reference {int(got[where])}; "
+                "export the artifact again"
+            )
+        values += got.size
+    return values
+
+
+def board_limits(board: Board) -> Limits:
+    """Return what a board holds, in the compiler's terms."""
+    return Limits(f"board {board.name!r}", board.dsp, board.bram, BLOCK_SHAPES[board.bram_bits])
+
+
+def compile(
+    artifact: Path | str,
+    out: Path | str,
+    engine: str = "auto",
+    board: str | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Design:
+    """Compile an artifact file into the folder ``out``.
+
+    Parameters
+    ----------
+    artifact : ``.safetensors`` file
+    out : folder
+    engine : ``dense``, ``sparse`` or ``auto``
+    board : name of the board whose size the geometry must fit; an ECP5-25F by default
+    settings : ``lanes``, ``columns``, ``index_bits``
+    """
+    from zeroskip.boards import find_board
+    from zeroskip.hw.design import compile_artifact
+
+    limits = board_limits(find_board(board)) if board is not None else None
+    choice = compile_artifact(Path(artifact), Path(out), engine=engine, limits=limits, settings=settings)
+    return Design(Path(out), choice.reasons)
+
+
+def load(directory: Path | str) -> Design:
+    """Open a compiled folder."""
+    folder = Path(directory)
+    if not (folder / "manifest.json").is_file():
+        raise InputError(f"Folder '{folder}' is no compiled design: manifest.json is missing; run 'zeroskip compile' first")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return Design(folder, tuple(manifest.get("reasons", ())))
+
+
+def reference(directory: Path | str, inputs: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return the integer reference's output codes for a compiled folder."""
+    return load(directory).reference(inputs)
+
+
+def simulate(directory: Path | str, inputs: NDArray[np.generic] | None = None, **options: Any) -> SimulationResult:
+    """Simulate a compiled folder; see :meth:`Design.simulate`."""
+    return load(directory).simulate(inputs, **options)
+
+
+def synthesize(directory: Path | str, board: str, seeds: int = 1, **options: Any) -> SynthesisResult:
+    """Synthesize a compiled folder; see :meth:`Design.synthesize`."""
+    return load(directory).synthesize(board, seeds, **options)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with sorted keys, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    os.replace(scratch, path)
