@@ -9,7 +9,9 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from hashlib import sha256
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from zeroskip.compiler.program import Program
 from zeroskip.compiler.target import Engine
 from zeroskip.hw.verilog import rtl_files
 
-__all__ = ["SETTINGS", "compile_artifact", "compile_report"]
+__all__ = ["SETTINGS", "compile_artifact", "compile_report", "source_digest"]
 
 SETTINGS = ("lanes", "columns", "index_bits")
 """What ``--set key=value`` may set."""
@@ -70,6 +72,7 @@ def compile_artifact(
         "engine": program.config.geometry.engine.value,
         "config": {**asdict(program.config.geometry), "engine": program.config.geometry.engine.value},
         "settings": {key: numbers[key] for key in sorted(numbers)},
+        "source": source_digest(),
         "reasons": list(choice.reasons),
         "notes": list(notes),
         "files": {path: sha256(text.encode()).hexdigest() for path, text in sorted(files.items())},
@@ -78,6 +81,18 @@ def compile_artifact(
     files["manifest.json"] = _json(manifest)
     _write(out, files, original)
     return choice
+
+
+@lru_cache
+def source_digest() -> str:
+    """Return a digest of the compiler and hardware sources: a design is up to date only for the code that wrote it."""
+    total = sha256()
+    for package in ("compiler", "hw"):
+        folder = Path(str(resources.files(f"zeroskip.{package}")))
+        for path in sorted(folder.rglob("*.py")):
+            total.update(path.relative_to(folder).as_posix().encode())
+            total.update(path.read_bytes())
+    return total.hexdigest()
 
 
 def _numbers(settings: Mapping[str, str]) -> dict[str, int]:

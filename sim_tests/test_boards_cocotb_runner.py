@@ -10,9 +10,9 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from cocotb.triggers import Timer
+
 from drivers import settings
 from simulate import run_component
-
 from zeroskip.boards.cocotb_runner import CocotbFailure, run_cocotb
 from zeroskip.compiler.errors import ToolError
 

@@ -237,6 +237,7 @@ def test_missing_icarus(toy, monkeypatch):
         simulate(toy, *vectors(), simulator="icarus")
 
 
+@pytest.mark.optional_tool
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed (it is optional)")
 def test_icarus_agrees(toy):
     inputs, expected = vectors()

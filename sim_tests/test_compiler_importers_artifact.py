@@ -334,7 +334,8 @@ BAD: list[tuple[Callable[[Parts], None], str]] = [
         f" {LEGAL}Tensor 'conv1' must have shape (C, H, W) or (F,) of positive sizes, not (8, 8, 8, 1){AGAIN}",
     ),
     (set_entry("tensor:conv1", "bits", 8.5), ": tensor 'conv1' must have an integer as 'bits', not 8.5"),
-    (set_entry("tensor:conv1", "bits", 16), f" {LEGAL}Tensor 'conv1' must have 1 to 8 bits, not 16{AGAIN}"),
+    (set_entry("tensor:conv1", "bits", 16), ": tensor 'conv1' must have 1 to 8 bits, not 16"),
+    (set_entry("tensor:pool1", "bits", -1), ": tensor 'pool1' must have 1 to 8 bits, not -1"),
     (set_entry("tensor:conv1", "signed", 1), ": tensor 'conv1' must have true or false as 'signed', not 1"),
     (set_entry("tensor:conv1", "scale", "x"), ": tensor 'conv1' must have a number as 'scale', not 'x'"),
     (

@@ -10,9 +10,9 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
+
 from drivers import STALLS, StreamSink, StreamSource, start
 from simulate import run_component
-
 from zeroskip.hw.host.uart import MIN_DIVISOR, UartReceiver, UartTransmitter, divisor_for
 
 EXTREMES = [0x00, 0xFF, 0x55, 0xAA, 0x80, 0x01]

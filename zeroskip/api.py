@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zeroskip.boards.synthesis import SynthesisResult
     from zeroskip.compiler.program import Program
 
-__all__ = ["Design", "board_limits", "compile", "load", "reference", "simulate", "synthesize"]
+__all__ = ["Design", "board_limits", "compile", "load", "read_manifest", "reference", "simulate", "synthesize"]
 
 ICE40_SHAPES = ((2048, 2), (1024, 4), (512, 8), (256, 16))
 BLOCK_SHAPES = {18432: ECP5_SHAPES, 4096: ICE40_SHAPES}
@@ -211,10 +211,19 @@ def compile(
 def load(directory: Path | str) -> Design:
     """Open a compiled folder."""
     folder = Path(directory)
-    if not (folder / "manifest.json").is_file():
-        raise InputError(f"Folder '{folder}' is no compiled design: manifest.json is missing; run 'zeroskip compile' first")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    return Design(folder, tuple(manifest.get("reasons", ())))
+    return Design(folder, tuple(read_manifest(folder).get("reasons", ())))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a compiled folder."""
+    path = folder / "manifest.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"Folder '{folder}' is no compiled design: manifest.json is missing; run 'zeroskip compile' first") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"File '{path}' is damaged ({error}); compile again") from error
+    return content
 
 
 def reference(directory: Path | str, inputs: NDArray[np.generic]) -> NDArray[np.int64]:

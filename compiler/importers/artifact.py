@@ -180,10 +180,13 @@ class _Reader:
             raise InputError(f"{self.what}: {where} must have a shape of positive integers, not {shape!r}")
         if math.prod(shape) > ELEMENT_LIMIT:
             raise InputError(f"{self.what}: {where} must have at most {ELEMENT_LIMIT} elements, not shape {shape!r}")
+        bits = self.field(entry, where, "bits", int)
+        if not 1 <= bits <= 8:
+            raise InputError(f"{self.what}: {where} must have 1 to 8 bits, not {bits}")
         return Tensor(
             name,
             tuple(shape),
-            self.field(entry, where, "bits", int),
+            bits,
             self.field(entry, where, "signed", bool),
             self.field(entry, where, "scale", float),
             self.field(entry, where, "zero_point", int, 0),

@@ -89,7 +89,8 @@ def read_container(path: Path) -> Container:
     digest = hashlib.sha256()
     for entry in entries.values():
         digest.update(content[data_start + entry.begin : data_start + entry.end])
-    return Container(metadata, entries, arrays, digest.hexdigest())
+    # The library returns tensors in no fixed order.
+    return Container(metadata, entries, {name: arrays[name] for name in entries}, digest.hexdigest())
 
 
 def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:

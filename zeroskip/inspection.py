@@ -1,0 +1,105 @@
+"""What an artifact or a compiled folder holds, and the list of artifacts that ship with zeroskip."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from zeroskip.compiler.errors import InputError
+from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.inspect import describe
+from zeroskip.report import render
+
+__all__ = ["inspect_source", "list_zoo", "zoo_artifact"]
+
+
+def inspect_source(source: Path) -> tuple[dict[str, Any], str]:
+    """Return the description of an artifact file, a compiled folder or a zoo name, and its text."""
+    path = source
+    if source.is_dir():
+        path = source / "ir" / "model.safetensors"
+        if not path.is_file():
+            raise InputError(f"Folder '{source}' is no compiled design: {path} is missing; run 'zeroskip compile' first")
+    elif not source.exists():
+        path = zoo_artifact(str(source))
+    content = describe(load_artifact(path))
+    table = Table(title=f"{content['name']}", title_justify="left")
+    for title in ("layer", "kind", "output", "weights", "kept", "rate", "structure", "bits", "grid", "MACs dense", "MACs nonzero"):
+        table.add_column(title, justify="left" if title in ("layer", "kind", "structure", "grid") else "right")
+    for row in content["layers"]:
+        table.add_row(*(_cell(value) for value in _row(row)))
+    total = content["total"]
+    rate = "-" if total["rate"] is None else f"{total['rate']:.1f}x"
+    lines = [
+        f"total: {total['weights']:,} weights, {total['kept']:,} kept ({rate}), "
+        f"{total['macs_dense']:,} MACs dense, {total['macs_nonzero']:,} nonzero",
+        f"accuracy: {content.get('accuracy')}",
+        f"data set: {content.get('dataset')}, seed {content.get('seed')}, provenance: {content.get('provenance')}",
+        f"versions: {content.get('versions')}",
+    ]
+    return content, render(table, *lines, width=140)
+
+
+def _row(row: dict[str, Any]) -> list[Any]:
+    structure = row.get("structure")
+    kind = structure.get("kind", "") if isinstance(structure, dict) else structure
+    shape = row.get("output_shape", row.get("shape"))
+    return [
+        row["name"],
+        row["kind"],
+        "x".join(map(str, shape)) if shape else "",
+        row.get("weights"),
+        row.get("kept"),
+        f"{row['rate']:.1f}x" if row.get("rate") else None,
+        kind,
+        row.get("bits", row.get("weight_bits")),
+        row.get("grid"),
+        row.get("macs_dense"),
+        row.get("macs_nonzero"),
+    ]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _zoo() -> dict[str, Path]:
+    folder = Path(str(files("zeroskip.pruning") / "zoo"))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def zoo_artifact(name: str) -> Path:
+    """Return the path of a zoo artifact by its name."""
+    artifacts = _zoo()
+    if name not in artifacts:
+        raise InputError(f"'{name}' is neither a file nor a zoo artifact; the zoo holds: {', '.join(artifacts) or 'nothing'}")
+    return artifacts[name]
+
+
+def list_zoo() -> tuple[list[dict[str, Any]], str]:
+    """Return name, rate, bits and accuracy of every artifact that ships, and a table of them."""
+    table = Table()
+    for title in ("artifact", "weights kept", "rate", "MACs nonzero", "integer accuracy", "path"):
+        table.add_column(title, justify="left" if title in ("artifact", "path") else "right", overflow="fold")
+    rows = []
+    for name, path in _zoo().items():
+        content = describe(load_artifact(path))
+        total, accuracy = content["total"], content.get("accuracy") or {}
+        row = {
+            "name": name,
+            "kept": total["kept"],
+            "rate": total["rate"],
+            "macs_nonzero": total["macs_nonzero"],
+            "integer": accuracy.get("integer"),
+            "path": str(path),
+        }
+        rows.append(row)
+        rate = f"{total['rate']:.1f}x" if total["rate"] else "-"
+        integer = "-" if row["integer"] is None else f"{100 * row['integer']:.2f} %"
+        table.add_row(name, f"{row['kept']:,}", rate, f"{row['macs_nonzero']:,}", integer, row["path"])
+    return rows, render(table, width=160)

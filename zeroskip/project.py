@@ -1,0 +1,391 @@
+"""The project file: TOML to frozen dataclasses, every default stated once, here."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic.dataclasses import dataclass
+
+from zeroskip.compiler.errors import InputError
+
+__all__ = [
+    "FILE_NAME",
+    "Compile",
+    "Data",
+    "InputPixels",
+    "LayerSet",
+    "Network",
+    "Project",
+    "Prune",
+    "Quantize",
+    "Stage",
+    "Synthesize",
+    "Training",
+    "load_project",
+    "parse_project",
+    "recipe_values",
+]
+
+FILE_NAME = "project.toml"
+FORMAT = "1.0"
+
+_STRICT = ConfigDict(strict=True)
+
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Network:
+    """Where the PyTorch network comes from: ``factory()`` of the Python file ``module`` returns the ``nn.Module``."""
+
+    module: str = "network.py"
+    factory: str = "build"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Data:
+    """Where the images come from.
+
+    ``train()``, ``validation()`` and ``test()`` of the Python file ``module`` each return uint8 codes (N, C, H, W) and
+    labels (N,).
+    """
+
+    module: str = "data.py"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Training:
+    """A stretch of training.
+
+    Parameters
+    ----------
+    epochs : passes over the training images
+    lr : first and last learning rate of a half cosine
+    shift : each batch is moved by up to so many random pixels
+    restarts : how often the cosine runs
+    """
+
+    epochs: Annotated[int, Field(ge=0)]
+    lr: tuple[Rate, Rate]
+    shift: Annotated[int, Field(ge=0)] = 0
+    restarts: Count = 1
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LayerSet:
+    """What a layer (or glob) is pruned to: ``keep`` is a fraction or a count of weights or columns.
+
+    ``group`` adjacent columns live or die together.
+    """
+
+    kind: Literal["nonstructured", "column"]
+    keep: int | float
+    group: Count = 1
+
+    @field_validator("keep")
+    @classmethod
+    def _check_keep(cls, keep: int | float) -> int | float:
+        if keep <= 0 or (isinstance(keep, float) and not keep <= 1):
+            raise ValueError("must be a fraction above 0.0 and up to 1.0, or a whole number of at least 1")
+        return keep
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Stage:
+    """One of several pruning steps; what is left out is as in ``[prune]``, and zeros of earlier stages stay."""
+
+    name: Name
+    layers: Mapping[str, LayerSet]
+    rho: tuple[Rate, Rate] | None = None
+    updates_per_epoch: Count | None = None
+    admm: Training | None = None
+    retrain: Training | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Prune:
+    """Training and ADMM pruning.
+
+    Parameters
+    ----------
+    layers : sets by layer name or glob; without them (and ``stages``) the network stays dense
+    dense : training before pruning
+    rho : first and last ADMM penalty
+    updates_per_epoch : ADMM updates an epoch
+    admm, retrain : training under ADMM, and after it with the pruned weights held at zero
+    stages : several pruning steps instead of ``layers``
+    seed, threads, batch : threads are part of what makes a run repeatable
+    """
+
+    layers: Mapping[str, LayerSet] = dataclasses.field(default_factory=dict)
+    dense: Training = Training(20, (2e-3, 2e-5))
+    rho: tuple[Rate, Rate] = (1e-3, 0.3)
+    updates_per_epoch: Count = 1
+    admm: Training = Training(24, (1e-3, 3e-4))
+    retrain: Training = Training(20, (1e-3, 3e-5))
+    stages: tuple[Stage, ...] = ()
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Count = 1
+    batch: Count = 64
+
+
+@dataclass(frozen=True, config=_STRICT)
+class InputPixels:
+    """How the network sees its pixels: ``x = (code / range - mean) / std``."""
+
+    range: Annotated[int, Field(ge=1, le=255)] = 255
+    mean: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    std: Rate = 1.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Quantize:
+    """Bits and scales.
+
+    Parameters
+    ----------
+    weights, activations : bits; below 8 bits the weights have no level 0, a pruned weight has no code
+    power_of_two : scales that need no requantization multiplier
+    calibration : validation images that set the activation ranges
+    finetune : training with quantized weights and activations
+    input : range, mean and deviation of the pixels
+    """
+
+    weights: Annotated[int, Field(ge=1, le=8)] = 4
+    activations: Annotated[int, Field(ge=1, le=8)] = 8
+    power_of_two: bool = False
+    calibration: Count = 1024
+    finetune: Training = Training(10, (3e-4, 1e-5))
+    input: InputPixels = InputPixels()
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Compile:
+    """Options of ``zeroskip compile``; without ``board`` the design is sized for the smallest of ``[synthesize] boards``."""
+
+    engine: Literal["auto", "dense", "sparse"] = "auto"
+    board: str | None = None
+    settings: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Synthesize:
+    """Boards to place and route for, number of router seeds, and processes at a time."""
+
+    boards: tuple[str, ...] = ("ulx3s-25f",)
+    seeds: Count = 1
+    jobs: Count = 2
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Project:
+    """A whole project; ``name`` is that of the file's folder when the file gives none.
+
+    ``path`` is the project file; modules and ``build/`` lie beside it.
+    """
+
+    path: Path
+    name: Name
+    network: Network = Network()
+    data: Data = Data()
+    prune: Prune = Prune()
+    quantize: Quantize = Quantize()
+    compile: Compile = Compile()
+    synthesize: Synthesize = Synthesize()
+    format: Literal["1.0"] = FORMAT
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the project file."""
+        return self.path.parent
+
+    @property
+    def out(self) -> Path:
+        """Where a build goes unless told otherwise."""
+        return self.folder / "build" / self.name
+
+    @property
+    def size_board(self) -> str | None:
+        """The board whose size the design must fit, None without any board."""
+        from zeroskip.boards import find_board
+
+        if self.compile.board is not None or not self.synthesize.boards:
+            return self.compile.board
+        boards = [find_board(name) for name in self.synthesize.boards]
+        return min(boards, key=lambda board: (board.bram * board.bram_bits, board.dsp)).name
+
+
+def load_project(path: Path | str) -> Project:
+    """Read a project file; a folder stands for its ``project.toml``.
+
+    Raises
+    ------
+    InputError
+        Naming the file, the table, the key and what to change.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"Project file '{path}' does not exist; make one with 'zeroskip new DIR'") from None
+    except OSError as error:
+        raise InputError(f"Project file '{path}' cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"Project file '{path}' is not valid TOML: {error}; correct that line") from error
+    return parse_project(values, path)
+
+
+def parse_project(values: Mapping[str, Any], path: Path) -> Project:
+    """Return the project that the parsed TOML ``values`` of the file ``path`` describe.
+
+    Raises
+    ------
+    InputError
+        Naming the file, the table, the key and what to change.
+    """
+    where = f"Project file '{path}'"
+    if "path" in values:
+        raise InputError(f"{where}: {_unknown('path', (), [field.name for field in dataclasses.fields(Project)])}")
+    _refuse_unknown_keys(where, values, Project, ())
+    path = path.absolute()
+    given = {"name": path.parent.name, **values, "path": str(path)}
+    try:
+        # By way of JSON: strict validation takes its lists for tuples, but nothing else for what it is not.
+        project = TypeAdapter(Project).validate_json(json.dumps(given, default=str), strict=True)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_explain(error.errors()[0], given)}") from error
+    _check(project, where)
+    return project
+
+
+def recipe_values(project: Project) -> dict[str, Any]:
+    """Return the training recipe of a project, as :func:`zeroskip.pruning.recipe.parse_recipe` takes it."""
+    prune, quantize = project.prune, project.quantize
+    stages = prune.stages or ((Stage("prune", prune.layers),) if prune.layers else ())
+    settings = _plain(quantize)
+    return {
+        "name": project.name,
+        "network": f"{project.network.module}:{project.network.factory}",
+        "dataset": project.data.module,
+        "seed": prune.seed,
+        "threads": prune.threads,
+        "batch": prune.batch,
+        "dense": _plain(prune.dense),
+        "stages": [
+            {
+                "name": stage.name,
+                "layers": {name: _plain(rule) for name, rule in stage.layers.items()},
+                "rho": list(stage.rho or prune.rho),
+                "updates_per_epoch": stage.updates_per_epoch or prune.updates_per_epoch,
+                "admm": _plain(stage.admm or prune.admm),
+                "retrain": _plain(stage.retrain or prune.retrain),
+            }
+            for stage in stages
+        ],
+        "input": settings.pop("input"),
+        "quantization": settings,
+    }
+
+
+def _plain(table: Any) -> dict[str, Any]:
+    """Return a dataclass as JSON values."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(table)))
+    return values
+
+
+def _refuse_unknown_keys(where: str, values: Any, kind: Any, place: tuple[str, ...]) -> None:
+    """Walk the tables beside the dataclasses and refuse the first key that a dataclass does not have."""
+    if get_origin(kind) is tuple and isinstance(values, list):
+        for number, entry in enumerate(values):
+            _refuse_unknown_keys(where, entry, get_args(kind)[0], (*place, str(number)))
+    elif get_origin(kind) is Mapping and isinstance(values, dict):
+        for key, entry in values.items():
+            _refuse_unknown_keys(where, entry, get_args(kind)[1], (*place, key))
+    elif dataclasses.is_dataclass(kind) and isinstance(values, dict):
+        hints = get_type_hints(kind)
+        for key, entry in values.items():
+            if key not in hints:
+                raise InputError(f"{where}: {_unknown(key, place, [name for name in hints if name != 'path'])}")
+            _refuse_unknown_keys(where, entry, _table_type(hints[key]), (*place, key))
+
+
+def _table_type(hint: Any) -> Any:
+    """Return what is left of ``X | None``."""
+    choices = [choice for choice in get_args(hint) if choice is not type(None)]
+    return choices[0] if type(None) in get_args(hint) and len(choices) == 1 else hint
+
+
+def _unknown(key: str, place: tuple[str, ...], known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
+    return f"{_table(place)} has an unknown key {key!r}; {hint}"
+
+
+def _table(place: tuple[str, ...]) -> str:
+    return f"table [{'.'.join(place)}]" if place else "the top level"
+
+
+def _explain(error: Any, values: Any) -> str:
+    """Turn pydantic's description of an error into a sentence that names table and key."""
+    place: list[str] = []
+    here = values
+    for step in error["loc"]:
+        # The tail of a location may name a branch of a union instead of a key.
+        if isinstance(here, Mapping) and step in here:
+            here = here[step]
+        elif isinstance(here, list) and isinstance(step, int) and step < len(here):
+            here = here[step]
+        elif error["type"] == "missing":
+            return f"{_table(tuple(place))} lacks the key {step!r}; add it"
+        else:
+            break
+        place.append(str(step))
+    message = error["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("String should", "must")
+    if error["type"].startswith("string_pattern"):
+        message = "must be letters, digits, '.', '_' and '-', and begin with a letter or digit"
+    return f"{_table(tuple(place[:-1]))}, key {place[-1]!r} {message}, not {here!r}"
+
+
+def _check(project: Project, where: str) -> None:
+    """Refuse what only names elsewhere can tell is wrong, before anything is trained."""
+    from zeroskip.boards import find_board
+    from zeroskip.hw.design import SETTINGS
+
+    prune = project.prune
+    if prune.layers and prune.stages:
+        raise InputError(f"{where}: table [prune] must have either 'layers' or 'stages', not both; move the layers into a stage")
+    names = [stage.name for stage in prune.stages]
+    if len(set(names)) != len(names) or {"dense", "finetune"} & set(names):
+        raise InputError(f"{where}: table [[prune.stages]], key 'name' must differ from stage to stage, and from dense and finetune")
+    for stage in (*prune.stages, *((Stage("prune", prune.layers),) if prune.layers else ())):
+        for layer, rule in stage.layers.items():
+            if rule.kind == "nonstructured" and rule.group != 1:
+                raise InputError(f"{where}: layer {layer!r} of [prune] has 'group', which belongs to kind 'column'; remove it")
+    boards = project.synthesize.boards
+    if len(set(boards)) != len(boards):
+        raise InputError(f"{where}: table [synthesize], key 'boards' must name each board once, not {list(boards)}")
+    for table, key, names in (("synthesize", "boards", boards), ("compile", "board", (project.compile.board,))):
+        for name in names:
+            try:
+                if name is not None:
+                    find_board(name)
+            except InputError as error:
+                raise InputError(f"{where}: table [{table}], key {key!r}: {error}") from error
+    for key in project.compile.settings:
+        if key not in SETTINGS:
+            raise InputError(f"{where}: {_unknown(key, ('compile', 'settings'), list(SETTINGS))}")
+    for table, key, name in (("network", "module", project.network.module), ("data", "module", project.data.module)):
+        if not (project.folder / name).is_file():
+            file = project.folder / name
+            raise InputError(f"{where}: table [{table}], key {key!r} names '{file}', which does not exist; write it or correct the name")
