@@ -93,11 +93,11 @@ def refuse_misplaced_roms(directory: Path, board: Board, cells: Mapping[str, Cel
         for place in places:
             if not any(name.startswith(f"{place}.") for name in memories):
                 raise VerificationError(
-                    f"ROM {path.stem!r} is planned for block RAM, but its instance {place!r} has no {family.block_ram}; "
-                    "give it a registered read port, or plan it as logic"
+                    f"ROM {path.stem!r} is planned for block RAM, but its instance {place!r} has no "
+                    f"{family.block_ram}; give it a registered read port, or plan it as logic"
                 )
 
 
 def _is_scope(cell: Cell, module: str) -> bool:
     """Whether a cell is the mark that flattening leaves for an instance of ``module``."""
-    return cell["type"] == "$scopeinfo" and cell["attributes"].get("module") == module
+    return bool(cell["type"] == "$scopeinfo" and cell["attributes"].get("module") == module)

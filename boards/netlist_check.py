@@ -125,7 +125,15 @@ def netlist_check(
     )
     cycles = 0
     for number, count in enumerate((len(sent), *[1] * _EXTRA_STATES)):
-        numbers = (count, sent.shape[1], wanted.shape[1], plan.divisor, plan.reset_cycles, timeout_cycles, seed + number)
+        numbers = (
+            count,
+            sent.shape[1],
+            wanted.shape[1],
+            plan.divisor,
+            plan.reset_cycles,
+            timeout_cycles,
+            seed + number,
+        )
         code = _simulate(program, check, sent[:count], numbers, cancel)
         cycles += _compare(check, code, wanted[:count], timeout_cycles)
     return NetlistCheck(len(wanted), wanted.size, 0, cycles)
@@ -197,8 +205,10 @@ def _starts_unknown(cell: Cell, family: Family) -> bool:
     if cell["type"] == family.block_ram:
         rows = [value for name, value in cell["parameters"].items() if name.startswith(family.init_prefix)]
         return family.written(cell) and not any("1" in row for row in rows)
-    return bool(family.distributed_ram) and cell["type"] == family.distributed_ram and "1" not in cell["parameters"].get(
-        "INITVAL", ""
+    return (
+        bool(family.distributed_ram)
+        and cell["type"] == family.distributed_ram
+        and "1" not in cell["parameters"].get("INITVAL", "")
     )
 
 
@@ -255,9 +265,7 @@ def _as_bytes(codes: NDArray[np.integer], what: str) -> NDArray[np.uint8]:
     if array.ndim < 2 or array.size == 0:
         raise InputError(f"Shape of the {what} vectors must be (vectors, ...) and not empty, not {array.shape}")
     if array.min() < -128 or array.max() > 255 or (array.min() < 0 and array.max() > 127):
-        raise InputError(
-            f"Codes of the {what} vectors must fit 8 bits, not reach from {array.min()} to {array.max()}"
-        )
+        raise InputError(f"Codes of the {what} vectors must fit 8 bits, not reach from {array.min()} to {array.max()}")
     return (array.astype(np.int64) & 255).astype(np.uint8).reshape(len(array), -1)
 
 
@@ -283,15 +291,15 @@ def _compare(folder: Path, code: int, wanted: NDArray[np.uint8], timeout_cycles:
     if len(wrong):
         vector, value = divmod(int(wrong[0]), wanted.shape[1])
         raise VerificationError(
-            f"Mapped netlist differs from the golden outputs in {len(wrong)} of {common} values; first: vector {vector}, "
-            f"value {value}: expected {flat[wrong[0]]}, got {got[wrong[0]]} (as unsigned bytes)"
+            f"Mapped netlist differs from the golden outputs in {len(wrong)} of {common} values; first: vector "
+            f"{vector}, value {value}: expected {flat[wrong[0]]}, got {got[wrong[0]]} (as unsigned bytes)"
         )
     if code == _BAD_FRAME:
         raise VerificationError(f"Mapped netlist sent a byte without a stop bit after {len(got)} of {len(flat)} values")
     if len(got) != len(flat):
         vector, value = divmod(common, wanted.shape[1])
         raise VerificationError(
-            f"Mapped netlist gave {len(got)} values, but {len(flat)} are expected; first difference at vector {vector}, "
-            f"value {value}" + (f" (no output for {timeout_cycles} cycles)" if code == _TIMED_OUT else "")
+            f"Mapped netlist gave {len(got)} values, but {len(flat)} are expected; first difference at vector "
+            f"{vector}, value {value}" + (f" (no output for {timeout_cycles} cycles)" if code == _TIMED_OUT else "")
         )
     return int((folder / "simulation.log").read_text().split()[-1])

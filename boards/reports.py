@@ -99,8 +99,10 @@ def parse_route_report(path: Path) -> RouteReport:
         paths = [path for path in report["critical_paths"] if path["from"] == path["to"]]
         slowest = max(paths, key=lambda path: sum(step["delay"] for step in path["path"]))
         return RouteReport(float(fmax), used, available, _critical_path(slowest["path"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ToolError(f"Report '{path}' must be one of nextpnr with a clock and its slowest path: {error!r}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ToolError(
+            f"Report '{path}' must be one of nextpnr with a clock and its slowest path: {error!r}"
+        ) from error
 
 
 def _critical_path(steps: Sequence[Mapping[str, Any]]) -> CriticalPath:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zeroskip.compiler.errors import InputError
 
@@ -107,7 +108,7 @@ class Steps:
             action(scratch)
             seconds = round(time.monotonic() - start, 2)
             for output in outputs:
-                os.replace(scratch / output, self.folder / output)
+                (scratch / output).replace(self.folder / output)
         finally:
             _keep_log(scratch, self.folder)
             shutil.rmtree(scratch, ignore_errors=True)
@@ -132,7 +133,7 @@ def write_atomically(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         scratch.write_text(text, encoding="utf-8")
-        os.replace(scratch, path)
+        scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -141,7 +142,7 @@ def _file_name(step: str) -> str:
     return step.replace(" ", "-")
 
 
-def _read_note(path: Path) -> dict:
+def _read_note(path: Path) -> dict[str, Any]:
     """Return what an earlier run wrote about a step; nothing where the file is missing or torn."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -150,7 +151,7 @@ def _read_note(path: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _intact(folder: Path, note: dict, outputs: Sequence[str]) -> bool:
+def _intact(folder: Path, note: dict[str, Any], outputs: Sequence[str]) -> bool:
     digests = note.get("outputs", {})
     return set(digests) == set(outputs) and all(
         (folder / output).is_file() and file_digest(folder / output) == digest for output, digest in digests.items()
@@ -161,4 +162,4 @@ def _keep_log(scratch: Path, folder: Path) -> None:
     """Move logs with something in them out of the scratch folder: after a failure they are what the user reads next."""
     for log in scratch.glob("*.log"):
         if log.stat().st_size:
-            os.replace(log, folder / log.name)
+            log.replace(folder / log.name)

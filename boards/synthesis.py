@@ -249,7 +249,7 @@ class _Flow:
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
             check = pool.submit(self._check, vectors) if vectors is not None else None
             routes = [pool.submit(self._route, seed) for seed in self.seeds]
-            everything = [*([check] if check is not None else []), *routes]
+            everything: list[concurrent.futures.Future[Any]] = [*([check] if check is not None else []), *routes]
             try:
                 for future in concurrent.futures.as_completed(everything):
                     future.result()
@@ -338,7 +338,7 @@ class _Flow:
         bitstream = self.folder / f"top.{suffix}"
         scratch = self.folder / f".top.{suffix}"
         shutil.copyfile(self.folder / f"seed-{best}.{suffix}", scratch)
-        os.replace(scratch, bitstream)
+        scratch.replace(bitstream)
         fmax = [routes[seed].fmax_mhz for seed in self.seeds]
         measured = check is not None
         return SynthesisResult(

@@ -74,7 +74,7 @@ class DoctorRow:
     optional: bool = False
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def find_tool(name: str) -> Tool:
     """Return the tool called ``name``: a native one on the PATH, else the one from pip.
 
@@ -219,4 +219,6 @@ def warm_up(progress: Callable[[str], None] | None = None) -> None:
         option = "-V" if name == "yosys" else "--help"
         done = subprocess.run([*tool.command, option], capture_output=True, text=True, check=False)
         if name.startswith(("yosys", "nextpnr")) and done.returncode != 0:
-            raise ToolError(f"Tool {name!r} at {tool.command[0]} does not start: {(done.stderr or done.stdout).strip()[-300:]}")
+            raise ToolError(
+                f"Tool {name!r} at {tool.command[0]} does not start: {(done.stderr or done.stdout).strip()[-300:]}"
+            )

@@ -53,7 +53,7 @@ class ProgramCycles:
 
 
 def program_cycles(program: Program) -> ProgramCycles:
-    """Return the cycles of one inference: ``total`` from the first input word accepted to the last output word accepted."""
+    """Return the cycles of one inference, from the first input word accepted to the last output word accepted."""
     layers = tuple(layer_cycles(plan, program.config) for plan in program.layers)
     tensors = program.model.tensors
     # the first input word is accepted one cycle after start; flush and hand-over belong to the load
@@ -107,7 +107,13 @@ def _slots(plan: LayerPlan, config: EngineConfig, busy: int) -> dict[str, int]:
                 "imbalance": 0,
             }
         filler = plan.entries - useful
-        return {"useful": useful, "tile_waste": 0, "column_waste": 0, "filler": filler, "imbalance": issued - useful - filler}
+        return {
+            "useful": useful,
+            "tile_waste": 0,
+            "column_waste": 0,
+            "filler": filler,
+            "imbalance": issued - useful - filler,
+        }
     _, height, width = plan.shape
     tiles = fields["tile_last"] + 1
     filled = height * width / (tiles * geometry.lanes)

@@ -109,7 +109,7 @@ def _tensor(tensor: Any) -> dict[str, Any]:
 
 
 def load_program(directory: Path) -> Program:
-    """Read a compiled folder back: compile its artifact again and prove that the images on disk are those of the network.
+    """Read a compiled folder back: compile its artifact again and prove that the images on disk are the network's.
 
     Raises
     ------
@@ -120,7 +120,9 @@ def load_program(directory: Path) -> Program:
     """
     path = directory / "ir" / "program.json"
     if not path.is_file():
-        raise InputError(f"Folder '{directory}' is no compiled network: {path} is missing; run 'zeroskip compile' first")
+        raise InputError(
+            f"Folder '{directory}' is no compiled network: {path} is missing; run 'zeroskip compile' first"
+        )
     try:
         header = json.loads(path.read_text())
         geometry = header["geometry"]
@@ -152,19 +154,20 @@ def check_images(program: Program, directory: Path) -> None:
         except ValueError as error:
             raise VerificationError(f"ROM image '{path}' is not hexadecimal ({error}); compile again") from error
         if len(words) != rom.depth:
-            raise VerificationError(f"ROM image '{path}' has {len(words)} words, but the network needs {rom.depth}; compile again")
+            raise VerificationError(
+                f"ROM image '{path}' has {len(words)} words, but the network needs {rom.depth}; compile again"
+            )
         for address, (got, expected) in enumerate(zip(words, rom.words, strict=True)):
             if got != expected:
                 layer = _layer_at(rom, address)
                 raise VerificationError(
-                    f"ROM image '{path}' word {address} (layer {layer!r}) is {got:x}, but the network has {expected:x}; "
-                    "compile again"
+                    f"ROM image '{path}' word {address} (layer {layer!r}) is {got:x}, "
+                    f"but the network has {expected:x}; compile again"
                 )
 
 
 def _layer_at(rom: Rom, address: int) -> str:
     for segment in rom.segments:
-        if segment.first <= address < segment.first + segment.count:
+        if segment.layer and segment.first <= address < segment.first + segment.count:
             return segment.layer
-    return "shared"
-
+    return "shared tables"

@@ -25,7 +25,7 @@ DENSE_SIZES = ((4, 2), (4, 5), (8, 2), (8, 3), (8, 5), (16, 1), (8, 10), (16, 5)
 class Limits:
     """What a device holds.
 
-    ``block_shapes`` are the ``(depth, width)`` one block RAM can take; ``multipliers`` and ``blocks`` count hard blocks.
+    ``block_shapes`` are the ``(depth, width)`` one block RAM can take; ``multipliers`` and ``blocks`` are hard blocks.
     """
 
     name: str
@@ -94,8 +94,8 @@ def choose_program(
         least = min(candidates, key=lambda p: (program_blocks(p, limits.block_shapes), program_multipliers(p.config)))
         blocks, multipliers = program_blocks(least, limits.block_shapes), program_multipliers(least.config)
         raise CapacityError(
-            f"Network {model.name!r} needs at least {blocks} block RAMs and {multipliers} multipliers, but {limits.name} has "
-            f"{limits.blocks} and {limits.multipliers}; prune further, use fewer weight bits or name a larger board"
+            f"Network {model.name!r} needs at least {blocks} block RAMs and {multipliers} multipliers, "
+            f"but {limits.name} has {limits.blocks} and {limits.multipliers}; prune further, use fewer weight bits or name a larger board"
         )
     return _best(fitting, engines, limits)
 
@@ -111,7 +111,9 @@ def _geometries(engines: Sequence[Engine], limits: Limits) -> list[Geometry]:
     if Engine.SPARSE in engines:
         result += [Geometry(Engine.SPARSE, lanes) for lanes in SPARSE_LANES if lanes <= max(limits.multipliers, 4)]
     if Engine.DENSE in engines:
-        result += [Geometry(Engine.DENSE, lanes, n) for lanes, n in DENSE_SIZES if lanes * n <= max(limits.multipliers, 8)]
+        result += [
+            Geometry(Engine.DENSE, lanes, n) for lanes, n in DENSE_SIZES if lanes * n <= max(limits.multipliers, 8)
+        ]
     return result
 
 

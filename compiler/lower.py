@@ -127,14 +127,23 @@ def _prepare(layer: Layer, model: Model, geometry: Geometry) -> Job:
         return _prepare_convolution(layer, source, target, access, tile)
     if layer.kind is Kind.AVG_POOL2D and any(layer.padding):
         raise CompileError(
-            f"Layer {layer.name!r} is an average pooling with padding {layer.padding}, whose count of valid elements varies; "
-            "pad the layer before it instead"
+            f"Layer {layer.name!r} is an average pooling with padding {layer.padding}, whose count of valid "
+            "elements varies; pad the layer before it instead"
         )
     kernel = access.kernel
     taps = [(0, ky, kx) for ky in range(kernel[0]) for kx in range(kernel[1])]
     scales = average_scales(layer, source, len(taps)) if layer.kind is Kind.AVG_POOL2D else Scales.identity()
     return Job(
-        layer, source, target, np.ones((1, len(taps)), np.int64), scales, access, tile, taps, depthwise=True, shared_row=True
+        layer,
+        source,
+        target,
+        np.ones((1, len(taps)), np.int64),
+        scales,
+        access,
+        tile,
+        taps,
+        depthwise=True,
+        shared_row=True,
     )
 
 
@@ -160,15 +169,11 @@ def _prepare_convolution(layer: Layer, source: Tensor, target: Tensor, access: A
     depthwise = layer.groups > 1
     if depthwise and not (layer.groups == source.shape[0] == out_channels and in_channels == 1):
         raise CompileError(
-            f"Layer {layer.name!r} has {layer.groups} groups of {source.shape[0]} channels; only groups=1 and depthwise "
-            "(groups = channels in = channels out) are supported"
+            f"Layer {layer.name!r} has {layer.groups} groups of {source.shape[0]} channels; only groups=1 and "
+            "depthwise (groups = channels in = channels out) are supported"
         )
     taps = [
-        (c, y, x)
-        for c in range(in_channels)
-        for y in range(height)
-        for x in range(width)
-        if weight[:, c, y, x].any()
+        (c, y, x) for c in range(in_channels) for y in range(height) for x in range(width) if weight[:, c, y, x].any()
     ] or [(0, 0, 0)]
     matrix = np.stack([weight[:, c, y, x] for c, y, x in taps], axis=1)
     job = Job(layer, source, target, matrix, Scales.of(layer), access, tile, taps, depthwise=depthwise)
@@ -332,7 +337,9 @@ def _gather_fields(job: Job, placed: dict[str, TensorLayout], config: EngineConf
     )
     if config.has_row_offsets:
         for lane in range(lanes):
-            fields[f"lane_word_{lane}"] = 0 if job.tile is None else (lane // job.tile.x) * (job.tile.pitch - job.tile.x) // lanes
+            fields[f"lane_word_{lane}"] = (
+                0 if job.tile is None else (lane // job.tile.x) * (job.tile.pitch - job.tile.x) // lanes
+            )
     if config.has_padding:
         fields.update(_padding_fields(job, lanes))
     return fields
@@ -344,7 +351,15 @@ def _padding_fields(job: Job, lanes: int) -> dict[str, int]:
         tail = job.source.size % lanes or lanes
         last_kept = job.words is None or job.words[-1] == -(-job.source.size // lanes) - 1
         fields = dict.fromkeys(
-            ("first_y", "first_x", "pad_step_y", "pad_step_x", "pad_code", *(f"lane_{a}_{i}" for a in "yx" for i in range(lanes))), 0
+            (
+                "first_y",
+                "first_x",
+                "pad_step_y",
+                "pad_step_x",
+                "pad_code",
+                *(f"lane_{a}_{i}" for a in "yx" for i in range(lanes)),
+            ),
+            0,
         )
         return {**fields, "height": 1, "width": 1, "tail": (1 << tail if last_kept else 1 << lanes) - 1}
     access, tile = _windowed(job)
@@ -421,7 +436,7 @@ def _units(job: Job, geometry: Geometry) -> tuple[Unit, ...]:
 
 
 def _macs(job: Job, geometry: Geometry) -> tuple[int, int]:
-    """Return the layer's dense MACs and its useful MACs (dense engine: padded taps and stored zeros of kept taps count)."""
+    """Return dense and useful MACs (dense engine: padded taps and stored zeros of kept taps count as useful)."""
     layer = job.layer
     rows = job.target.shape[0]
     if job.linear:

@@ -112,8 +112,8 @@ class LayerPlan:
 class Program:
     """A compiled network.
 
-    ``model`` is the IR after every pass (what :func:`zeroskip.compiler.reference.run` executes and the hardware computes),
-    ``layers`` the plans in execution order, ``descriptors`` the field layout of the ``layers`` ROM.
+    ``model`` is the IR after every pass (what :func:`zeroskip.compiler.reference.run` executes and the hardware
+    computes), ``layers`` the plans in execution order, ``descriptors`` the field layout of the ``layers`` ROM.
     """
 
     model: Model

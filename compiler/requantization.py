@@ -41,8 +41,8 @@ class Scales:
 def align_shifts(scales: Sequence[Scales]) -> None:
     """Bring the shifts of all layers close together, exactly: ``(M, S)`` and ``(M * 2**j, S + j)`` round alike.
 
-    A narrow range of shifts is a narrow barrel shifter. No multiplier grows beyond the widest one given. Power-of-two designs (every multiplier 1) are left alone: they
-    have no multiplier to absorb a factor.
+    A narrow range of shifts is a narrow barrel shifter. No multiplier grows beyond the widest one given. Power-of-two
+    designs (every multiplier 1) are left alone: they have no multiplier to absorb a factor.
     """
     if all(m == 1 for scale in scales for m in scale.multiplier):
         return
@@ -70,4 +70,6 @@ def average_scales(layer: Layer, source: Tensor, count: int) -> Scales:
         if np.array_equal(np.sign(sums) * rounded, wanted):
             rounding = Rounding.HALF_AWAY if low < 0 else Rounding.HALF_UP
             return Scales([multiplier], [shift], rounding)
-    raise CompileError(f"Layer {layer.name!r} averages {count} elements; no multiplier of {MULTIPLIER_BITS} bits divides exactly")
+    raise CompileError(
+        f"Layer {layer.name!r} averages {count} elements; no multiplier of {MULTIPLIER_BITS} bits divides exactly"
+    )

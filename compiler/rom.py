@@ -22,7 +22,7 @@ LOGIC_BITS = 2048
 
 
 def weight_code(levels: np.ndarray, zero_excluded: bool, width: int) -> np.ndarray:
-    """Return the stored codes of ``levels``: two's complement in ``width`` bits; zero-excluded positive levels less 1."""
+    """Return the stored codes of ``levels``: two's complement in ``width`` bits, zero-excluded positive ones less 1."""
     codes = np.asarray(levels, np.int64)
     if zero_excluded:
         codes = np.where(codes > 0, codes - 1, codes)
@@ -139,8 +139,15 @@ class Tables:
             for column, block in zip(columns, blocks, strict=True):
                 column.extend(block)
         for index, words in enumerate(columns):
-            self._add(f"weights_{index}", self._slot_fields(), words, segments, slots=geometry.lanes, style="block",
-                      description="dense")
+            self._add(
+                f"weights_{index}",
+                self._slot_fields(),
+                words,
+                segments,
+                slots=geometry.lanes,
+                style="block",
+                description="dense",
+            )
 
     def _dense_blocks(self, job: Job) -> list[np.ndarray]:
         """Return for each column its words ``(words, lanes)`` of codes."""
@@ -160,7 +167,7 @@ class Tables:
         return blocks
 
     def _sparse_weights(self, jobs: Sequence[Job]) -> None:
-        config, lanes = self.config, self.config.geometry.lanes
+        lanes = self.config.geometry.lanes
         words: list[int] = []
         segments = []
         for job, base in zip(jobs, self.bases, strict=True):
@@ -172,7 +179,9 @@ class Tables:
                 packed = self._to_words(np.array([value for row in values for value in row], np.int64))
             segments.append(Segment(job.layer.name, len(words), len(packed)))
             words.extend(self._pack_slots(packed))
-        self._add("weights_0", self._slot_fields(), words, segments, slots=lanes, style="block", description="relative_index")
+        self._add(
+            "weights_0", self._slot_fields(), words, segments, slots=lanes, style="block", description="relative_index"
+        )
 
     def _entry(self, job: Job, entry: tuple[int, int]) -> int:
         index, level = entry
@@ -255,7 +264,9 @@ class Tables:
                 for axis, name in enumerate(("y_table", "x_table")):
                     base[name] = len(words)
                     padding, span = job.access.padding[axis], job.access.span[axis]
-                    offsets = (window_offset(job.access, job.tile, job.source.shape, axis, t - padding) for t in range(span))
+                    offsets = (
+                        window_offset(job.access, job.tile, job.source.shape, axis, t - padding) for t in range(span)
+                    )
                     words.extend(offset & mask for offset in offsets)
             segments.append(Segment(job.layer.name, first, len(words) - first))
         fields = (FieldSpec("offset", 0, self.config.position_bits),)
@@ -281,8 +292,14 @@ class Tables:
         fields = (FieldSpec("offset", 0, self.config.position_bits),)
         self._add("coordinates", fields, words, segments, ports=2, style="logic" if len(words) <= 256 else None)
 
-    def _add(self, name: str, fields: Sequence[FieldSpec], words: Iterable[int], segments: Sequence[Segment],
-             **options: object) -> None:
+    def _add(
+        self,
+        name: str,
+        fields: Sequence[FieldSpec],
+        words: Iterable[int],
+        segments: Sequence[Segment],
+        **options: object,
+    ) -> None:
         self.roms.append(_rom(name, fields, words, segments, **options))  # type: ignore[arg-type]
 
 
@@ -315,5 +332,5 @@ def slot_count(job: Job, geometry: Geometry) -> int:
     rows = -(-rows // columns) * columns
     if job.linear:
         words = len(job.words) if job.words is not None else -(-job.source.size // geometry.lanes)
-        return rows * words * geometry.lanes
-    return rows * job.weight.shape[1]
+        return int(rows * words * geometry.lanes)
+    return int(rows * job.weight.shape[1])

@@ -28,12 +28,15 @@ def check_roms(program: Program) -> None:
         for name, value in descriptor.items():
             if value != plan.fields.get(name, 0):
                 raise VerificationError(
-                    f"Layer {plan.name!r}: descriptor field {name!r} decodes to {value}, but {plan.fields.get(name, 0)} was meant"
+                    f"Layer {plan.name!r}: descriptor field {name!r} decodes to {value}, "
+                    f"but {plan.fields.get(name, 0)} was meant; compile again"
                 )
         _compare(plan.name, "bias", *_bias(program, plan, descriptor))
         if plan.layer.weight is not None:
             weight = np.asarray(plan.layer.weight, np.int64)
-            _compare(plan.name, "weight", decode_weights(program, plan, descriptor), weight.reshape(weight.shape[0], -1))
+            _compare(
+                plan.name, "weight", decode_weights(program, plan, descriptor), weight.reshape(weight.shape[0], -1)
+            )
 
 
 def _compare(layer: str, what: str, got: np.ndarray, expected: np.ndarray) -> None:

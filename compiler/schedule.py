@@ -10,7 +10,16 @@ from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.program import Storage, TensorLayout
 from zeroskip.compiler.target import Engine, Geometry
 
-__all__ = ["Access", "Tile", "access_of", "choose_tile", "linear_layout", "memory_map", "raster_layout", "windowed_layout"]
+__all__ = [
+    "Access",
+    "Tile",
+    "access_of",
+    "choose_tile",
+    "linear_layout",
+    "memory_map",
+    "raster_layout",
+    "windowed_layout",
+]
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,9 @@ def linear_layout(shape: Sequence[int], geometry: Geometry) -> TensorLayout:
     if geometry.engine is Engine.DENSE:
         return raster
     channels, height, width = (*shape, 1, 1)[:3]
-    return TensorLayout(Storage.REPLICATED, 0, channels * height * width, raster.channel_step, raster.rows, raster.columns)
+    return TensorLayout(
+        Storage.REPLICATED, 0, channels * height * width, raster.channel_step, raster.rows, raster.columns
+    )
 
 
 def memory_map(model: Model, layouts: dict[str, TensorLayout]) -> tuple[dict[str, TensorLayout], int]:

@@ -34,7 +34,9 @@ class Geometry:
         if not 1 <= self.columns <= 32:
             raise CompileError(f"Geometry columns must be 1 to 32, not {self.columns!r}")
         if self.engine is Engine.SPARSE and self.columns != 1:
-            raise CompileError(f"Geometry columns must be 1 for the sparse engine, not {self.columns!r}; raise lanes instead")
+            raise CompileError(
+                f"Geometry columns must be 1 for the sparse engine, not {self.columns!r}; raise lanes instead"
+            )
 
     @property
     def drain_cycles(self) -> int:

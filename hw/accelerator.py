@@ -68,7 +68,6 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Connect the blocks."""
         m = Module()
-        config = self.program.config
         sequencer, walker = self.sequencer, self.walker
         m.submodules.sequencer, m.submodules.walker = sequencer, walker
         descriptor = Signal(self.layout)
@@ -140,7 +139,11 @@ class Accelerator(wiring.Component):
         ]
         if config.geometry.engine is Engine.DENSE:
             issue = Issue(self.layout, config.geometry.lanes, self._tap_bits())
-            tap = issue.pointer if not program.has_rom("taps") else issue.pointer + Mux(descriptor.identity, 0, descriptor.tap_base)
+            tap = (
+                issue.pointer
+                if not program.has_rom("taps")
+                else issue.pointer + Mux(descriptor.identity, 0, descriptor.tap_base)
+            )
             m.d.comb += [gather.flags.eq(issue.flags), gather.tap.eq(tap)]
             feed = DenseWeights(config, self.layout, program.rom("weights_0").depth)
             m.d.comb += [feed.flags.eq(gather.weight_flags), feed.start.eq(start)]
@@ -225,7 +228,13 @@ class Accelerator(wiring.Component):
         return accepted, sent
 
     def _build_write(
-        self, m: Module, descriptor: data.View, gather: Gather, post: PostProcessor, drained: Value, accepted: Value,
+        self,
+        m: Module,
+        descriptor: data.View,
+        gather: Gather,
+        post: PostProcessor,
+        drained: Value,
+        accepted: Value,
         loading: Value,
     ) -> None:
         """The banks, and their write port: the post-processor's results or the host's codes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import tempfile
@@ -76,7 +75,11 @@ def compile_artifact(
         "reasons": list(choice.reasons),
         "notes": list(notes),
         "files": {path: sha256(text.encode()).hexdigest() for path, text in sorted(files.items())},
-        "versions": {"zeroskip": version("zeroskip"), "amaranth": version("amaranth"), "python": platform.python_version()},
+        "versions": {
+            "zeroskip": version("zeroskip"),
+            "amaranth": version("amaranth"),
+            "python": platform.python_version(),
+        },
     }
     files["manifest.json"] = _json(manifest)
     _write(out, files, original)
@@ -133,7 +136,8 @@ def compile_report(program: Program) -> dict[str, Any]:
             "interval": cycles.interval,
             "load": cycles.load,
             "unload": cycles.unload,
-            "stream_bytes": program.model.tensors[program.model.input].size + program.model.tensors[program.model.output].size,
+            "stream_bytes": program.model.tensors[program.model.input].size
+            + program.model.tensors[program.model.output].size,
             "layers": [
                 {
                     "name": plan.name,
@@ -178,6 +182,6 @@ def _write(out: Path, files: Mapping[str, str], artifact: bytes) -> None:
                 shutil.rmtree(out / stale, ignore_errors=True)
             (out / "manifest.json").unlink(missing_ok=True)
             for name in ("ir", "rom", "rtl", "report", "manifest.json"):
-                os.replace(staged / name, out / name)
+                (staged / name).replace(out / name)
     except OSError as error:
         raise InputError(f"Folder '{out}' cannot be written: {error.strerror}; name another one with --out") from error

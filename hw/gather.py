@@ -18,8 +18,8 @@ class Gather(wiring.Component):
 
     Linear address of lane 0: ``A = tile + rows[window_y + tap_y] + columns[window_x + tap_x]``. Lane ``l`` lies in bank
     ``(A + l) mod L`` (the stored pitch makes that true for every lane of a tile), at word
-    ``(A + l) div L + lane_word[l] + channel word``; so bank ``b`` adds a carry when ``b < A mod L``, and one rotation by
-    ``A mod L`` brings every answer to its lane. A sparse linear layer gives each lane its own word instead.
+    ``(A + l) div L + lane_word[l] + channel word``; so bank ``b`` adds a carry when ``b < A mod L``, and one rotation
+    by ``A mod L`` brings every answer to its lane. A sparse linear layer gives each lane its own word instead.
 
     Stages (flags numbered alike): 2 tap number, 4 coordinates, 5 offsets ROM, 7 sums, 8 rotation, 9 bank addresses,
     10 banks, 12-13 rotation and padding, 14 activations out. Latency 12 cycles from the tap number (4 from a linear
@@ -51,7 +51,9 @@ class Gather(wiring.Component):
     tap_to_activation_cycles = 12
     lane_word_to_activation_cycles = 5
 
-    def __init__(self, config: EngineConfig, layout: data.StructLayout, taps: Rom | None, offsets: Rom, tap_bits: int) -> None:
+    def __init__(
+        self, config: EngineConfig, layout: data.StructLayout, taps: Rom | None, offsets: Rom, tap_bits: int
+    ) -> None:
         self.config = config
         self.taps = taps
         self.sparse = config.geometry.engine is Engine.SPARSE
@@ -139,7 +141,11 @@ class Gather(wiring.Component):
         with m.If(flags.valid & flags.last):
             with m.If((count_x == d.window_x_last) | flags.unit_last):
                 m.d.sync += [count_x.eq(0), window_x.eq(0), column.eq(d.x_table)]
-                m.d.sync += [count_y.eq(count_y + 1), window_y.eq(window_y + d.window_step_y), row.eq(row + d.window_step_y)]
+                m.d.sync += [
+                    count_y.eq(count_y + 1),
+                    window_y.eq(window_y + d.window_step_y),
+                    row.eq(row + d.window_step_y),
+                ]
             with m.Else():
                 m.d.sync += [count_x.eq(count_x + 1), window_x.eq(window_x + d.window_step_x)]
                 m.d.sync += column.eq(column + d.window_step_x)

@@ -74,7 +74,9 @@ class Issue(wiring.Component):
             group_last.eq(unit_last & (tiles == 0)),
             step.eq(running & ~(unit_last & (timer != 0))),
             Cat(self.flags.valid, self.flags.first, self.flags.last).eq(Cat(step, first, last)),
-            Cat(self.flags.unit_first, self.flags.unit_last, self.flags.group_last).eq(Cat(unit_first, unit_last, group_last)),
+            Cat(self.flags.unit_first, self.flags.unit_last, self.flags.group_last).eq(
+                Cat(unit_first, unit_last, group_last)
+            ),
         ]
         with m.If(timer != 0):
             m.d.sync += timer.eq(timer - 1)

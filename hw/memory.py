@@ -100,7 +100,8 @@ def rom_verilog(rom: Rom) -> str:
     """Return the Verilog module of a ROM; it reads ``rom/<name>.mem`` relative to the tool's working folder."""
     high = max(1, (rom.depth - 1).bit_length()) - 1
     ports = "".join(
-        f",\n    input wire [{high}:0] addr_{port},\n    output reg [{rom.word_bits - 1}:0] data_{port}" for port in range(rom.ports)
+        f",\n    input wire [{high}:0] addr_{port},\n    output reg [{rom.word_bits - 1}:0] data_{port}"
+        for port in range(rom.ports)
     )
     reads = "".join(f"    always @(posedge clk) data_{port} <= mem[addr_{port}];\n" for port in range(rom.ports))
     return (

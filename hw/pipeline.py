@@ -11,10 +11,8 @@ from zeroskip.compiler.program import FieldSpec
 
 __all__ = ["FLAGS", "delay", "descriptor_layout", "rotate_left", "rotate_right"]
 
-FLAGS = data.StructLayout(
-    {"valid": 1, "first": 1, "last": 1, "unit_first": 1, "unit_last": 1, "group_last": 1}
-)
-"""``first``/``last`` slot of an accumulation, in the ``unit_first`` window of a unit, at the end of a unit, of a group."""
+FLAGS = data.StructLayout({"valid": 1, "first": 1, "last": 1, "unit_first": 1, "unit_last": 1, "group_last": 1})
+"""``first``/``last`` slot of an accumulation, in the ``unit_first`` window of a unit, at a unit's, a group's end."""
 
 
 def descriptor_layout(fields: Sequence[FieldSpec]) -> data.StructLayout:
@@ -51,4 +49,3 @@ def rotate_right(values: Sequence[Value], amount: Value, bits: range) -> list[Va
         step = 1 << bit
         result = [Mux(amount[bit], result[(i - step) % count], result[i]) for i in range(count)]
     return result
-

@@ -15,6 +15,7 @@ def rtl_files(program: Program) -> dict[str, str]:
 
     files = {f"rom_{rom.name}.v": rom_verilog(rom) for rom in program.roms}
     files["activation_bank.v"] = bank_verilog(program.config.activation_depth)
-    files["accelerator.v"] = verilog.convert(Accelerator(program), name="accelerator", emit_src=False, strip_internal_attrs=True)
+    files["accelerator.v"] = verilog.convert(
+        Accelerator(program), name="accelerator", emit_src=False, strip_internal_attrs=True
+    )
     return files
-

@@ -16,8 +16,9 @@ __all__ = ["Walker"]
 class Walker(wiring.Component):
     """Count through lanes x, lanes y, channels of a group, tiles x, tiles y, groups; look the address up.
 
-    ``address = out_base + channel * channel_step + rows[y] + columns[x]``, from the ``coordinates`` ROM, in the layout of
-    the tensor's consumer. Loading and unloading use the same walk with one lane, one channel a group and tiles of 1 x 1.
+    ``address = out_base + channel * channel_step + rows[y] + columns[x]``, from the ``coordinates`` ROM, in the layout
+    of the tensor's consumer. Loading and unloading use the same walk with one lane, one channel a group and tiles of
+    1 x 1.
 
     Latency 3 cycles from ``advance`` to ``address``, initiation interval 1.
 

@@ -60,7 +60,9 @@ class DenseWeights(wiring.Component):
         lanes, lane_bits = config.geometry.lanes, config.lane_bits
         flags = Signal(FLAGS)
         m.d.sync += flags.eq(self.flags)
-        pointer, row_start, following = (Signal(self.address_bits + lane_bits, name=n) for n in ("pointer", "row", "next"))
+        pointer, row_start, following = (
+            Signal(self.address_bits + lane_bits, name=n) for n in ("pointer", "row", "next")
+        )
         m.d.comb += following.eq(pointer + Mux(d.linear, Const(lanes), Const(1)))
         with m.If(flags.valid):
             m.d.sync += pointer.eq(following)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BYTES_IN", "BYTES_OUT", "GOOD", "TRAP", "UNRESET", "UNWRITTEN", "golden", "write_sample"]
+__all__ = ["BYTES_IN", "BYTES_OUT", "GOOD", "TRAP", "UNRESET", "UNWRITTEN", "golden", "weights", "write_sample"]
 
 BYTES_IN, BYTES_OUT = 8, 4
 
@@ -68,10 +68,9 @@ endmodule
 
 _ROM = """\
 module rom_weights(input clk, input [4:0] addr, output reg [17:0] data);
-  {attribute}
-  reg [17:0] mem [0:31];
+  (* rom_style = "{style}" *) reg [17:0] mem [0:31];
   initial $readmemh("rom/weights.mem", mem);
-  {read}
+  always @(posedge clk) data <= mem[addr];
 endmodule
 """
 
@@ -100,19 +99,15 @@ def write_sample(directory: Path, form: str = GOOD, *, vectors: int = 4, rom_in_
 
     for folder in ("rtl", "rom", "ir"):
         (directory / folder).mkdir(parents=True)
-    multiply = form if form in (GOOD, TRAP) else GOOD
     text = _ACCELERATOR.format(
         last=BYTES_IN - 1,
         rows=BYTES_OUT,
-        multiply=multiply if multiply == TRAP else f"{multiply}",
+        multiply=TRAP if form == TRAP else GOOD,
         store=" && k != 3" if form == UNWRITTEN else "",
         reset="" if form == UNRESET else "sum <= 0;",
     )
     (directory / "rtl" / "accelerator.v").write_text(text)
-    rom = _ROM.format(
-        attribute='(* rom_style = "logic" *)' if rom_in_logic else '(* rom_style = "block" *)',
-        read="always @(posedge clk) data <= mem[addr];",
-    )
+    rom = _ROM.format(style="logic" if rom_in_logic else "block")
     (directory / "rtl" / "rom_weights.v").write_text(rom)
     (directory / "rom" / "weights.mem").write_text("".join(f"{word:05x}\n" for word in weights()))
     (directory / "rom" / "weights.json").write_text(json.dumps({"style": "block", "word_bits": 18}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import models
-
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.program import Program
 from zeroskip.hw.design import compile_artifact

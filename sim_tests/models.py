@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -522,7 +521,7 @@ def write_parts(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], p
     text = json.dumps(complete, sort_keys=True, separators=(",", ":"))
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.write_bytes(save(contiguous, {"zeroskip": text}))
-    os.replace(unfinished, path)
+    unfinished.replace(path)
     return path
 
 

@@ -8,8 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
-from board_sample import BYTES_OUT, GOOD, TRAP, UNRESET, UNWRITTEN, golden, write_sample
 
+from board_sample import BYTES_OUT, GOOD, TRAP, UNRESET, UNWRITTEN, golden, write_sample
 from zeroskip.boards import find_board
 from zeroskip.boards.netlist_check import NetlistCheck, golden_vectors, netlist_check
 from zeroskip.boards.synthesis import synthesize
@@ -82,17 +82,20 @@ def test_second_run_reuses_every_step_and_a_lost_file_is_made_again(built, tmp_p
 
 def test_netlist_check_catches_a_multiplier_that_synthesis_dropped(tmp_path):
     directory = write_sample(tmp_path / "trap", TRAP)
-    with pytest.raises(VerificationError, match=r"Mapped netlist differs .* first: vector 0, value 0: expected \d+, got"):
-        synthesize(directory, ICE40)
+    with pytest.raises(
+        VerificationError, match=r"Mapped netlist differs .* first: vector 0, value 0: expected \d+, got"
+    ):
+        synthesize(directory, ICE40, jobs=1)
     assert not (directory / "synth" / ICE40.name / "netlist-check.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("board", [ECP5, ICE40], ids=lambda board: board.name)
 @pytest.mark.parametrize("form", [UNRESET, UNWRITTEN])
 def test_netlist_check_starts_from_random_state(tmp_path, form, board):
     directory = write_sample(tmp_path / "sample", form)
     with pytest.raises(VerificationError, match="Mapped netlist differs from the golden outputs"):
-        synthesize(directory, board)
+        synthesize(directory, board, jobs=1)
 
 
 def test_wrong_golden_value_is_named(built):
@@ -110,7 +113,9 @@ def test_wrong_golden_value_is_named(built):
 def test_missing_and_surplus_outputs_are_named(built):
     directory, _, _ = built
     inputs, expected = golden(2)
-    with pytest.raises(VerificationError, match="gave 4 values, but 3 are expected; first difference at vector 1, value 0"):
+    with pytest.raises(
+        VerificationError, match="gave 4 values, but 3 are expected; first difference at vector 1, value 0"
+    ):
         netlist_check(directory, ECP5, inputs[:1], expected[:1, :3])
     with pytest.raises(
         VerificationError,
@@ -131,7 +136,9 @@ def test_no_number_without_a_check(built, tmp_path):
 
 def test_rom_out_of_its_place_fails(tmp_path):
     directory = write_sample(tmp_path / "sample", rom_in_logic=True)
-    with pytest.raises(VerificationError, match="ROM 'weights' is planned for block RAM, but its instance 'accelerator.weights'"):
+    with pytest.raises(
+        VerificationError, match="ROM 'weights' is planned for block RAM, but its instance 'accelerator.weights'"
+    ):
         synthesize(directory, ECP5)
     (directory / "rom" / "weights.json").write_text(json.dumps({"style": "logic"}))
     assert synthesize(directory, ECP5, netlist_check=False).bitstream.is_file()
@@ -160,7 +167,9 @@ def test_design_too_slow_for_the_board_is_refused(built, tmp_path):
 def test_broken_rtl_is_a_tool_error_with_the_log(tmp_path):
     directory = write_sample(tmp_path / "sample")
     (directory / "rtl" / "accelerator.v").write_text("module accelerator(input clk; endmodule\n")
-    with pytest.raises(ToolError, match=r"Tool 'yosys' failed with exit code 1; its log is .*\n(.*\n)*.*ERROR: syntax error"):
+    with pytest.raises(
+        ToolError, match=r"Tool 'yosys' failed with exit code 1; its log is .*\n(.*\n)*.*ERROR: syntax error"
+    ):
         synthesize(directory, ECP5)
     assert "syntax error" in (directory / "synth" / ECP5.name / "yosys-console.log").read_text()
 
@@ -175,5 +184,7 @@ def test_input_errors(tmp_path):
     directory = write_sample(tmp_path / "sample", GOOD)
     with pytest.raises(InputError, match=r"Seeds must be at least one and distinct, not \(1, 1\)"):
         synthesize(directory, ECP5, seeds=(1, 1))
-    with pytest.raises(InputError, match="Board 'icebreaker' cannot run its link at 3000000 baud: Clock must be at least"):
+    with pytest.raises(
+        InputError, match="Board 'icebreaker' cannot run its link at 3000000 baud: Clock must be at least"
+    ):
         synthesize(directory, ICE40, baud=3_000_000)

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.importers.structure import structure_fault
 from zeroskip.compiler.ir import Kind, Model
 from zeroskip.compiler.reference import run
 
@@ -164,7 +165,9 @@ def test_truncated_data(missing: int, tmp_path: Path) -> None:
     content = path.read_bytes()
     size = len(content) - 8 - int.from_bytes(content[:8], "little")
     path.write_bytes(content[:-missing])
-    refused(path, f" is truncated: its tensors need {size} bytes, but {size - missing} are there; copy or export it again")
+    refused(
+        path, f" is truncated: its tensors need {size} bytes, but {size - missing} are there; copy or export it again"
+    )
 
 
 def test_bytes_behind_the_last_tensor(tmp_path: Path) -> None:
@@ -317,8 +320,10 @@ BAD: list[tuple[Callable[[Parts], None], str]] = [
         " must have an accuracy 'float' of 0 to 1, not nan",
     ),
     (set_entry("header", "input", "x"), " has no tensor 'x' in its header, but names it as input or output"),
-    (set_entry("header", "output", "conv1"), f" {LEGAL}Model 'digits-dense-w4a8' has output 'conv1', "
-     f"but its last layer 'fc2' writes 'output'{AGAIN}"),
+    (
+        set_entry("header", "output", "conv1"),
+        f" {LEGAL}Model 'digits-dense-w4a8' has output 'conv1', but its last layer 'fc2' writes 'output'{AGAIN}",
+    ),
     # activation tensors
     (set_entry("tensor:conv1", "shape", None), ": tensor 'conv1' must have an entry 'shape'; export it again"),
     (
@@ -380,8 +385,10 @@ BAD: list[tuple[Callable[[Parts], None], str]] = [
     (set_entry("layer:0", "padding", [1, 1]), ": layer 'conv1' must have 4 integers as 'padding', not [1, 1]"),
     (
         set_entry("layer:0", "padding", [-1, 1, 1, 1]),
-        f" {LEGAL}Layer 'conv1' must have a padding of four numbers (top, left, bottom, right) of at least 0, "
-        f"not (-1, 1, 1, 1){AGAIN}",
+        (
+            f" {LEGAL}Layer 'conv1' must have a padding of four numbers (top, left, bottom, right) of at least 0, "
+            f"not (-1, 1, 1, 1){AGAIN}"
+        ),
     ),
     (
         set_entry("layer:0", "padding", [9, 9, 9, 9]),
@@ -396,7 +403,10 @@ BAD: list[tuple[Callable[[Parts], None], str]] = [
         set_entry("layer:1", "stride", [1, 1]),
         f" {LEGAL}Layer 'pool1' computes shape (8, 7, 7), but its output 'pool1' has shape (8, 4, 4){AGAIN}",
     ),
-    (set_entry("layer:0", "rounding", "up"), ": layer 'conv1' has rounding 'up'; supported are floor, half_up, half_away"),
+    (
+        set_entry("layer:0", "rounding", "up"),
+        ": layer 'conv1' has rounding 'up'; supported are floor, half_up, half_away",
+    ),
     (
         set_entry("layer:0", "grid", "ternary"),
         ": layer 'conv1' has grid 'ternary'; supported are signed, symmetric, zero_excluded",
@@ -404,16 +414,40 @@ BAD: list[tuple[Callable[[Parts], None], str]] = [
     (set_entry("layer:0", "weight_bits", 12), f" {LEGAL}Layer 'conv1' must have 1 to 8 weight bits, not 12{AGAIN}"),
     (
         set_entry("layer:0", "clamp", [0, 256]),
-        f" {LEGAL}Layer 'conv1' must have a clamp within 0 to 255, the range of its output 'conv1', not 0 to 256{AGAIN}",
+        (
+            f" {LEGAL}Layer 'conv1' must have a clamp within 0 to 255, the range of its output 'conv1', "
+            f"not 0 to 256{AGAIN}"
+        ),
     ),
     (set_entry("layer:0", "structure", None), ": layer 'conv1' must have an entry 'structure'; export it again"),
     (
         set_entry("layer:0", "structure", {"kind": "pattern"}),
-        ": layer 'conv1' has structure 'pattern'; supported are dense, nonstructured, column",
+        ": layer 'conv1' has structure 'pattern'; supported are dense, nonstructured, column; export it again",
     ),
     (
         set_entry("layer:0", "structure", {"kind": "column", "keep": float("nan")}),
-        ": layer 'conv1' must have a structure with keep above 0, not nan",
+        (
+            ": layer 'conv1' must have a structure whose keep is a fraction above 0 up to 1 or a count of at least 1, "
+            "not nan; export it again"
+        ),
+    ),
+    (
+        set_entry("layer:0", "structure", {"kind": "column", "keep": 0.5, "group": 0}),
+        ": layer 'conv1' must have a structure whose group is a count of at least 1, not 0; export it again",
+    ),
+    (
+        set_entry("layer:4", "structure", {"kind": "column", "keep": 0.25, "group": 4}),
+        (
+            ": layer 'fc1' has 16 of 16 column groups that are not 0, but its structure (column, keep 0.25) allows 4; "
+            "export it again"
+        ),
+    ),
+    (
+        set_entry("layer:4", "structure", {"kind": "nonstructured", "keep": 2047}),
+        (
+            ": layer 'fc1' has 2048 of 2048 weights that are not 0, but its structure (nonstructured, keep 2047) "
+            "allows 2047; export it again"
+        ),
     ),
     (set_entry("layer:2", "groups", 3), f" {LEGAL}Layer 'conv2' has 3 groups, but 8 channels in and 16 out{AGAIN}"),
     # weights and requantization
@@ -505,7 +539,7 @@ BAD: list[tuple[Callable[[Parts], None], str]] = [
     ),
     (
         set_array("golden/output", lambda g: g[:4]),
-        f" {LEGAL}Golden 'output' has 4 samples, but golden 'input' has 16{AGAIN}",
+        f" {LEGAL}Golden 'conv1' has 16 samples, but golden 'output' has 4{AGAIN}",
     ),
     (
         set_entry("tensor:input", "bits", 7),
@@ -566,3 +600,28 @@ def test_a_damaged_header_gives_an_input_error_or_a_legal_network(seed: int, tmp
             outcomes.add(type(error))
     assert outcomes <= {Model, InputError}
     assert InputError in outcomes
+
+
+@pytest.mark.parametrize(
+    ("structure", "weight", "fault"),
+    [
+        ({"kind": "dense"}, [[1, 1, 1]], None),
+        ({"kind": "nonstructured", "keep": 2}, [[1, 0, 1]], None),
+        ({"kind": "nonstructured", "keep": 0.5}, [[1, 0, 1]], None),
+        ({"kind": "nonstructured", "keep": 1}, [[1, 0, 1]], "2 of 3 weights that are not 0"),
+        ({"kind": "nonstructured", "keep": 0.01}, [[0, 0, 1]], None),
+        ({"kind": "column", "keep": 1, "group": 2}, [[1, 0, 0, 0, 0], [0, 2, 0, 0, 0]], None),
+        ({"kind": "column", "keep": 1, "group": 2}, [[0, 0, 0, 0, 3], [0, 0, 0, 0, 4]], None),
+        ({"kind": "column", "keep": 1, "group": 2}, [[1, 0, 0, 0, 0], [0, 0, 2, 0, 0]], "2 of 3 column groups"),
+        ({"kind": "column", "keep": 1, "group": 9}, [[1, 2, 3, 4, 5]], None),
+        ({"kind": "column", "keep": 0.5}, [[1, 2, 3, 0, 0]], None),
+        ({"kind": "column", "keep": 0.5}, [[1, 2, 3, 0, 1]], "4 of 5 column groups"),
+        ({"kind": "column", "keep": True}, [[1]], "not True"),
+        ({"kind": "column", "keep": 0}, [[1]], "not 0"),
+        ({"keep": 1}, [[1]], "has structure None"),
+    ],
+)
+def test_structure_is_counted_as_pruning_counts(structure: Any, weight: Any, fault: str | None) -> None:
+    found = structure_fault(structure, np.array(weight, np.int16))
+    assert (found is None) == (fault is None)
+    assert fault is None or fault in str(found)

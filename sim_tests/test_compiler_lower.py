@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import models
 import numpy as np
 import pytest
 
+import models
 from zeroskip.compiler import reference
 from zeroskip.compiler.balance import balance_rows
 from zeroskip.compiler.errors import CompileError, VerificationError
@@ -121,7 +121,9 @@ def test_aligned_shifts_round_alike():
     values = np.arange(-5000, 5000, dtype=np.int64)
     for (old_m, old_s), scale in zip(before, scales, strict=True):
         for m, s, new_m, new_s in zip(old_m, old_s, scale.multiplier, scale.shift, strict=True):
-            np.testing.assert_array_equal((values * m + (1 << (s - 1))) >> s, (values * new_m + (1 << (new_s - 1))) >> new_s)
+            np.testing.assert_array_equal(
+                (values * m + (1 << (s - 1))) >> s, (values * new_m + (1 << (new_s - 1))) >> new_s
+            )
     assert scales[0].shift == [19] and scales[1].shift == [20, 18]
 
 

@@ -63,7 +63,11 @@ def test_tiny_networks_keep_their_output(name: str) -> None:
 
 def test_a_constant_is_folded_into_the_bias_of_the_next_layer() -> None:
     model = network(
-        conv(4, 3, **SPARSE, empty_rows=(0, 2)), max_pool(2), conv(3, 2), linear(4, **LAST), constants={"conv1": {0: 7, 2: 31}}
+        conv(4, 3, **SPARSE, empty_rows=(0, 2)),
+        max_pool(2),
+        conv(3, 2),
+        linear(4, **LAST),
+        constants={"conv1": {0: 7, 2: 31}},
     )
     after, report = compact(model)
     assert report == [
@@ -80,11 +84,17 @@ def test_a_constant_is_folded_into_the_bias_of_the_next_layer() -> None:
 
 def test_a_constant_stays_where_the_next_layer_pads_with_another_code() -> None:
     model = network(
-        conv(4, 3, **SPARSE, empty_rows=(0, 2)), conv(3, 3, padding=1), linear(4, **LAST), constants={"conv1": {0: 0, 2: 31}}
+        conv(4, 3, **SPARSE, empty_rows=(0, 2)),
+        conv(3, 3, padding=1),
+        linear(4, **LAST),
+        constants={"conv1": {0: 0, 2: 31}},
     )
     after, report = compact(model)
     assert report == [
-        "compact_filters: layer 'conv1': 1 constant channel of 4 (2) stay: 'conv2' pads with 0, which is not their constant",
+        (
+            "compact_filters: layer 'conv1': 1 constant channel of 4 (2) stay: 'conv2' pads with 0, "
+            "which is not their constant"
+        ),
         "compact_filters: layer 'conv1': 1 constant channel of 4 (0) removed and folded into the bias of 'conv2'",
     ]
     assert after.tensors["conv1"].shape[0] == 3
@@ -155,9 +165,7 @@ def test_a_layer_of_constants_keeps_one_channel() -> None:
 
 
 def test_what_a_grouped_convolution_reads_or_writes_stays() -> None:
-    model = network(
-        conv(4, 3, **SPARSE, empty_rows=(2,)), conv(4, 1, groups=4, empty_rows=(1,)), linear(4, **LAST)
-    )
+    model = network(conv(4, 3, **SPARSE, empty_rows=(2,)), conv(4, 1, groups=4, empty_rows=(1,)), linear(4, **LAST))
     after, report = compact(model)
     assert report[:2] == [
         "compact_filters: layer 'conv1': 1 constant channel of 4 (2) stay: 'conv2' is a grouped convolution",

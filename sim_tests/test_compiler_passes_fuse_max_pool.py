@@ -77,9 +77,7 @@ def test_the_second_of_two_pools_stays() -> None:
     report: list[str] = []
     fused = fuse_max_pool(model, report)
     assert [layer.name for layer in fused.layers] == ["conv1", "pool2", "fc1"]
-    assert report[1] == (
-        "fuse_max_pool: layer 'pool2' stays a pass of its own: 'conv1' has a fused pooling already"
-    )
+    assert report[1] == ("fuse_max_pool: layer 'pool2' stays a pass of its own: 'conv1' has a fused pooling already")
     assert_same(model, fused)
 
 

@@ -208,7 +208,9 @@ def test_accumulator_range_counts_running_sums_padding_and_narrow_codes() -> Non
     assert padded.total == (12 - 45, 45 - 12)
 
 
-@pytest.mark.parametrize(("limits", "width"), [((0, 0), 1), ((-1, 0), 1), ((0, 1), 2), ((-128, 127), 8), ((-129, 0), 9)])
+@pytest.mark.parametrize(
+    ("limits", "width"), [((0, 0), 1), ((-1, 0), 1), ((0, 1), 2), ((-128, 127), 8), ((-129, 0), 9)]
+)
 def test_accumulator_width_is_twos_complement(limits: tuple[int, int], width: int) -> None:
     lo, hi = limits
     weight = np.array([[lo], [hi]], np.int16)
@@ -259,7 +261,7 @@ def test_pooling_has_no_accumulator() -> None:
     [
         (
             np.zeros((2, 2, 7, 6)),
-            "Input 'input' must be an integer array of codes, not float64; quantize floats with the tensor's scale first",
+            "must be an integer array of codes, not float64; quantize floats with the tensor's scale first",
         ),
         ([[1]], "Input 'input' must be an integer array of codes, not list"),
         (np.zeros((2, 7, 6), np.uint8), r"Input 'input' must have shape \(samples, 2, 7, 6\), not \(2, 7, 6\)"),

@@ -115,7 +115,10 @@ BROKEN: list[tuple[Callable[[Model], Model], str]] = [
         change_layer(0, input="conv2"),
         "Layer 'conv1' reads 'conv2', which layer 'conv2' writes only afterwards: a cycle",
     ),
-    (change_layer(0, input="conv1"), "Layer 'conv1' reads 'conv1', which layer 'conv1' writes only afterwards: a cycle"),
+    (
+        change_layer(0, input="conv1"),
+        "Layer 'conv1' reads 'conv1', which layer 'conv1' writes only afterwards: a cycle",
+    ),
     (change_layer(2, input="gone"), "Layer 'conv2' reads 'gone', but no layer writes a tensor of that name"),
     (
         change_layer(2, input="conv1"),
@@ -188,7 +191,10 @@ BROKEN: list[tuple[Callable[[Model], Model], str]] = [
         change_array(4, "shift", lambda a: a[:1]),
         "Layer 'fc1' has multiplier of shape (32,), but shift of shape (1,)",
     ),
-    (change_array(4, "multiplier", with_value((1,), 1 << 17)), "Layer 'fc1' must have multiplier 0 to 131071, not 131072"),
+    (
+        change_array(4, "multiplier", with_value((1,), 1 << 17)),
+        "Layer 'fc1' must have multiplier 0 to 131071, not 131072",
+    ),
     (change_array(4, "multiplier", with_value((1,), -1)), "Layer 'fc1' must have multiplier 0 to 131071, not -1"),
     (change_array(4, "shift", with_value((1,), 48)), "Layer 'fc1' must have shift 0 to 47, not 48"),
     (change_array(4, "shift", with_value((1,), -1)), "Layer 'fc1' must have shift 0 to 47, not -1"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-import designs
-import models
 import pytest
 
+import designs
+import models
 from zeroskip.boards.simulation import SimulationResult, StallPattern, simulate
 from zeroskip.compiler import reference
 from zeroskip.compiler.cycle_model import program_cycles

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,24 +82,40 @@ class Design:
         expected = interpreter.run(model, codes)
         if golden:
             compare_golden(model.golden, expected)
-        result = run_rtl(self.directory, codes, expected, simulator=simulator, waves=waves, stalls=stalls, progress=progress)
-        if result.cycles is not None:
+        result = run_rtl(
+            self.directory, codes, expected, simulator=simulator, waves=waves, stalls=stalls, progress=progress
+        )
+        if stalls is None:
             self._record_simulation(result)
         return result
 
     def _record_simulation(self, result: SimulationResult) -> None:
         report = self.report()
         cycles = result.cycles
-        if cycles is None:
-            return
         report["accuracy"].update(rtl_vectors=result.vectors, rtl_mismatches=result.mismatch_count)
         report["rtl_values"] = result.values_compared
+        report["rtl_sha256"] = self.rtl_digest() if cycles is not None and not result.mismatch_count else None
+        if cycles is None:
+            write_json(self.directory / "report" / "report.json", report)
+            return
         report["kinds"]["cycles"] = "measured"
         report["cycles"].update(total=cycles.total, interval=cycles.interval, load=cycles.load, unload=cycles.unload)
         for layer in report["cycles"]["layers"]:
             layer["cycles"] = cycles.layers[layer["name"]]
             layer["utilization"] = layer["macs_useful"] / (layer["cycles"] * layer["lanes"])
         write_json(self.directory / "report" / "report.json", report)
+
+    def rtl_digest(self) -> str:
+        """Return a digest of the RTL and the ROM images as they lie on disk: what a simulation was good for."""
+        total = sha256()
+        for path in sorted([*(self.directory / "rtl").glob("*.v"), *(self.directory / "rom").glob("*.mem")]):
+            total.update(path.name.encode())
+            total.update(path.read_bytes())
+        return total.hexdigest()
+
+    def is_simulated(self) -> bool:
+        """Whether exactly these files were simulated before and every value agreed."""
+        return self.report().get("rtl_sha256") == self.rtl_digest()
 
     def synthesize(
         self,
@@ -171,8 +188,8 @@ def compare_golden(golden: Mapping[str, NDArray[np.generic]], computed: Mapping[
         if not np.array_equal(got, codes):
             where = tuple(int(i) for i in np.argwhere(got != codes)[0])
             raise VerificationError(
-                f"Tensor {name!r} at {where}: PyTorch's integer golden has {int(codes[where])}, the reference {int(got[where])}; "
-                "export the artifact again"
+                f"Tensor {name!r} at {where}: PyTorch's integer golden has {int(codes[where])}, "
+                f"the reference {int(got[where])}; export the artifact again"
             )
         values += got.size
     return values
@@ -220,7 +237,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"Folder '{folder}' is no compiled design: manifest.json is missing; run 'zeroskip compile' first") from None
+        raise InputError(
+            f"Folder '{folder}' is no compiled design: manifest.json is missing; run 'zeroskip compile' first"
+        ) from None
     except json.JSONDecodeError as error:
         raise InputError(f"File '{path}' is damaged ({error}); compile again") from error
     return content
@@ -246,4 +265,4 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    os.replace(scratch, path)
+    scratch.replace(path)

@@ -27,7 +27,7 @@ class Options:
         self.json = False
         self.quiet = False
         self.verbose = False
-        self.seed = 0
+        self.seed: int | None = None
         self.jobs = 2
 
     def say(self, line: str) -> None:
@@ -50,12 +50,27 @@ def _store(name: str, *, flag: Any = None) -> Callable[[click.Context, click.Par
 
 
 GLOBAL = (
-    click.option("--json", "_json", is_flag=True, expose_value=False, callback=_store("json"), help="print the result as one JSON object"),
-    click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_store("quiet"), help="no progress"),
-    click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_store("verbose"), help="show tracebacks"),
-    click.option("--seed", type=int, expose_value=False, callback=_store("seed"), metavar="N", help="random seed  [default: 0]"),
     click.option(
-        "--jobs", type=click.IntRange(1, 256), expose_value=False, callback=_store("jobs"), metavar="N",
+        "--json",
+        "_json",
+        is_flag=True,
+        expose_value=False,
+        callback=_store("json"),
+        help="print the result as one JSON object",
+    ),
+    click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_store("quiet"), help="no progress"),
+    click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_store("verbose"), help="show tracebacks"
+    ),
+    click.option(
+        "--seed", type=int, expose_value=False, callback=_store("seed"), metavar="N", help="random seed, instead of the file's"
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(1, 256),
+        expose_value=False,
+        callback=_store("jobs"),
+        metavar="N",
         help="processes at a time  [default: 2]",
     ),
 )
@@ -81,7 +96,9 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
 
     from zeroskip.boards.tools import doctor
 
-    click.echo(f"zeroskip {version('zeroskip')}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    click.echo(
+        f"zeroskip {version('zeroskip')}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    )
     for row in doctor():
         click.echo(f"  {row.tool} {row.version or 'missing'}")
     context.exit()
@@ -119,7 +136,9 @@ def selftest(options: Options, out: Path) -> None:
     from zeroskip.selftest import run_selftest
 
     rows = run_selftest(out, options.say)
-    text = "\n".join(f"{row['engine']}: {row['values']} values compared, 0 differ, {row['cycles']} cycles" for row in rows)
+    text = "\n".join(
+        f"{row['engine']}: {row['values']} values compared, 0 differ, {row['cycles']} cycles" for row in rows
+    )
     options.result(text, {"engines": rows})
 
 
@@ -137,15 +156,20 @@ def new(options: Options, folder: Path) -> None:
 @cli.command()
 @click.argument("project", type=FILE, metavar="PROJECT.toml")
 @click.option("--out", type=FILE, default=None, metavar="ART", help="the artifact to write")
-@click.option("--data", type=FOLDER, default=None, metavar="DIR", help="folder with the data sets  [default: $ZEROSKIP_DATA]")
+@click.option(
+    "--data", type=FOLDER, default=None, metavar="DIR", help="folder with the data sets  [default: $ZEROSKIP_DATA]"
+)
 @click.option("--resume", is_flag=True, help="go on from the last checkpoint (also without: finished stages are kept)")
 @common
 def prune(options: Options, project: Path, out: Path | None, data: Path | None, resume: bool) -> None:
     """train, prune and quantize the network of a project or recipe file"""
-    from zeroskip.flow import prune_project
+    from zeroskip.prune import prune_file
 
-    path, summary = prune_project(project, out, data=data, resume=resume, seed=options.seed, report=options.say)
-    options.result(f"wrote {path}: integer accuracy {100 * summary['accuracy']['integer']:.2f} %", {"artifact": str(path), **summary})
+    path, summary = prune_file(project, out, data=data, seed=options.seed, quiet=options.quiet, say=options.say)
+    options.result(
+        f"wrote {path}: integer accuracy {100 * summary['accuracy']['integer']:.2f} %",
+        {"artifact": str(path), **summary},
+    )
 
 
 @cli.command(name="compile")
@@ -157,7 +181,13 @@ def prune(options: Options, project: Path, out: Path | None, data: Path | None, 
 @click.option("--explain", is_flag=True, help="say what became of every layer")
 @common
 def compile_verb(
-    options: Options, artifact: Path, out: Path, engine: str, board: str | None, settings: tuple[str, ...], explain: bool
+    options: Options,
+    artifact: Path,
+    out: Path,
+    engine: str,
+    board: str | None,
+    settings: tuple[str, ...],
+    explain: bool,
 ) -> None:
     """compile an artifact into ROM images, RTL and a report"""
     from zeroskip import api
@@ -244,7 +274,11 @@ def simulate(
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option("--board", required=True, metavar="NAME", help="see zeroskip boards")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, metavar="N", help="place-and-route seeds")
-@click.option("--netlist-check/--no-netlist-check", default=True, help="simulate the mapped netlist; without it no number is printed")
+@click.option(
+    "--netlist-check/--no-netlist-check",
+    default=True,
+    help="simulate the mapped netlist; without it no number is printed",
+)
 @common
 def synth(options: Options, folder: Path, board: str, seeds: int, netlist_check: bool) -> None:
     """synthesize, check the mapped netlist, place and route"""
@@ -254,7 +288,8 @@ def synth(options: Options, folder: Path, board: str, seeds: int, netlist_check:
     design = api.load(folder)
     result = design.synthesize(board, seeds, jobs=options.jobs, netlist_check=netlist_check, progress=options.say)
     report = design.report(result.board.name)
-    text = f"{board_text(result.board.name, report)}\n  slowest path: {report['critical_path']}\n  bitstream: {result.bitstream}"
+    text = f"{board_text(result.board.name, report)}\n  slowest path: {report['critical_path']}"
+    text += f"\n  bitstream: {result.bitstream}"
     options.result(text if netlist_check else str(result), report)
 
 
@@ -279,14 +314,18 @@ def report(options: Options, folder: Path, html: bool) -> None:
 
 @cli.command()
 @click.argument("project", type=FILE, metavar="PROJECT.toml")
-@click.option("--data", type=FOLDER, default=None, metavar="DIR", help="folder with the data sets  [default: $ZEROSKIP_DATA]")
+@click.option(
+    "--data", type=FOLDER, default=None, metavar="DIR", help="folder with the data sets  [default: $ZEROSKIP_DATA]"
+)
 @common
 def build(options: Options, project: Path, data: Path | None) -> None:
     """prune, compile, simulate, synthesize and report; finished steps are kept"""
-    from zeroskip.flow import build_project
+    from zeroskip.flow import build as run_build
+    from zeroskip.progress import Progress
 
-    text, content = build_project(project, data=data, jobs=options.jobs, seed=options.seed, report=options.say)
-    options.result(text, content)
+    progress = Progress(0, quiet=options.quiet)
+    result = run_build(project, progress, data=data, jobs=options.jobs, seed=options.seed)
+    options.result(str(result), result.to_dict())
 
 
 @cli.command()
@@ -303,8 +342,13 @@ def doctor(options: Options) -> None:
     for title in ("tool", "found", "version", "where or how to get it"):
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(row.tool, "yes" if row.found else "no", row.version or "", str(row.path or "") if row.found else row.remedy)
-    content = [{"tool": r.tool, "found": r.found, "version": r.version, "path": str(r.path or ""), "remedy": r.remedy} for r in rows]
+        table.add_row(
+            row.tool, "yes" if row.found else "no", row.version or "", str(row.path or "") if row.found else row.remedy
+        )
+    content = [
+        {"tool": r.tool, "found": r.found, "version": r.version, "path": str(r.path or ""), "remedy": r.remedy}
+        for r in rows
+    ]
     options.result(render(table), {"tools": content})
     if any(not row.found and not row.optional for row in rows):
         raise click.exceptions.Exit(3)
@@ -324,9 +368,23 @@ def boards(options: Options) -> None:
         table.add_column(title, overflow="fold")
     content = []
     for name, board in sorted(BOARDS.items()):
-        table.add_row(name, board.part, str(board.lut), f"{board.bram} x {board.bram_bits} bits", str(board.dsp), board.description)
+        table.add_row(
+            name,
+            board.part,
+            str(board.lut),
+            f"{board.bram} x {board.bram_bits} bits",
+            str(board.dsp),
+            board.description,
+        )
         content.append(
-            {"name": name, "part": board.part, "lut": board.lut, "bram": board.bram, "bram_bits": board.bram_bits, "dsp": board.dsp}
+            {
+                "name": name,
+                "part": board.part,
+                "lut": board.lut,
+                "bram": board.bram,
+                "bram_bits": board.bram_bits,
+                "dsp": board.dsp,
+            }
         )
     options.result(render(table), {"boards": content})
 
@@ -360,7 +418,11 @@ def main(arguments: list[str] | None = None) -> int:
         code = getattr(error, "exit_code", None)
         if isinstance(code, int):
             _stop(options, f"zeroskip: {error}", code)
-        _stop(options, f"zeroskip: internal error: {type(error).__name__}: {error}; run with -v for the traceback", EXIT_BUG)
+        _stop(
+            options,
+            f"zeroskip: internal error: {type(error).__name__}: {error}; run with -v for the traceback",
+            EXIT_BUG,
+        )
 
 
 def _stop(options: Options, text: str, code: int) -> None:

@@ -82,7 +82,7 @@ class Steps:
 
 
 def run_demo(
-    out: Path, *, full: bool = False, jobs: int = 2, seed: int = 0, quiet: bool = False, show: bool = True
+    out: Path, *, full: bool = False, jobs: int = 2, seed: int | None = None, quiet: bool = False, show: bool = True
 ) -> dict[str, Any]:
     """Run the demo into ``out`` and return its results; finished steps are reused.
 
@@ -106,18 +106,19 @@ def run_demo(
     steps.next("synthesize, check the mapped netlist, place and route", 360)
     builds = _synthesize(candidates, full, jobs, steps)
     steps.next("compare", 1)
-    netlist = sum(check.values for check in builds.values())
-    result = _result(candidates, builds, sum(values), netlist)
+    result = _result(candidates, builds, sum(values))
     for line in _second_part(candidates, builds, result, full):
         show_line(line)
-    show_line(f"files: {out}/<kind>/report/report.json, rom/, rtl/, synth/<board>/; one page: zeroskip report --html {out}/column")
+    show_line(
+        f"files: {out}/<kind>/ holds report/, rom/, rtl/, synth/<board>/; a page: zeroskip report --html {out}/column"
+    )
     return result
 
 
-def _train(out: Path, steps: Steps, seed: int) -> Sequence[Any]:
+def _train(out: Path, steps: Steps, seed: int | None) -> Sequence[Any]:
     from zeroskip.pruning.demo import train_digits
 
-    if seed != 0:
+    if seed not in (None, 0):
         steps.say("the demo's recipes are trained with seed 0; --seed is for zeroskip prune")
     last = [0.0]
 
@@ -135,7 +136,9 @@ def _compile(built: Any, out: Path) -> Candidate:
     if ENGINE[kind] == "dense":
         settings["columns"] = "1"
     folder = out / kind
-    design = _unchanged(folder, built.path, settings) or api.compile(built.path, folder, ENGINE[kind], settings=settings)
+    design = _unchanged(folder, built.path, settings) or api.compile(
+        built.path, folder, ENGINE[kind], settings=settings
+    )
     header = built.header
     samples = header["accuracy"]["samples"]
     kept = sum(plan.layer.nonzero for plan in design.program.layers)
@@ -160,10 +163,9 @@ def _unchanged(folder: Path, artifact: Path, settings: Mapping[str, str]) -> api
 
 
 def _simulate(candidate: Candidate, steps: Steps) -> int:
-    report = candidate.design.report()
-    if report["kinds"]["cycles"] == "measured" and report["accuracy"]["rtl_mismatches"] == 0:
+    if candidate.design.is_simulated():
         steps.say(f"  {candidate.kind}: simulated before, reused")
-        return int(report["rtl_values"])
+        return int(candidate.design.report()["rtl_values"])
     result = candidate.design.simulate().check()
     steps.say(f"  {candidate.kind}: {result.values_compared:,} values of every layer compared, 0 differ")
     return result.values_compared
@@ -178,7 +180,7 @@ def _first_table(candidates: Sequence[Candidate]) -> str:
     from zeroskip.pruning.demo import ERROR_TOLERANCE
 
     columns = [Column(c.title.format(n=candidates[0].samples), c.key, c.better, c.form) for c in FIRST_TABLE]
-    title = f"Same network, 4-bit weights, 8-bit activations, one training seed; equal accuracy: within {ERROR_TOLERANCE} errors of dense"
+    title = f"4-bit weights, 8-bit activations, one training seed; equal accuracy: within {ERROR_TOLERANCE} errors of dense"
     return render(comparison_table(title, rows, columns), width=140)
 
 
@@ -202,7 +204,7 @@ def _synthesize(candidates: Sequence[Candidate], full: bool, jobs: int, steps: S
 
 
 def _result(
-    candidates: Sequence[Candidate], builds: Mapping[tuple[str, str], Any], rtl_values: int, netlist_values: int
+    candidates: Sequence[Candidate], builds: Mapping[tuple[str, str], Any], rtl_values: int
 ) -> dict[str, Any]:
     designs = []
     for candidate in candidates:
@@ -217,7 +219,10 @@ def _result(
                 "boards": boards,
             }
         )
-    return {"designs": designs, "values": {"rtl": rtl_values, "netlist": netlist_values, "differ": 0}}
+    differ = sum(candidate.design.report()["accuracy"]["rtl_mismatches"] for candidate in candidates)
+    differ += sum(check.mismatches for check in builds.values())
+    netlist = sum(check.values for check in builds.values())
+    return {"designs": designs, "values": {"rtl": rtl_values, "netlist": netlist, "differ": differ}}
 
 
 def _second_part(
@@ -257,9 +262,9 @@ def _verdict(rows: Mapping[str, Mapping[str, Any]], candidates: Sequence[Candida
     faster = "non-structured" if sparse["throughput"] > column["throughput"] else "column"
     leaner = "non-structured" if sparse["lut"] < column["lut"] else "column"
     return (
-        f"verdict (one seed): at equal accuracy non-structured pruning keeps {kept['nonstructured']:,} weights and column pruning "
-        f"{kept['column']:,}; against dense they run {ratio(sparse['throughput'], dense['throughput'])} and "
-        f"{ratio(column['throughput'], dense['throughput'])} as fast with {ratio(sparse['storage'], dense['storage'])} and "
-        f"{ratio(column['storage'], dense['storage'])} of the bits and {ratio(sparse['lut'], dense['lut'])} and "
+        f"verdict (one seed): at equal accuracy non-structured pruning keeps {kept['nonstructured']:,} weights and "
+        f"column pruning {kept['column']:,}; against dense they run {ratio(sparse['throughput'], dense['throughput'])} and "
+        f"{ratio(column['throughput'], dense['throughput'])} as fast with {ratio(sparse['storage'], dense['storage'])} "
+        f"and {ratio(column['storage'], dense['storage'])} of the bits and {ratio(sparse['lut'], dense['lut'])} and "
         f"{ratio(column['lut'], dense['lut'])} of the LUTs: {faster} wins on speed, {leaner} on logic."
     )

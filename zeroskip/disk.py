@@ -27,4 +27,6 @@ def require_space(folder: Path, megabytes: int) -> None:
         raise InputError(f"Folder '{folder}' is not writable; name another one with --out")
     free = shutil.disk_usage(folder).free // 1_000_000
     if free < megabytes:
-        raise InputError(f"Folder '{folder}' has {free} MB free, but {megabytes} MB are needed; free some space or name another --out")
+        raise InputError(
+            f"Folder '{folder}' has {free} MB free, but {megabytes} MB are needed; free some or name another --out"
+        )

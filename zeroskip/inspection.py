@@ -22,12 +22,26 @@ def inspect_source(source: Path) -> tuple[dict[str, Any], str]:
     if source.is_dir():
         path = source / "ir" / "model.safetensors"
         if not path.is_file():
-            raise InputError(f"Folder '{source}' is no compiled design: {path} is missing; run 'zeroskip compile' first")
+            raise InputError(
+                f"Folder '{source}' is no compiled design: {path} is missing; run 'zeroskip compile' first"
+            )
     elif not source.exists():
         path = zoo_artifact(str(source))
     content = describe(load_artifact(path))
     table = Table(title=f"{content['name']}", title_justify="left")
-    for title in ("layer", "kind", "output", "weights", "kept", "rate", "structure", "bits", "grid", "MACs dense", "MACs nonzero"):
+    for title in (
+        "layer",
+        "kind",
+        "output",
+        "weights",
+        "kept",
+        "rate",
+        "structure",
+        "bits",
+        "grid",
+        "MACs dense",
+        "MACs nonzero",
+    ):
         table.add_column(title, justify="left" if title in ("layer", "kind", "structure", "grid") else "right")
     for row in content["layers"]:
         table.add_row(*(_cell(value) for value in _row(row)))
@@ -77,7 +91,9 @@ def zoo_artifact(name: str) -> Path:
     """Return the path of a zoo artifact by its name."""
     artifacts = _zoo()
     if name not in artifacts:
-        raise InputError(f"'{name}' is neither a file nor a zoo artifact; the zoo holds: {', '.join(artifacts) or 'nothing'}")
+        raise InputError(
+            f"'{name}' is neither a file nor a zoo artifact; the zoo holds: {', '.join(artifacts) or 'nothing'}"
+        )
     return artifacts[name]
 
 

@@ -17,6 +17,9 @@ from rich.text import Text
 
 __all__ = ["Progress", "Step"]
 
+OPENING_SECONDS = 0.5
+"""A step that takes longer is announced before its result."""
+
 DETAIL_SECONDS = 10.0
 """Plain lines tell of what goes on inside a step at most this often."""
 
@@ -73,14 +76,14 @@ class Progress:
         self.started_steps += 1
         head = f"[{self.started_steps}/{self.total_steps}] {name} ..."
         start = time.monotonic()
-        with self._show(head, expected_seconds) as step:
-            try:
+        try:
+            with self._show(head, expected_seconds) as step:
                 yield step
-            except BaseException:
-                self.note(f"{head} failed after {time.monotonic() - start:.1f} s")
-                raise
-            if not step.reused:
-                step.seconds = time.monotonic() - start
+        except BaseException:
+            self.note(f"{head} failed after {time.monotonic() - start:.1f} s")
+            raise
+        if not step.reused:
+            step.seconds = time.monotonic() - start
         if step.reused:
             self.note(f"{head} unchanged, reused (took {step.seconds:.1f} s)")
         else:
@@ -120,7 +123,10 @@ class Progress:
 
     @contextlib.contextmanager
     def _lines(self, head: str, expected_seconds: float | None) -> Iterator[Step]:
-        self.note(head + _expected(expected_seconds))
+        # A step that is over at once needs one line, not two.
+        opening = threading.Timer(OPENING_SECONDS, self.note, [head + _expected(expected_seconds)])
+        opening.daemon = True
+        opening.start()
         start = last = time.monotonic()
 
         def show(text: str) -> None:
@@ -131,7 +137,11 @@ class Progress:
                 self.note(f"      {text}, {now - start:.0f} s{_expected(step.expected_seconds)}")
 
         step = Step(expected_seconds, show)
-        yield step
+        try:
+            yield step
+        finally:
+            opening.cancel()
+            opening.join()
 
 
 class _TimeColumn(ProgressColumn):

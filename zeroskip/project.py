@@ -38,6 +38,17 @@ FORMAT = "1.0"
 
 _STRICT = ConfigDict(strict=True)
 
+_WORDS = {
+    "Input should": "must",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid string": "a text",
+    "a valid array": "a list",
+    "an object": "a table",
+}
+"""Pydantic's words, and TOML's."""
+
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -256,7 +267,7 @@ def parse_project(values: Mapping[str, Any], path: Path) -> Project:
     """
     where = f"Project file '{path}'"
     if "path" in values:
-        raise InputError(f"{where}: {_unknown('path', (), [field.name for field in dataclasses.fields(Project)])}")
+        raise InputError(f"{where}: {_unknown('path', (), _keys(Project))}")
     _refuse_unknown_keys(where, values, Project, ())
     path = path.absolute()
     given = {"name": path.parent.name, **values, "path": str(path)}
@@ -308,7 +319,7 @@ def _refuse_unknown_keys(where: str, values: Any, kind: Any, place: tuple[str, .
     """Walk the tables beside the dataclasses and refuse the first key that a dataclass does not have."""
     if get_origin(kind) is tuple and isinstance(values, list):
         for number, entry in enumerate(values):
-            _refuse_unknown_keys(where, entry, get_args(kind)[0], (*place, str(number)))
+            _refuse_unknown_keys(where, entry, get_args(kind)[0], (*place[:-1], f"{place[-1]}[{number}]"))
     elif get_origin(kind) is Mapping and isinstance(values, dict):
         for key, entry in values.items():
             _refuse_unknown_keys(where, entry, get_args(kind)[1], (*place, key))
@@ -316,7 +327,7 @@ def _refuse_unknown_keys(where: str, values: Any, kind: Any, place: tuple[str, .
         hints = get_type_hints(kind)
         for key, entry in values.items():
             if key not in hints:
-                raise InputError(f"{where}: {_unknown(key, place, [name for name in hints if name != 'path'])}")
+                raise InputError(f"{where}: {_unknown(key, place, _keys(kind))}")
             _refuse_unknown_keys(where, entry, _table_type(hints[key]), (*place, key))
 
 
@@ -324,6 +335,11 @@ def _table_type(hint: Any) -> Any:
     """Return what is left of ``X | None``."""
     choices = [choice for choice in get_args(hint) if choice is not type(None)]
     return choices[0] if type(None) in get_args(hint) and len(choices) == 1 else hint
+
+
+def _keys(kind: Any) -> list[str]:
+    """Return the keys that a table may have."""
+    return [field.name for field in dataclasses.fields(kind) if field.name != "path"]
 
 
 def _unknown(key: str, place: tuple[str, ...], known: list[str]) -> str:
@@ -344,15 +360,20 @@ def _explain(error: Any, values: Any) -> str:
         # The tail of a location may name a branch of a union instead of a key.
         if isinstance(here, Mapping) and step in here:
             here = here[step]
+            place.append(step)
         elif isinstance(here, list) and isinstance(step, int) and step < len(here):
             here = here[step]
-        elif error["type"] == "missing":
+            place[-1] += f"[{step}]"
+        elif error["type"] == "missing" and isinstance(here, Mapping):
             return f"{_table(tuple(place))} lacks the key {step!r}; add it"
         else:
             break
-        place.append(str(step))
-    message = error["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("String should", "must")
-    if error["type"].startswith("string_pattern"):
+    message = error["msg"].removeprefix("Value error, ")
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    if error["type"] == "missing":
+        message = "must have more items"
+    elif error["type"] == "string_pattern_mismatch":
         message = "must be letters, digits, '.', '_' and '-', and begin with a letter or digit"
     return f"{_table(tuple(place[:-1]))}, key {place[-1]!r} {message}, not {here!r}"
 

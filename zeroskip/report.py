@@ -36,7 +36,7 @@ def render(*tables: Table | str, width: int = WIDTH) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False, color_system=None)
     for table in tables:
         console.print(table, markup=False, highlight=False)
-    return console.file.getvalue().rstrip()  # type: ignore[attr-defined,no-any-return]
+    return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
 
 
 def comparison_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[Column]) -> Table:
@@ -47,7 +47,7 @@ def comparison_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], 
     table = Table(title=title, title_justify="left")
     table.add_column("design")
     for column in columns:
-        table.add_column(column.title, justify="right")
+        table.add_column(column.title, justify="right", no_wrap=column.key != "errors")
     for name, row in rows:
         table.add_row(name, *(_cell(column, row.get(column.key)) for column in columns))
     if len(rows) > 1:
@@ -66,7 +66,7 @@ def _winner(column: Column, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> st
         return ""
     best = min(known)[0] if column.better == "low" else max(known)[0]
     names = [name for value, name in known if value == best]
-    return "all" if len(names) == len(rows) else ", ".join(names)
+    return "all" if len(names) == len(rows) else "\n".join(names)
 
 
 def result_rows(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,12 +142,15 @@ def board_text(board: str, report: Mapping[str, Any]) -> str:
     """Return the resources and clock of a design on a board."""
     if not report["resources"] or not report["fmax_mhz"]:
         return f"{board}: not measured (the netlist was not checked)"
-    cells = ", ".join(f"{name.upper()} {value['used']:,} of {value['available']:,}" for name, value in report["resources"].items())
+    cells = ", ".join(
+        f"{name.upper()} {value['used']:,} of {value['available']:,}" for name, value in report["resources"].items()
+    )
     fmax, check = report["fmax_mhz"], report["netlist_check"]
     seeds = len(fmax["seeds"])
     return (
         f"{board}: {cells}\n  Fmax {fmax['median']:.1f} MHz (median of {seeds} seed{'s' if seeds > 1 else ''}, "
-        f"{fmax['min']:.1f} to {fmax['max']:.1f}), latency {report['latency_us']:.1f} us, {report['throughput_per_s']:,.0f} inferences/s\n"
+        f"{fmax['min']:.1f} to {fmax['max']:.1f}), latency {report['latency_us']:.1f} us, "
+        f"{report['throughput_per_s']:,.0f} inferences/s\n"
         f"  netlist check: {check['vectors']} vectors, {check['mismatches']} values differ"
     )
 

@@ -11,7 +11,7 @@ from zeroskip.inspection import zoo_artifact
 
 __all__ = ["SELFTEST_ARTIFACT", "run_selftest"]
 
-SELFTEST_ARTIFACT = "digits-cnn-digits-nonstructured-w4a8"
+SELFTEST_ARTIFACT = "digits-nonstructured-w4a8"
 """A zoo artifact with convolutions, pooling and linear layers, padded and zero-excluded."""
 
 
@@ -24,11 +24,13 @@ def run_selftest(out: Path, report: Callable[[str], None]) -> list[dict[str, Any
         If a value differs; the text names the layer.
     """
     artifact = zoo_artifact(SELFTEST_ARTIFACT)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for engine in ("dense", "sparse"):
         report(f"[{len(rows) + 1}/2] {engine} engine")
         design = api.compile(artifact, out / engine, engine, settings={"lanes": "4"})
         result = design.simulate(progress=report).check()
         cycles = None if result.cycles is None else result.cycles.total
-        rows.append({"engine": engine, "values": result.values_compared, "mismatches": result.mismatch_count, "cycles": cycles})
+        rows.append(
+            {"engine": engine, "values": result.values_compared, "mismatches": result.mismatch_count, "cycles": cycles}
+        )
     return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -30,7 +29,9 @@ def read_inputs(path: Path, tensor: Tensor) -> NDArray[np.int64]:
                 raise InputError(f"File '{path}' must be an .npz archive; write it with numpy.savez({tensor.name}=...)")
             names = list(archive.files)
             if tensor.name not in names and len(names) != 1:
-                raise InputError(f"File '{path}' must hold an array {tensor.name!r}, but it holds {', '.join(names) or 'none'}")
+                raise InputError(
+                    f"File '{path}' must hold an array {tensor.name!r}, but it holds {', '.join(names) or 'none'}"
+                )
             array = archive[tensor.name if tensor.name in names else names[0]]
     except FileNotFoundError:
         raise InputError(f"File '{path}' does not exist") from None
@@ -68,7 +69,9 @@ def write_outputs(path: Path, name: str, codes: NDArray[np.generic]) -> None:
     """Write output codes as ``.npz`` under the output tensor's name, complete or not at all."""
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as scratch:
-            np.savez(scratch, **{name: codes})
-        os.replace(scratch.name, path)
+            np.savez(scratch, **{name: codes})  # type: ignore[arg-type]
+        Path(scratch.name).replace(path)
     except OSError as error:
-        raise InputError(f"File '{path}' cannot be written: {error.strerror}; name another one with --outputs") from error
+        raise InputError(
+            f"File '{path}' cannot be written: {error.strerror}; name another one with --outputs"
+        ) from error

@@ -43,6 +43,8 @@ class Family:
         Cell type of the look-up table, its inputs (low address bit first), its output and its table.
     block_ram, distributed_ram, multiplier : str
         Cell types.
+    block_shapes : tuple[tuple[int, int], ...]
+        Depth and width that one block RAM can take, deepest first.
     init_prefix : str
         Start of the block RAM parameters that hold the initial content.
     written : Callable[[Cell], bool]
@@ -76,6 +78,7 @@ class Family:
     block_ram: str
     distributed_ram: str
     multiplier: str
+    block_shapes: tuple[tuple[int, int], ...]
     init_prefix: str
     written: Callable[[Cell], bool]
     unknown_start: Callable[[Cell], None]

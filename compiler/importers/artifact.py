@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import CompileError, InputError
 from zeroskip.compiler.importers.container import ELEMENT_LIMIT, Container, read_container
+from zeroskip.compiler.importers.structure import structure_fault
 from zeroskip.compiler.ir import Grid, Kind, Layer, Model, Rounding, Tensor
 from zeroskip.compiler.verify import verify
 
@@ -27,7 +28,6 @@ IntArray = NDArray[Any]
 Choice = TypeVar("Choice", bound=enum.Enum)
 
 _DTYPES = {"weight": "I16", "bias": "I32", "multiplier": "I32", "shift": "I8"}
-_STRUCTURES = ("dense", "nonstructured", "column")
 _REQUIRED = object()
 _WEIGHTED = (Kind.CONV2D, Kind.LINEAR)
 
@@ -225,7 +225,7 @@ class _Reader:
             "grid": self.choice(entry, where, "grid", Grid),
             "weight_bits": self.field(entry, where, "weight_bits", int),
             "clamp": self.integers(entry, where, "clamp", 2),
-            "structure": self.structure(entry, where),
+            "structure": self.structure(entry, where, arrays["weight"]),
         }
         rank = 4 if kind is Kind.CONV2D else 2
         if arrays["weight"].ndim != rank:
@@ -239,16 +239,12 @@ class _Reader:
             settings["groups"] = self.field(entry, where, "groups", int, 1)
         return settings
 
-    def structure(self, entry: dict[str, Any], where: str) -> dict[str, Any]:
-        """Return the sparsity structure; its kind and its numbers are checked."""
+    def structure(self, entry: dict[str, Any], where: str, weight: IntArray) -> dict[str, Any]:
+        """Return the sparsity structure, which the weights must have."""
         structure: dict[str, Any] = self.field(entry, where, "structure", dict)
-        kind = self.field(structure, where, "kind", str)
-        if kind not in _STRUCTURES:
-            raise InputError(f"{self.what}: {where} has structure {kind!r}; supported are {', '.join(_STRUCTURES)}")
-        for key in ("keep", "group"):
-            value = structure.get(key, 1)
-            if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
-                raise InputError(f"{self.what}: {where} must have a structure with {key} above 0, not {value!r}")
+        fault = structure_fault(structure, weight)
+        if fault is not None:
+            raise InputError(f"{self.what}: {where} {fault}; export it again")
         return structure
 
     def array(self, layer: str, part: str) -> IntArray:

@@ -1,0 +1,92 @@
+"""Boards are found by name and state what their device holds."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from zeroskip.boards import BOARDS, find_board
+from zeroskip.boards.top import PowerOnReset, plan_top
+from zeroskip.compiler.errors import InputError
+
+
+def test_every_board_states_its_device():
+    assert list(BOARDS) == ["icebreaker", "ulx3s-25f", "ulx3s-85f"]
+    small, large = find_board("ulx3s-25f"), find_board("ulx3s-85f")
+    assert small.available == {"lut": 24288, "ff": 24288, "bram": 56, "dsp": 28}
+    assert large.available == {"lut": 83640, "ff": 83640, "bram": 208, "dsp": 156}
+    assert small.device == {"family": "ecp5", "part": "LFE5U-25F-6BG381C", "package": "CABGA381", "speed": "6"}
+    assert find_board("icebreaker").available == {"lut": 5280, "ff": 5280, "bram": 30, "dsp": 8}
+    for board in BOARDS.values():
+        assert all(depth * width <= board.bram_bits for depth, width in board.family.block_shapes)
+        assert max(depth * width for depth, width in board.family.block_shapes) == board.bram_bits
+
+
+def test_unknown_board_names_the_nearest():
+    with pytest.raises(
+        InputError, match="^Board must be a known one, not 'ulx3s'; the nearest names are ulx3s-85f, ulx3s-25f$"
+    ):
+        find_board("ulx3s")
+    with pytest.raises(
+        InputError, match="^Board must be a known one, not 'zzz'; the boards are icebreaker, ulx3s-25f, ulx3s-85f$"
+    ):
+        find_board("zzz")
+
+
+@pytest.mark.parametrize("name", list(BOARDS))
+def test_top_is_planned_without_frequencies_and_always_the_same(name):
+    board = find_board(name)
+    plan = plan_top(board)
+    assert plan == plan_top(board)
+    assert "FREQUENCY" not in plan.pins and "set_frequency" not in plan.pins
+    for port in (plan.clock, plan.rx, plan.tx, plan.button):
+        assert port in plan.pins
+    assert "cell \\accelerator \\accelerator" in plan.rtlil
+    assert " \\src " not in plan.rtlil
+    assert plan.divisor == round(board.clock_mhz)
+    # The block RAM of iCE40 is not readable for some microseconds after configuration.
+    assert plan.reset_cycles >= board.family.reset_us * board.clock_mhz
+
+
+def test_link_too_fast_for_the_clock():
+    with pytest.raises(
+        InputError, match="^Board 'icebreaker' cannot run its link at 2000000 baud: Clock must be at least 8 times"
+    ):
+        plan_top(find_board("icebreaker"), 2_000_000)
+
+
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+def test_reset_is_held_after_power_on_and_after_the_button():
+    from amaranth.hdl import ClockDomain, Elaboratable, Module
+    from amaranth.sim import Simulator
+
+    class Bench(Elaboratable):
+        def __init__(self):
+            self.reset = PowerOnReset(10)
+
+        def elaborate(self, platform):
+            m = Module()
+            m.domains.por = ClockDomain(reset_less=True)
+            m.submodules.reset = self.reset
+            return m
+
+    bench = Bench()
+    levels = []
+
+    async def watch(ctx):
+        for cycle in range(60):
+            ctx.set(bench.reset.button, 30 <= cycle < 33)
+            levels.append(ctx.get(bench.reset.rst))
+            await ctx.tick("por")
+
+    simulator = Simulator(bench)
+    simulator.add_clock(1e-6, domain="por")
+    simulator.add_testbench(watch)
+    simulator.run()
+    # Ten cycles of count and one to leave; the button acts two synchronizer stages and one register later.
+    assert levels == [1] * 11 + [0] * 22 + [1] * 13 + [0] * 14
+
+    with pytest.raises(ValueError, match="^Reset must last at least one cycle, not 0$"):
+        PowerOnReset(0)
+    gc.collect()

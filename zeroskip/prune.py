@@ -1,0 +1,94 @@
+"""The verb ``prune``: a user's project, or a recipe on a known data set, to an artifact."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zeroskip.compiler.errors import InputError
+from zeroskip.disk import require_space
+from zeroskip.inspection import inspect_source
+from zeroskip.progress import Progress
+
+__all__ = ["prune_file"]
+
+FREE_MB = 500
+REPORT_SECONDS = 5.0
+
+
+def prune_file(
+    source: Path,
+    out: Path | None,
+    *,
+    data: Path | None = None,
+    seed: int | None = None,
+    quiet: bool = False,
+    say: Callable[[str], None] = print,
+) -> tuple[Path, dict[str, Any]]:
+    """Train, prune and quantize what ``source`` describes; return the artifact's path and its description.
+
+    Finished stages are kept beside the artifact, so a killed run goes on with the same bytes.
+
+    Parameters
+    ----------
+    source : project file, recipe file, or the name of a recipe that ships with zeroskip
+    out : artifact to write; by default where the project says, or ``build/zoo/<name>.safetensors``
+    data : folder with the data sets, instead of ``ZEROSKIP_DATA``
+    seed : instead of the file's
+    quiet, say : progress
+    """
+    artifact = _from_recipe(source, out, data, seed, say) if _is_recipe(source) else _from_project(source, data, seed, quiet)
+    if out is not None and out.resolve() != artifact.resolve():
+        require_space(out.parent, 1)
+        scratch = out.with_name(f".{out.name}.new")
+        shutil.copyfile(artifact, scratch)
+        scratch.replace(out)
+        artifact = out
+    return artifact, inspect_source(artifact)[0]
+
+
+def _is_recipe(source: Path) -> bool:
+    from zeroskip.pruning.recipe import builtin_recipes
+
+    if not source.exists():
+        if str(source) in builtin_recipes():
+            return True
+        names = ", ".join(sorted(builtin_recipes()))
+        raise InputError(f"'{source}' is neither a file nor a recipe; recipes: {names}; or write a project with 'zeroskip new'")
+    try:
+        values = tomllib.loads(source.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"File '{source}' must be TOML: {error}") from error
+    except OSError as error:
+        raise InputError(f"File '{source}' cannot be read: {error.strerror}") from error
+    return isinstance(values.get("network"), str)
+
+
+def _from_project(source: Path, data: Path | None, seed: int | None, quiet: bool) -> Path:
+    from zeroskip.flow import prune_step
+
+    return prune_step(source, Progress(0, quiet=quiet), data=data, seed=seed)
+
+
+def _from_recipe(source: Path, out: Path | None, data: Path | None, seed: int | None, say: Callable[[str], None]) -> Path:
+    from dataclasses import replace
+
+    from zeroskip.pruning.chain import build_artifact
+    from zeroskip.pruning.recipe import load_recipe
+
+    recipe = load_recipe(source if source.exists() else str(source))
+    if seed is not None and seed != recipe.seed:
+        recipe = replace(recipe, seed=seed, name=f"{recipe.name}-seed{seed}")
+    folder = Path("build/zoo") if out is None else out.parent
+    require_space(folder, FREE_MB)
+    last = [-REPORT_SECONDS]
+
+    def progress(step: str, elapsed: float, expected: float | None) -> None:
+        if elapsed - last[0] >= REPORT_SECONDS:
+            last[0] = elapsed
+            say(f"{step} ... {elapsed:.0f} s" + ("" if expected is None else f" (expected {expected:.0f} s in all)"))
+
+    return build_artifact(recipe, folder, data=data, checkpoints=folder / "checkpoints", progress=progress).path

@@ -1,0 +1,98 @@
+"""From a project to its artifact: check everything that can be checked first, then train, prune and quantize."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zeroskip.compiler.errors import InputError
+from zeroskip.project import Project, recipe_values
+from zeroskip.user_code import Images, load_network
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zeroskip.pruning.data import ImageSet
+    from zeroskip.pruning.recipe import Recipe
+
+__all__ = ["TrainingReport", "train_artifact"]
+
+TrainingReport = Callable[[str, float, float | None], None]
+"""Called as ``report(step, elapsed seconds, expected seconds or None)``."""
+
+CHECKED_IMAGES = 64
+
+
+def train_artifact(
+    project: Project,
+    images: Mapping[str, Images],
+    artifact: Path,
+    *,
+    checkpoints: Path | None = None,
+    report: TrainingReport | None = None,
+) -> None:
+    """Train, prune and quantize the project's network and write its artifact.
+
+    ``checkpoints`` keeps finished stages, from which a killed run goes on. The test images are read once, at the end.
+
+    Raises
+    ------
+    InputError, PruningError
+        If the project, its code or its data do not fit together; found before training where it can be.
+    """
+    import torch
+
+    from zeroskip.pruning import prune
+    from zeroskip.pruning.data import ImageSet
+    from zeroskip.pruning.recipe import parse_recipe
+    from zeroskip.pruning.training import accuracy, fixed_threads
+
+    recipe = parse_recipe(recipe_values(project), f"project file '{project.path}'")
+    parts = {name: ImageSet(torch.tensor(part.codes), torch.tensor(part.labels)) for name, part in images.items()}
+    test = parts["test"]
+    with fixed_threads(recipe.threads):
+        torch.manual_seed(recipe.seed)
+        network = load_network(project)
+        _check_network(project, network, recipe, parts)
+        net = prune(network, parts["train"], parts["validation"], recipe, checkpoints=checkpoints, progress=report)
+        shares = {"float": accuracy(network.eval(), test, recipe.input), "integer": net.accuracy(test)}
+    record = replace(
+        net.record,
+        accuracy={**shares, "samples": len(test)},
+        correct={name: round(share * len(test)) for name, share in shares.items()},
+        provenance={
+            "recipe_sha256": recipe.digest(),
+            "data_sha256": {name: part.digest() for name, part in images.items()},
+            "split": f"{len(parts['train'])} train, {len(parts['validation'])} validation (all choices), {len(test)} test (read once)",
+            "accuracy": "on the test images; float is that of the fine-tuned weights without rounding",
+        },
+    )
+    net.save(artifact, record)
+
+
+def _check_network(project: Project, network: nn.Module, recipe: Recipe, parts: Mapping[str, ImageSet]) -> None:
+    """Do on an untrained copy all that follows training, so that nobody waits for an error."""
+    from zeroskip.pruning.admm import Admm
+    from zeroskip.pruning.calibration import calibrate
+    from zeroskip.pruning.capture import capture, tensors_of
+    from zeroskip.pruning.quantize import float_inputs
+
+    model = copy.deepcopy(network).eval()
+    for stage in recipe.stages:
+        Admm(model, {name: rule.constraint() for name, rule in stage.layers.items()})
+    inputs = float_inputs(parts["validation"].x[:CHECKED_IMAGES], recipe.input)
+    graph = capture(model, inputs[:1])
+    settings = recipe.quantization
+    calibrate(
+        graph, tensors_of(model), inputs, recipe.input, settings.weights, settings.activations, settings.power_of_two
+    )  # fmt: skip
+    classes = graph.ops[-1].out_shape[0]
+    for name, part in parts.items():
+        if int(part.y.max()) >= classes:
+            raise InputError(
+                f"Network of '{project.folder / project.network.module}' has {classes} outputs, but {name}() of "
+                f"'{project.folder / project.data.module}' has the label {int(part.y.max())}; give the network more outputs"
+            )
