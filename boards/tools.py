@@ -215,7 +215,7 @@ def warm_up(progress: Callable[[str], None] | None = None) -> None:
         if tool.source != "wheel":
             continue
         if progress is not None:
-            progress(f"[{index}/{len(_WHEELS)}] prepare {name} (5-60 s the first time)")
+            progress(f"[{index}/{len(_WHEELS)}] prepare {name} (up to 100 s the first time)")
         option = "-V" if name == "yosys" else "--help"
         done = subprocess.run([*tool.command, option], capture_output=True, text=True, check=False)
         if name.startswith(("yosys", "nextpnr")) and done.returncode != 0:

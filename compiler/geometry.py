@@ -95,7 +95,8 @@ def choose_program(
         blocks, multipliers = program_blocks(least, limits.block_shapes), program_multipliers(least.config)
         raise CapacityError(
             f"Network {model.name!r} needs at least {blocks} block RAMs and {multipliers} multipliers, "
-            f"but {limits.name} has {limits.blocks} and {limits.multipliers}; prune further, use fewer weight bits or name a larger board"
+            f"but {limits.name} has {limits.blocks} and {limits.multipliers}; "
+            "prune further, use fewer weight bits or name a larger board"
         )
     return _best(fitting, engines, limits)
 

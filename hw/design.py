@@ -20,6 +20,8 @@ from zeroskip.compiler.emit import program_files
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.geometry import DEFAULT_LIMITS, Choice, Limits, choose_program
 from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.inspect import describe
+from zeroskip.compiler.ir import Model
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.target import Engine
@@ -56,13 +58,14 @@ def compile_artifact(
     if engine not in ENGINES:
         raise InputError(f"Engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     numbers = _numbers(settings or {})
-    source, notes = run_passes(load_artifact(artifact))
+    network = load_artifact(artifact)
+    source, notes = run_passes(network)
     choice = choose_program(source, ENGINES[engine], limits or DEFAULT_LIMITS, **numbers)
     program = choice.program
     files: dict[str, str] = {
         **program_files(program, numbers.get("index_bits")),
         **{f"rtl/{name}": text for name, text in rtl_files(program).items()},
-        "report/report.json": _json(compile_report(program)),
+        "report/report.json": _json(compile_report(program, network)),
     }
     original = artifact.read_bytes()
     manifest = {
@@ -112,8 +115,12 @@ def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
     return numbers
 
 
-def compile_report(program: Program) -> dict[str, Any]:
-    """Return the part of ``report.json`` that is known after compiling; what was not measured is null."""
+def compile_report(program: Program, network: Model) -> dict[str, Any]:
+    """Return the part of ``report.json`` that is known after compiling; what was not measured is null.
+
+    ``macs_dense`` counts the layers of ``network`` as it was imported, before any pass removed channels.
+    """
+    dense = {row["name"]: row["macs_dense"] for row in describe(network)["layers"]}
     cycles = program_cycles(program)
     metadata = program.model.metadata
     accuracy = metadata.get("accuracy", {})
@@ -144,7 +151,7 @@ def compile_report(program: Program) -> dict[str, Any]:
                     "engine": program.config.geometry.engine.value,
                     "cycles": None,
                     "model_cycles": layer.cycles,
-                    "macs_dense": plan.macs_dense,
+                    "macs_dense": dense[plan.name] or plan.macs_dense,
                     "macs_useful": plan.macs_useful,
                     "lanes": layer.lanes,
                     "utilization": layer.utilization,

@@ -13,7 +13,7 @@ from zeroskip.hw.pipeline import delay, descriptor_layout
 __all__ = ["PostProcessor"]
 
 LOW_BITS = 15
-"""The accumulator is multiplied in two halves; with M of 15 bits each fits one multiplier of either family (16 x 16)."""
+"""The accumulator is multiplied in two halves; with M of 15 bits each fits one 16 x 16 multiplier, the smallest."""
 
 
 class PostProcessor(wiring.Component):

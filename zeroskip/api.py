@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from zeroskip.boards.synthesis import SynthesisResult
     from zeroskip.compiler.program import Program
 
-__all__ = ["Design", "board_limits", "compile", "load", "read_manifest", "reference", "simulate", "synthesize"]
+__all__ = ["Design", "board_limits", "compile", "load", "read_manifest", "reference", "reuse", "simulate", "synthesize"]
 
 ICE40_SHAPES = ((2048, 2), (1024, 4), (512, 8), (256, 16))
 BLOCK_SHAPES = {18432: ECP5_SHAPES, 4096: ICE40_SHAPES}
@@ -223,6 +223,21 @@ def compile(
     limits = board_limits(find_board(board)) if board is not None else None
     choice = compile_artifact(Path(artifact), Path(out), engine=engine, limits=limits, settings=settings)
     return Design(Path(out), choice.reasons)
+
+
+def reuse(artifact: Path, out: Path, settings: Mapping[str, str]) -> Design | None:
+    """Return the design in ``out`` if compiling ``artifact`` again would write the same, else None."""
+    from zeroskip.hw.design import source_digest
+
+    if not (out / "manifest.json").is_file():
+        return None
+    manifest = read_manifest(out)
+    same = (
+        manifest.get("artifact", {}).get("sha256") == sha256(artifact.read_bytes()).hexdigest()
+        and manifest.get("settings") == {key: int(value) for key, value in settings.items()}
+        and manifest.get("source") == source_digest()
+    )
+    return load(out) if same else None
 
 
 def load(directory: Path | str) -> Design:

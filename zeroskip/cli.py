@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from functools import update_wrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -63,7 +63,7 @@ GLOBAL = (
         "-v", "--verbose", is_flag=True, expose_value=False, callback=_store("verbose"), help="show tracebacks"
     ),
     click.option(
-        "--seed", type=int, expose_value=False, callback=_store("seed"), metavar="N", help="random seed, instead of the file's"
+        "--seed", type=int, expose_value=False, callback=_store("seed"), metavar="N", help="seed, not the file's"
     ),
     click.option(
         "--jobs",
@@ -399,7 +399,7 @@ def zoo(options: Options) -> None:
     options.result(text, {"artifacts": content})
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the contract's code (ARCHITECTURE section 6)."""
     options = Options()
     try:
@@ -425,7 +425,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
 
 
-def _stop(options: Options, text: str, code: int) -> None:
+def _stop(options: Options, text: str, code: int) -> NoReturn:
     if options.verbose:
         traceback.print_exc()
     click.echo(text, err=True)

@@ -136,30 +136,11 @@ def _compile(built: Any, out: Path) -> Candidate:
     if ENGINE[kind] == "dense":
         settings["columns"] = "1"
     folder = out / kind
-    design = _unchanged(folder, built.path, settings) or api.compile(
-        built.path, folder, ENGINE[kind], settings=settings
-    )
+    design = api.reuse(built.path, folder, settings) or api.compile(built.path, folder, ENGINE[kind], settings=settings)
     header = built.header
     samples = header["accuracy"]["samples"]
     kept = sum(plan.layer.nonzero for plan in design.program.layers)
     return Candidate(kind, design, samples - header["samples_correct"]["integer"], samples, kept)
-
-
-def _unchanged(folder: Path, artifact: Path, settings: Mapping[str, str]) -> api.Design | None:
-    """Return the design in ``folder`` if compiling again would write the same."""
-    from hashlib import sha256
-
-    from zeroskip.hw.design import source_digest
-
-    if not (folder / "manifest.json").is_file():
-        return None
-    manifest = api.read_manifest(folder)
-    same = (
-        manifest["artifact"]["sha256"] == sha256(artifact.read_bytes()).hexdigest()
-        and manifest["settings"] == {key: int(value) for key, value in settings.items()}
-        and manifest["source"] == source_digest()
-    )
-    return api.load(folder) if same else None
 
 
 def _simulate(candidate: Candidate, steps: Steps) -> int:
@@ -180,7 +161,9 @@ def _first_table(candidates: Sequence[Candidate]) -> str:
     from zeroskip.pruning.demo import ERROR_TOLERANCE
 
     columns = [Column(c.title.format(n=candidates[0].samples), c.key, c.better, c.form) for c in FIRST_TABLE]
-    title = f"4-bit weights, 8-bit activations, one training seed; equal accuracy: within {ERROR_TOLERANCE} errors of dense"
+    title = (
+        f"4-bit weights, 8-bit activations, one training seed; equal accuracy: within {ERROR_TOLERANCE} errors of dense"
+    )
     return render(comparison_table(title, rows, columns), width=140)
 
 
@@ -203,9 +186,7 @@ def _synthesize(candidates: Sequence[Candidate], full: bool, jobs: int, steps: S
     return {key: result.check for key, result in results.items()}
 
 
-def _result(
-    candidates: Sequence[Candidate], builds: Mapping[tuple[str, str], Any], rtl_values: int
-) -> dict[str, Any]:
+def _result(candidates: Sequence[Candidate], builds: Mapping[tuple[str, str], Any], rtl_values: int) -> dict[str, Any]:
     designs = []
     for candidate in candidates:
         boards = {board: candidate.design.report(board) for kind, board in builds if kind == candidate.kind}
@@ -263,8 +244,8 @@ def _verdict(rows: Mapping[str, Mapping[str, Any]], candidates: Sequence[Candida
     leaner = "non-structured" if sparse["lut"] < column["lut"] else "column"
     return (
         f"verdict (one seed): at equal accuracy non-structured pruning keeps {kept['nonstructured']:,} weights and "
-        f"column pruning {kept['column']:,}; against dense they run {ratio(sparse['throughput'], dense['throughput'])} and "
-        f"{ratio(column['throughput'], dense['throughput'])} as fast with {ratio(sparse['storage'], dense['storage'])} "
+        f"column pruning {kept['column']:,}; against dense they run "
+        f"{ratio(sparse['throughput'], dense['throughput'])} and {ratio(column['throughput'], dense['throughput'])} as fast with {ratio(sparse['storage'], dense['storage'])} "
         f"and {ratio(column['storage'], dense['storage'])} of the bits and {ratio(sparse['lut'], dense['lut'])} and "
         f"{ratio(column['lut'], dense['lut'])} of the LUTs: {faster} wins on speed, {leaner} on logic."
     )
