@@ -23,6 +23,7 @@ __all__ = ["NetlistCheck", "golden_vectors", "model_files", "netlist_check", "si
 
 _HERE = Path(__file__).parent
 _TIMEOUT_CYCLES = 20_000_000
+_SLACK_CYCLES = 100_000
 _TIMED_OUT, _BAD_FRAME = 3, 4
 _EXTRA_STATES = 3
 """Random initial states that the first vector is tried from again; the whole set runs from one."""
@@ -73,7 +74,7 @@ def netlist_check(
     *,
     baud: int = DEFAULT_BAUD,
     seed: int = 1,
-    timeout_cycles: int = _TIMEOUT_CYCLES,
+    timeout_cycles: int | None = None,
     cancel: threading.Event | None = None,
 ) -> NetlistCheck:
     """Compare the mapped netlist of ``directory/synth/<board>/top.json`` with golden vectors.
@@ -89,7 +90,8 @@ def netlist_check(
     expected : ndarray, shape (B, ...), codes of 8 bits
     baud : bits/s, as synthesized
     seed : seed of the random initial state
-    timeout_cycles : clock cycles without an output after which the netlist counts as stuck
+    timeout_cycles : clock cycles without an output after which the netlist counts as stuck; from the compiled cycle
+        count when None
     cancel : ends the simulation when set from another thread
 
     Raises
@@ -110,6 +112,7 @@ def netlist_check(
     if len(sent) != len(wanted):
         raise InputError(f"Inputs have {len(sent)} vectors, but the expected outputs have {len(wanted)}")
 
+    limit = timeout_cycles if timeout_cycles is not None else _patience(directory)
     check = folder / "check"
     check.mkdir(exist_ok=True)
     plan = plan_top(board, baud)
@@ -131,12 +134,21 @@ def netlist_check(
             wanted.shape[1],
             plan.divisor,
             plan.reset_cycles,
-            timeout_cycles,
+            limit,
             seed + number,
         )
         code = _simulate(program, check, sent[:count], numbers, cancel)
-        cycles += _compare(check, code, wanted[:count], timeout_cycles)
+        cycles += _compare(check, code, wanted[:count], limit)
     return NetlistCheck(len(wanted), wanted.size, 0, cycles)
+
+
+def _patience(directory: Path) -> int:
+    """Return how many cycles to wait for an output: several inferences, by the compile report where there is one."""
+    try:
+        report = json.loads((directory / "report" / "report.json").read_text(encoding="utf-8"))
+        return _SLACK_CYCLES + 4 * int(report["cycles"]["total"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return _TIMEOUT_CYCLES
 
 
 def golden_vectors(directory: Path) -> tuple[NDArray[np.integer], NDArray[np.integer]]:

@@ -278,7 +278,7 @@ class _Flow:
             "inputs": f"{inputs.shape} {np.asarray(inputs).tobytes().hex()}",
             "expected": f"{expected.shape} {np.asarray(expected).tobytes().hex()}",
         }
-        self.steps.run("netlist check", identity, [note.name], action, expected_s=10 + len(self.cells) / 200)
+        self.steps.run("netlist check", identity, [note.name], action, expected_s=5 + len(self.cells) / 400)
         return NetlistCheck(**json.loads(note.read_text(encoding="utf-8")))
 
     def _route(self, seed: int) -> None:
@@ -341,10 +341,11 @@ class _Flow:
         scratch.replace(bitstream)
         fmax = [routes[seed].fmax_mhz for seed in self.seeds]
         measured = check is not None
+        tools = [self.yosys, self.router, *([find_tool("verilator")] if measured else [])]
         return SynthesisResult(
             board=self.board,
             folder=self.folder,
-            tools={tool.name: tool.label for tool in (self.yosys, self.router)},
+            tools={tool.name: tool.label for tool in tools},
             resources=resource_table(self.board, routes[best], self.cells) if measured else None,
             fmax_mhz=fmax_summary(fmax, self.board.constraint_mhz) if measured else None,
             critical_path=routes[best].path if measured else None,

@@ -16,7 +16,7 @@ SEQUENCER = 2
 """Fetching the descriptor and starting (hw.sequencer)."""
 ISSUE_START = {Engine.DENSE: 1, Engine.SPARSE: 3}
 """From start to the first slot (hw.issue)."""
-DECODE = {Engine.DENSE: 0, Engine.SPARSE: 2}
+DECODE = {Engine.DENSE: 0, Engine.SPARSE: 3}
 """From a slot to its tap number (hw.decoders.relative)."""
 TAP_TO_ACTIVATION = 12
 """hw.gather, windowed layers and dense linear layers."""

@@ -58,8 +58,7 @@ class DenseWeights(wiring.Component):
         m = Module()
         config, d = self.config, self.descriptor
         lanes, lane_bits = config.geometry.lanes, config.lane_bits
-        flags = Signal(FLAGS)
-        m.d.sync += flags.eq(self.flags)
+        flags = self.flags
         pointer, row_start, following = (
             Signal(self.address_bits + lane_bits, name=n) for n in ("pointer", "row", "next")
         )
@@ -77,9 +76,10 @@ class DenseWeights(wiring.Component):
             if column:
                 skewed = delay(m, skewed, 1)
             m.d.comb += self.rom_addr[column].eq(skewed[lane_bits:])
-            word = self.rom_data[column]
+            # the block RAM answers late in the cycle: nothing but a register behind it
+            word = delay(m, self.rom_data[column], 1)
             slots = [word.word_select(lane, config.slot_bits) for lane in range(lanes)]
-            chosen = Choice(slots)[delay(m, skewed[:lane_bits], 1)]
+            chosen = Choice(slots)[delay(m, skewed[:lane_bits], 2)]
             for lane in range(lanes):
                 slot = Signal(config.slot_bits, name=f"slot_{column}_{lane}")
                 m.d.sync += slot.eq(Mux(d.linear, slots[lane], chosen))

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from zeroskip.pruning.chain import Built, build_artifact
 from zeroskip.pruning.data import load_digits
-from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.recipe import load_recipe
 from zeroskip.pruning.retrain import Progress
 
-__all__ = ["DIGITS_RECIPES", "ERROR_TOLERANCE", "train_digits"]
+__all__ = ["DIGITS_RECIPES", "ERROR_TOLERANCE", "equal_accuracy", "errors", "train_digits"]
 
 DIGITS_RECIPES = ("digits-dense-w4a8", "digits-column-w4a8", "digits-nonstructured-w4a8")
 
@@ -25,11 +24,6 @@ def train_digits(out_dir: Path, progress: Progress | None = None) -> list[Built]
 
     Finished artifacts and stages (kept in ``out_dir/checkpoints``) are reused. ``progress`` is called as
     ``progress(step, elapsed seconds, expected seconds or None)`` over all three.
-
-    Raises
-    ------
-    PruningError
-        If a pruned network has over ``ERROR_TOLERANCE`` errors more than the dense one.
     """
     recipes = [load_recipe(name) for name in DIGITS_RECIPES]
     # The dense phase is trained once and shared through its checkpoint.
@@ -49,16 +43,14 @@ def train_digits(out_dir: Path, progress: Progress | None = None) -> list[Built]
         built.append(build_artifact(recipe, out_dir, checkpoints=out_dir / "checkpoints", progress=report, split=split))
         done = "reused" if built[-1].reused else "trained"
         report(f"{done} in {time.monotonic() - begun:.1f} s", time.monotonic() - begun, None)
-    _check_equal(built)
     return built
 
 
-def _check_equal(built: list[Built]) -> None:
-    """Raise unless every network has at most the dense one's errors plus the tolerance."""
-    errors = [b.header["accuracy"]["samples"] - b.header["samples_correct"]["integer"] for b in built]
-    for b, count in zip(built[1:], errors[1:], strict=True):
-        if count > errors[0] + ERROR_TOLERANCE:
-            raise PruningError(
-                f"'{b.path.name}' has {count} errors, but the dense network {errors[0]} (tolerance {ERROR_TOLERANCE}); "
-                "this torch version trains differently: raise keep in the recipe"
-            )
+def errors(built: Built) -> int:
+    """Return how many test images the integer network gets wrong."""
+    return int(built.header["accuracy"]["samples"] - built.header["samples_correct"]["integer"])
+
+
+def equal_accuracy(built: list[Built]) -> bool:
+    """Return whether every network has at most the first one's errors plus ``ERROR_TOLERANCE``."""
+    return all(errors(other) <= errors(built[0]) + ERROR_TOLERANCE for other in built[1:])

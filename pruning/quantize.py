@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.calibration import Activation, Plan, calibrate, output_name
-from zeroskip.pruning.capture import Graph, Kind, Op, capture, tensors_of
+from zeroskip.pruning.capture import Graph, Op, capture, tensors_of
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, write_artifact

@@ -15,7 +15,7 @@ from torch.optim.optimizer import Optimizer
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.errors import PruningError
 
-__all__ = ["Forward", "Input", "Phase", "accuracy", "make_optimizer", "fixed_threads", "train"]
+__all__ = ["Forward", "Input", "Phase", "accuracy", "fixed_threads", "make_optimizer", "train"]
 
 Forward = Callable[[Tensor], Tensor]
 

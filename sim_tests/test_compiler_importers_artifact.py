@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import TINY, artifact_parts, digits_like, random_model, tiny, write_artifact, write_parts
 from safetensors.numpy import save_file
 
+from models import TINY, artifact_parts, digits_like, random_model, tiny, write_artifact, write_parts
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.compiler.importers.structure import structure_fault

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from models import digits_like, lenet5_like, tiny, write_artifact
 
+from models import digits_like, lenet5_like, tiny, write_artifact
 from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.compiler.inspect import describe
 from zeroskip.compiler.pipeline import run_passes

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from models import TINY, Spec, build_model, conv, linear, max_pool, random_codes, random_model, tiny
 
+from models import TINY, Spec, build_model, conv, linear, max_pool, random_codes, random_model, tiny
 from zeroskip.compiler.ir import Model, Tensor
 from zeroskip.compiler.passes.compact_columns import compact_columns
 from zeroskip.compiler.reference import run

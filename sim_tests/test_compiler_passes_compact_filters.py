@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import TINY, Spec, avg_pool, build_model, conv, linear, max_pool, random_codes, random_model, tiny
 
+from models import TINY, Spec, avg_pool, build_model, conv, linear, max_pool, random_codes, random_model, tiny
 from zeroskip.compiler.ir import Model, Tensor
 from zeroskip.compiler.passes.compact_filters import compact_filters
 from zeroskip.compiler.passes.fuse_max_pool import fuse_max_pool

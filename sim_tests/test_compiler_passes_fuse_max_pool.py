@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from models import TINY, build_model, conv, linear, max_pool, random_codes, random_model, tiny
 
+from models import TINY, build_model, conv, linear, max_pool, random_codes, random_model, tiny
 from zeroskip.compiler.ir import Kind, Model, Pool, Rounding, Tensor
 from zeroskip.compiler.passes.fuse_max_pool import fuse_max_pool
 from zeroskip.compiler.reference import run

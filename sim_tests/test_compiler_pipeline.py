@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from models import digits_like, lenet5_like, random_codes, random_model
 
+from models import digits_like, lenet5_like, random_codes, random_model
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.pipeline import PASSES, run_passes
 from zeroskip.compiler.reference import run

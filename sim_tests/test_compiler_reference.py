@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import TINY, build_model, conv, lenet5_like, linear, random_codes, random_model, tiny
 
+from models import TINY, build_model, conv, lenet5_like, linear, random_codes, random_model, tiny
 from zeroskip.compiler.errors import CompileError, InputError
 from zeroskip.compiler.ir import Kind, Layer, Model, Pool, Rounding, Tensor
 from zeroskip.compiler.reference import (

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import TINY, digits_like, random_model, tiny
 
+from models import TINY, digits_like, random_model, tiny
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.ir import Grid, Model, Pool, Tensor
 from zeroskip.compiler.verify import grid_limits, verify

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import conftest
 import pytest
+
+import conftest
 
 SAMPLE = """
 import pytest
@@ -36,9 +37,21 @@ def run_sample(folder: Path, text: str, **variables: str) -> str:
     """Run pytest on a module with ``text`` under our conftest and return what it printed."""
     (folder / "test_sample.py").write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow:\n    data:\n    optional_tool:\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ZEROSKIP_", "PYTEST_"))}
+    ours = ("ZEROSKIP_", "PYTEST_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment["PYTHONPATH"] = str(Path(conftest.__file__).parent)
-    command = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-rA", "-q", "test_sample.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "conftest",
+        "-p",
+        "no:cacheprovider",
+        "-rA",
+        "-q",
+        "test_sample.py",
+    ]
     done = subprocess.run(
         command, cwd=folder, env={**environment, **variables}, capture_output=True, text=True, check=False
     )

@@ -98,7 +98,8 @@ def test_constraints_cover_the_dependencies():
     pinned = [line for line in lines if line and not line.startswith("#")]
     assert [line for line in pinned if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)] == []
     project = PROJECT["project"]
-    needed = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    extras = project["optional-dependencies"].values()
+    needed = [*project["dependencies"], *(line for extra in extras for line in extra)]
     names = {normalized(line.split("==")[0]) for line in pinned}
     assert sorted({requirement_name(line) for line in needed} - names) == []
 
@@ -132,8 +133,15 @@ def test_no_file_names_a_machine_path():
 
 
 def test_every_module_says_what_it_is():
-    silent = [path for path in python_files() if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_text()))]
-    assert [str(path.relative_to(ROOT)) for path in silent] == []
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in python_files() if path.stat().st_size}
+    assert [str(path.relative_to(ROOT)) for path, tree in trees.items() if not ast.get_docstring(tree)] == []
+
+
+def test_contracts_name_every_module_of_the_face():
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    (face,) = [contract for contract in contracts if contract["name"] == "No folder uses the face"]
+    modules = {f"zeroskip.{path.stem}" for path in (ROOT / "zeroskip").glob("*.py")} - {"zeroskip.__init__"}
+    assert sorted(face["forbidden_modules"]) == sorted(modules)
 
 
 def test_installed_version_and_command():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -27,11 +26,11 @@ module = "data.py"
 [prune]
 seed = 0
 batch = 64
-dense = {{ epochs = 60, lr = [8e-3, 1e-4], shift = 1 }}    # restarts = 1
+dense = {{ epochs = 100, lr = [8e-3, 1e-4], shift = 1 }}   # restarts = 1
 rho = [1e-3, 0.3]                                        # first and last penalty
 updates_per_epoch = 1
-admm = {{ epochs = 30, lr = [4e-3, 1e-3] }}
-retrain = {{ epochs = 60, lr = [6e-3, 1e-4] }}
+admm = {{ epochs = 40, lr = [4e-3, 1e-3] }}
+retrain = {{ epochs = 120, lr = [6e-3, 1e-4] }}
 
 # Sets by layer name, or by a glob such as "fc*". `keep` is a fraction (0.25) or a count (125).
 # kind = "column" drops whole columns of the weight matrix, `group` adjacent ones together.
@@ -44,13 +43,13 @@ conv2 = {{ kind = "nonstructured", keep = 0.15 }}
 weights = 4                                              # bits, without a level 0: a pruned weight has no code
 activations = 8
 power_of_two = false                                     # true: no requantization multiplier
-finetune = {{ epochs = 20, lr = [1e-3, 1e-5] }}
+finetune = {{ epochs = 40, lr = [1e-3, 1e-5] }}
 input = {{ range = 16, mean = 0.0, std = 0.5 }}            # x = (code / range - mean) / std
 
 [compile]
 engine = "auto"                                          # dense, sparse or auto
 # board = "ulx3s-25f"                                    # sizes the design; the smallest board below by default
-# settings = {{ lanes = 8 }}                               # lanes, columns, index_bits
+settings = {{ lanes = 4 }}                                 # lanes, columns, index_bits; left out: the fastest that fits
 
 [synthesize]
 boards = ["ulx3s-25f"]                                   # `zeroskip boards` lists them

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 FILE_NAME = "project.toml"
-FORMAT = "1.0"
+FORMAT: Literal["1.0"] = "1.0"
 
 _STRICT = ConfigDict(strict=True)
 
@@ -181,11 +181,14 @@ class Quantize:
 
 @dataclass(frozen=True, config=_STRICT)
 class Compile:
-    """Options of ``zeroskip compile``; without ``board`` the design is sized for the smallest of ``[synthesize] boards``."""
+    """Options of ``zeroskip compile``.
+
+    Without ``board`` the design is sized for the smallest of ``[synthesize] boards``.
+    """
 
     engine: Literal["auto", "dense", "sparse"] = "auto"
     board: str | None = None
-    settings: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Count] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -379,34 +382,47 @@ def _explain(error: Any, values: Any) -> str:
 
 
 def _check(project: Project, where: str) -> None:
-    """Refuse what only names elsewhere can tell is wrong, before anything is trained."""
+    """Refuse what only other modules can tell is wrong, before anything is trained."""
     from zeroskip.boards import find_board
     from zeroskip.hw.design import SETTINGS
 
-    prune = project.prune
-    if prune.layers and prune.stages:
-        raise InputError(f"{where}: table [prune] must have either 'layers' or 'stages', not both; move the layers into a stage")
-    names = [stage.name for stage in prune.stages]
-    if len(set(names)) != len(names) or {"dense", "finetune"} & set(names):
-        raise InputError(f"{where}: table [[prune.stages]], key 'name' must differ from stage to stage, and from dense and finetune")
-    for stage in (*prune.stages, *((Stage("prune", prune.layers),) if prune.layers else ())):
-        for layer, rule in stage.layers.items():
-            if rule.kind == "nonstructured" and rule.group != 1:
-                raise InputError(f"{where}: layer {layer!r} of [prune] has 'group', which belongs to kind 'column'; remove it")
+    _check_stages(project.prune, where)
     boards = project.synthesize.boards
     if len(set(boards)) != len(boards):
         raise InputError(f"{where}: table [synthesize], key 'boards' must name each board once, not {list(boards)}")
-    for table, key, names in (("synthesize", "boards", boards), ("compile", "board", (project.compile.board,))):
-        for name in names:
-            try:
-                if name is not None:
-                    find_board(name)
-            except InputError as error:
-                raise InputError(f"{where}: table [{table}], key {key!r}: {error}") from error
+    sizing = project.compile.board
+    for place, board in (*(("[synthesize], key 'boards'", b) for b in boards), ("[compile], key 'board'", sizing)):
+        try:
+            if board is not None:
+                find_board(board)
+        except InputError as error:
+            raise InputError(f"{where}: table {place}: {error}") from error
     for key in project.compile.settings:
         if key not in SETTINGS:
             raise InputError(f"{where}: {_unknown(key, ('compile', 'settings'), list(SETTINGS))}")
-    for table, key, name in (("network", "module", project.network.module), ("data", "module", project.data.module)):
-        if not (project.folder / name).is_file():
-            file = project.folder / name
-            raise InputError(f"{where}: table [{table}], key {key!r} names '{file}', which does not exist; write it or correct the name")
+    for table, module in (("network", project.network.module), ("data", project.data.module)):
+        file = project.folder / module
+        if not file.is_file():
+            raise InputError(
+                f"{where}: table [{table}], key 'module' names '{file}', which does not exist; "
+                "write it or correct the name"
+            )
+
+
+def _check_stages(prune: Prune, where: str) -> None:
+    if prune.layers and prune.stages:
+        raise InputError(
+            f"{where}: table [prune] must have either 'layers' or 'stages', not both; move the layers into a stage"
+        )
+    names = [stage.name for stage in prune.stages]
+    if len(set(names)) != len(names) or {"dense", "finetune"} & set(names):
+        raise InputError(
+            f"{where}: table [prune.stages], key 'name' must differ from stage to stage, and from 'dense' and "
+            f"'finetune', not {names}"
+        )
+    for layers in (prune.layers, *(stage.layers for stage in prune.stages)):
+        for layer, rule in layers.items():
+            if rule.kind == "nonstructured" and rule.group != 1:
+                raise InputError(
+                    f"{where}: table [prune], layer {layer!r} has 'group', which belongs to kind 'column'; remove it"
+                )

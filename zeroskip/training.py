@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,12 +55,21 @@ def train_artifact(
     recipe = parse_recipe(recipe_values(project), f"project file '{project.path}'")
     parts = {name: ImageSet(torch.tensor(part.codes), torch.tensor(part.labels)) for name, part in images.items()}
     test = parts["test"]
-    with fixed_threads(recipe.threads):
-        torch.manual_seed(recipe.seed)
-        network = load_network(project)
-        _check_network(project, network, recipe, parts)
-        net = prune(network, parts["train"], parts["validation"], recipe, checkpoints=checkpoints, progress=report)
-        shares = {"float": accuracy(network.eval(), test, recipe.input), "integer": net.accuracy(test)}
+    with fixed_threads(recipe.threads), _stages_kept(checkpoints) as kept:
+
+        def network() -> nn.Module:
+            torch.manual_seed(recipe.seed)
+            return load_network(project)
+
+        _check_network(project, network(), recipe, parts)
+        # Without fine-tuning first: the float accuracy is that of the pruned network before it is quantized. The second
+        # call takes the stages up to there from their checkpoints.
+        pruned = network()
+        settings = recipe.quantization
+        quick = replace(recipe, quantization=replace(settings, finetune=replace(settings.finetune, epochs=0)))
+        prune(pruned, parts["train"], parts["validation"], quick, checkpoints=kept, progress=report)
+        net = prune(network(), parts["train"], parts["validation"], recipe, checkpoints=kept, progress=report)
+        shares = {"float": accuracy(pruned.eval(), test, recipe.input), "integer": net.accuracy(test)}
     record = replace(
         net.record,
         accuracy={**shares, "samples": len(test)},
@@ -66,11 +77,22 @@ def train_artifact(
         provenance={
             "recipe_sha256": recipe.digest(),
             "data_sha256": {name: part.digest() for name, part in images.items()},
-            "split": f"{len(parts['train'])} train, {len(parts['validation'])} validation (all choices), {len(test)} test (read once)",
-            "accuracy": "on the test images; float is that of the fine-tuned weights without rounding",
+            "split": f"{len(parts['train'])} train, {len(parts['validation'])} validation (all choices), "
+            f"{len(test)} test (read once)",
+            "accuracy": "on the test images; float is that of the pruned network before quantization and fine-tuning",
         },
     )
     net.save(artifact, record)
+
+
+@contextlib.contextmanager
+def _stages_kept(checkpoints: Path | None) -> Iterator[Path]:
+    """Give a folder for the stages, one of its own where the caller keeps none."""
+    if checkpoints is not None:
+        yield checkpoints
+    else:
+        with tempfile.TemporaryDirectory(prefix="zeroskip-") as folder:
+            yield Path(folder)
 
 
 def _check_network(project: Project, network: nn.Module, recipe: Recipe, parts: Mapping[str, ImageSet]) -> None:
@@ -86,13 +108,13 @@ def _check_network(project: Project, network: nn.Module, recipe: Recipe, parts: 
     inputs = float_inputs(parts["validation"].x[:CHECKED_IMAGES], recipe.input)
     graph = capture(model, inputs[:1])
     settings = recipe.quantization
-    calibrate(
-        graph, tensors_of(model), inputs, recipe.input, settings.weights, settings.activations, settings.power_of_two
-    )  # fmt: skip
+    bits = settings.weights, settings.activations
+    calibrate(graph, tensors_of(model), inputs, recipe.input, *bits, settings.power_of_two)
     classes = graph.ops[-1].out_shape[0]
     for name, part in parts.items():
         if int(part.y.max()) >= classes:
             raise InputError(
                 f"Network of '{project.folder / project.network.module}' has {classes} outputs, but {name}() of "
-                f"'{project.folder / project.data.module}' has the label {int(part.y.max())}; give the network more outputs"
+                f"'{project.folder / project.data.module}' has the label {int(part.y.max())}; "
+                "give the network more outputs"
             )

@@ -90,7 +90,8 @@ def load_network(project: Project) -> nn.Module:
         network = _call(path, _load(path), project.network.factory)
     if not isinstance(network, nn.Module):
         raise InputError(
-            f"Function '{project.network.factory}' of '{path}' must return a torch.nn.Module, not {type(network).__name__}"
+            f"Function '{project.network.factory}' of '{path}' must return a torch.nn.Module, "
+            f"not {type(network).__name__}"
         )
     return network
 
@@ -142,9 +143,11 @@ def _guarded(path: Path, what: str, run: Callable[[], Any]) -> Any:
             line = error.lineno
         else:
             frames = traceback.extract_tb(error.__traceback__)
-            line = next((frame.lineno for frame in reversed(frames) if Path(frame.filename) == path.resolve()), None)
+            own = [frame.lineno for frame in frames if Path(frame.filename) == path.resolve()]
+            line = own[-1] if own else None
         place = f" in line {line}" if line is not None else ""
-        raise InputError(f"{what} failed{place}: {type(error).__name__}: {error}; correct it and build again") from error
+        kind = type(error).__name__
+        raise InputError(f"{what} failed{place}: {kind}: {error}; correct it and build again") from error
 
 
 def _checked(path: Path, part: str, value: Any, largest: int) -> Images:
@@ -154,13 +157,16 @@ def _checked(path: Path, part: str, value: Any, largest: int) -> Images:
         raise InputError(f"{what} must return a pair (codes, labels), not {type(value).__name__}")
     codes, labels = (np.asarray(array) for array in value)
     if codes.dtype != np.uint8 or codes.ndim != 4 or not len(codes):
-        raise InputError(f"{what} must return codes as uint8 of shape (N, C, H, W), not {codes.dtype} {codes.shape}")
+        raise InputError(f"{what} must return uint8 codes of shape (N, C, H, W), not {codes.dtype} {codes.shape}")
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or len(labels) != len(codes):
-        raise InputError(f"{what} must return {len(codes)} integer labels, one an image, not {labels.dtype} {labels.shape}")
+        raise InputError(
+            f"{what} must return {len(codes)} integer labels, one an image, not {labels.dtype} {labels.shape}"
+        )
     if labels.min() < 0:
         raise InputError(f"{what} must return labels from 0 on, not {labels.min()}")
     if codes.max() > largest:
         raise InputError(
-            f"{what} returned the code {codes.max()}, but [quantize] input says range = {largest}; raise the range or scale the codes"
+            f"{what} returned the code {codes.max()}, but [quantize] input says range = {largest}; "
+            "raise the range or scale the codes"
         )
     return Images(codes, labels.astype(np.int64))

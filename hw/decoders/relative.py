@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.target import EngineConfig
-from zeroskip.hw.pipeline import FLAGS
+from zeroskip.hw.pipeline import FLAGS, delay
 
 __all__ = ["RelativeDecoder", "weight_level"]
 
@@ -24,7 +24,7 @@ class RelativeDecoder(wiring.Component):
     ``position = cursor + index``; ``cursor' = position + (index != escape)``; an escape has weight 0. The cursor
     restarts at the base with the first slot of a row.
 
-    Latency 1 cycle from ``word`` to ``positions`` (combinational there, to feed a ROM address), 2 to ``weights``;
+    Latency 2 cycles from ``word`` to ``positions`` (combinational there, to feed a ROM address), 3 to ``weights``;
     initiation interval 1.
 
     Parameters
@@ -65,8 +65,10 @@ class RelativeDecoder(wiring.Component):
         m = Module()
         config, d = self.config, self.descriptor
         lanes = config.geometry.lanes
-        m.d.sync += self.o_flags.eq(self.flags)
-        slots = Array(self.word.word_select(i, config.slot_bits) for i in range(lanes))
+        # the block RAM answers late in the cycle: nothing but a register behind it
+        word, chosen = delay(m, self.word, 1), delay(m, self.slot, 1)
+        m.d.comb += self.o_flags.eq(delay(m, self.flags, 2, FLAGS))
+        slots = Array(word.word_select(i, config.slot_bits) for i in range(lanes))
         for lane in range(lanes if config.has_linear else 1):
             taken = Signal(config.slot_bits, name=f"slot_{lane}")
             cursor = Signal(self.position_bits, name=f"cursor_{lane}")
@@ -74,7 +76,7 @@ class RelativeDecoder(wiring.Component):
             level = Signal(signed(config.weight_width + 1), name=f"level_{lane}")
             escape = Signal(name=f"escape_{lane}")
             if lane == 0:
-                m.d.sync += taken.eq(Mux(d.linear, slots[0], slots[self.slot]))
+                m.d.sync += taken.eq(Mux(d.linear, slots[0], slots[chosen]))
                 base = Mux(d.linear, d.in_base, d.tap_base)
             else:
                 m.d.sync += taken.eq(slots[lane])

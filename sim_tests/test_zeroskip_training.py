@@ -1,0 +1,113 @@
+"""A project's training: the artifact it writes, and what it refuses before the first epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from zeroskip.compiler.errors import InputError
+from zeroskip.project import parse_project
+from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.export import read_header
+from zeroskip.training import train_artifact
+from zeroskip.user_code import Images
+
+NETWORK = """
+import torch.nn.functional as F
+from torch import nn
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+        self.fc = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.fc(F.{pool}(F.{activation}(self.conv(x)), 2).flatten(1))
+
+
+def build():
+    return Tiny()
+"""
+SHORT = {"epochs": 2, "lr": [1e-2, 1e-3]}
+
+
+@pytest.fixture
+def images():
+    """Bright left or bright right halves."""
+    random = np.random.default_rng(0)
+    parts = {}
+    for name, count in {"train": 200, "validation": 40, "test": 50}.items():
+        labels = random.integers(0, 2, count)
+        codes = random.integers(0, 60, (count, 1, 4, 4)).astype(np.uint8)
+        for image, label in zip(codes, labels, strict=True):
+            image[:, :, 2 * label : 2 * label + 2] += 150
+        parts[name] = Images(codes, labels)
+    return parts
+
+
+@pytest.fixture
+def project(tmp_path):
+    return make(tmp_path)
+
+
+def make(folder, pool="max_pool2d", activation="relu", **changes):
+    """Write a project whose training takes a second, and return it."""
+    (folder / "data.py").write_text("")
+    (folder / "network.py").write_text(NETWORK.format(pool=pool, activation=activation))
+    prune = {"batch": 20, "dense": SHORT, "admm": SHORT, "retrain": SHORT}
+    prune |= {"layers": {"*": {"kind": "nonstructured", "keep": 0.5}}, **changes}
+    return parse_project({"name": "tiny", "prune": prune, "quantize": {"finetune": SHORT}}, folder / "project.toml")
+
+
+def test_artifact_says_what_was_measured_on_what(project, images, tmp_path):
+    lines = []
+    train_artifact(project, images, tmp_path / "a.safetensors", report=lambda *line: lines.append(line))
+    header = read_header(tmp_path / "a.safetensors")
+    assert header["name"] == "tiny" and header["network"] == "network.py:build"
+    accuracy = header["accuracy"]
+    assert accuracy["samples"] == 50 and accuracy["integer"] > 0.9 and accuracy["float"] > 0.9
+    assert header["samples_correct"] == {name: round(50 * accuracy[name]) for name in ("float", "integer")}
+    assert header["provenance"]["data_sha256"] == {name: part.digest() for name, part in images.items()}
+    assert header["provenance"]["split"] == "200 train, 40 validation (all choices), 50 test (read once)"
+    # The stages before fine-tuning are trained once, though both accuracies need them.
+    steps = [step for step, _, _ in lines]
+    assert sum(step.startswith("dense dense epoch 1/2") for step in steps) == 1
+    assert sum(step.startswith("finetune finetune epoch 1/2") for step in steps) == 1
+
+
+def test_same_seed_same_bytes_and_checkpoints_are_used(project, images, tmp_path):
+    steps = []
+    for name in ("a", "b"):
+        train_artifact(
+            project, images, tmp_path / f"{name}.safetensors", checkpoints=tmp_path / "kept", report=lambda step, *_: steps.append(step)
+        )  # fmt: skip
+        steps.append(name)
+    train_artifact(project, images, tmp_path / "c.safetensors")
+    assert len({(tmp_path / f"{name}.safetensors").read_bytes() for name in "abc"}) == 1
+    assert all("reused" in step for step in steps[steps.index("a") + 1 : -1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"layers": {"cov*": {"kind": "column", "keep": 1}}}, PruningError, "No layer with weights is called 'cov\\*'; the near"),
+        ({"layers": {"conv": {"kind": "column", "keep": 99}}}, PruningError, "99"),
+        ({"activation": "gelu"}, PruningError, "gelu"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(tmp_path, images, monkeypatch, changes, error, message):
+    monkeypatch.setattr("zeroskip.pruning.retrain.train", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(error, match=message):
+        train_artifact(make(tmp_path, **changes), images, tmp_path / "a.safetensors")
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_label_without_an_output_is_named(project, images, tmp_path):
+    images["validation"].labels[3] = 2
+    with pytest.raises(
+        InputError,
+        match=r"Network of '.*network.py' has 2 outputs, but validation\(\) of '.*data.py' has the label 2; give the network more",
+    ):
+        train_artifact(project, images, tmp_path / "a.safetensors")
