@@ -11,7 +11,14 @@ from zeroskip.boards.families.family import Cell
 from zeroskip.boards.reports import count_cells
 from zeroskip.compiler.errors import CapacityError, InputError, VerificationError
 
-__all__ = ["RESOURCE_NAMES", "mapped_needs", "refuse_broken_logic", "refuse_misplaced_roms", "refuse_overflow"]
+__all__ = [
+    "RESOURCE_NAMES",
+    "mapped_needs",
+    "refuse_broken_logic",
+    "refuse_misplaced_roms",
+    "refuse_overflow",
+    "refuse_unroutable",
+]
 
 RESOURCE_NAMES = {"lut": "LUTs", "ff": "flip-flops", "bram": "block RAMs", "dsp": "multipliers"}
 
@@ -21,6 +28,15 @@ _REMEDIES = {
     "bram": "prune further, store fewer bits a weight, or choose a larger board",
     "dsp": "choose fewer lanes or columns, LUT multipliers, or a larger board",
 }
+_TOO_SMALL = (
+    "Unable to place cell",
+    "Unable to find legal placement",
+    "failed to place",
+    "Failed to expand region",
+    "Failed to route arc",
+    "Failed to find a route",
+)
+"""What nextpnr says when it runs out of cells or wires."""
 _BROKEN_LOGIC = ("found logic loop", "multiple conflicting drivers")
 """What Yosys warns of and goes on; no such design is simulated or built the way it was written."""
 
@@ -51,6 +67,21 @@ def refuse_overflow(board: Board, cells: Mapping[str, Cell]) -> None:
         wants = ", ".join(f"{needs[name]} {RESOURCE_NAMES[name]}" for name in short)
         has = ", ".join(f"{board.available[name]} {RESOURCE_NAMES[name]}" for name in short)
         raise CapacityError(f"Design needs {wants}, but board {board.name!r} holds {has}; {_REMEDIES[short[0]]}")
+
+
+def refuse_unroutable(board: Board, log: Path, kept: Path) -> None:
+    """Raise when the router's ``log`` says that the device is too small; ``kept`` is where the log will lie.
+
+    Raises
+    ------
+    CapacityError
+    """
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        if any(sign in line for sign in _TOO_SMALL):
+            raise CapacityError(
+                f"Design cannot be placed and routed on board {board.name!r} ({line.removeprefix('ERROR: ').strip()}); "
+                f"choose fewer lanes or columns, or a larger board (log: {kept})"
+            )
 
 
 def refuse_broken_logic(log: Path) -> None:

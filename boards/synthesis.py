@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroskip.boards.board import Board
-from zeroskip.boards.capacity import RESOURCE_NAMES, refuse_broken_logic, refuse_misplaced_roms, refuse_overflow
+from zeroskip.boards.capacity import (
+    RESOURCE_NAMES,
+    refuse_broken_logic,
+    refuse_misplaced_roms,
+    refuse_overflow,
+    refuse_unroutable,
+)
 from zeroskip.boards.families.family import Cell
 from zeroskip.boards.netlist_check import NetlistCheck, golden_vectors, model_files
 from zeroskip.boards.netlist_check import netlist_check as check_netlist
@@ -36,8 +43,6 @@ from zeroskip.compiler.errors import CapacityError, InputError, ToolError
 __all__ = ["SynthesisResult", "synthesize"]
 
 _LOG_LINES = 12
-_TOO_SMALL = ("Unable to place", "Unable to find legal placement", "no Bels remaining", "Failed to route", "out of")
-"""What nextpnr says when the device is too small."""
 
 # Seconds on one ordinary core with the WebAssembly tools, for the expected times in the progress lines.
 _SYNTHESIS_BASE_S = 4.0
@@ -171,7 +176,7 @@ def _vectors(
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     if inputs is None or expected is None:
         return golden_vectors(directory)
-    return inputs, expected
+    return np.asarray(inputs), np.asarray(expected)
 
 
 class _Flow:
@@ -200,6 +205,7 @@ class _Flow:
         self.packer = find_tool(board.family.packer)
         self.plan: Plan = plan_top(board, baud)
         self.folder = directory / "synth" / board.name
+        self.bitstream = self.folder / f"top.{board.family.bitstream_suffix}"
         total = 1 + len(seeds) + check
         self.steps = Steps(self.folder, total=total, title=board.name, progress=progress, resume=resume)
         self.cells: dict[str, Cell] = {}
@@ -246,6 +252,8 @@ class _Flow:
 
     def check_and_route(self, vectors: tuple[NDArray[np.integer], NDArray[np.integer]] | None) -> NetlistCheck | None:
         """Run the netlist check and every seed, ``jobs`` at a time; the first failure stops the rest."""
+        # No bitstream of an older design outlives a failure of this one.
+        self.bitstream.unlink(missing_ok=True)
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
             check = pool.submit(self._check, vectors) if vectors is not None else None
             routes = [pool.submit(self._route, seed) for seed in self.seeds]
@@ -275,8 +283,8 @@ class _Flow:
             "netlist": file_digest(self.folder / "top.json"),
             "baud": str(self.baud),
             "models": " ".join(file_digest(path) for path in model_files(self.board.family)),
-            "inputs": f"{inputs.shape} {np.asarray(inputs).tobytes().hex()}",
-            "expected": f"{expected.shape} {np.asarray(expected).tobytes().hex()}",
+            "inputs": f"{inputs.shape} {sha256(inputs.tobytes()).hexdigest()}",
+            "expected": f"{expected.shape} {sha256(expected.tobytes()).hexdigest()}",
         }
         self.steps.run("netlist check", identity, [note.name], action, expected_s=5 + len(self.cells) / 400)
         return NetlistCheck(**json.loads(note.read_text(encoding="utf-8")))
@@ -305,7 +313,8 @@ class _Flow:
             code = run_tool(self.router, ["-q", "-l", f"{place}/{stem}-nextpnr.log", *options, *files],
                             cwd=self.directory, log=log, cancel=self.cancel)  # fmt: skip
             if code != 0:
-                _refuse_unrouted(self.board, self.router, log, self.folder / log.name)
+                refuse_unroutable(self.board, log, self.folder / log.name)
+                raise ToolError(_failure(self.router, code, log, self.folder / log.name))
             self._pack(f"{place}/{routed}", f"{place}/{stem}.{family.bitstream_suffix}", scratch / f"{stem}-pack.log")
 
         identity = {
@@ -335,10 +344,9 @@ class _Flow:
                 f"Design reaches {routes[best].fmax_mhz:.2f} MHz, but board {self.board.name!r} runs at "
                 f"{self.board.clock_mhz:g} MHz; try more seeds or choose fewer lanes\nslowest path: {routes[best].path}"
             )
-        bitstream = self.folder / f"top.{suffix}"
         scratch = self.folder / f".top.{suffix}"
         shutil.copyfile(self.folder / f"seed-{best}.{suffix}", scratch)
-        scratch.replace(bitstream)
+        scratch.replace(self.bitstream)
         fmax = [routes[seed].fmax_mhz for seed in self.seeds]
         measured = check is not None
         tools = [self.yosys, self.router, *([find_tool("verilator")] if measured else [])]
@@ -350,7 +358,7 @@ class _Flow:
             fmax_mhz=fmax_summary(fmax, self.board.constraint_mhz) if measured else None,
             critical_path=routes[best].path if measured else None,
             check=check,
-            bitstream=bitstream,
+            bitstream=self.bitstream,
             best_seed=best,
             steps=tuple(self.steps.records),
         )
@@ -365,15 +373,3 @@ def _failure(tool: Tool, code: int, log: Path, kept: Path) -> str:
     """Return the error text for a tool that failed; ``kept`` is where its log will lie."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-_LOG_LINES:]
     return "\n".join([f"Tool {tool.name!r} failed with exit code {code}; its log is {kept}", *lines])
-
-
-def _refuse_unrouted(board: Board, router: Tool, log: Path, kept: Path) -> None:
-    """Raise the error for a router that gave up: the device is too small, or the tool is broken."""
-    text = log.read_text(encoding="utf-8", errors="replace")
-    reasons = [line for line in text.splitlines() if any(sign in line for sign in _TOO_SMALL)]
-    if reasons:
-        raise CapacityError(
-            f"Design cannot be placed and routed on {board.name!r}: {reasons[0].removeprefix('ERROR: ')} "
-            f"It must use fewer cells; choose fewer lanes or columns, or a larger board (log: {kept})"
-        )
-    raise ToolError(_failure(router, 1, log, kept))

@@ -32,6 +32,11 @@ __all__ = ["SETTINGS", "compile_artifact", "compile_report", "source_digest"]
 SETTINGS = ("lanes", "columns", "index_bits")
 """What ``--set key=value`` may set."""
 
+_FOLDERS = ("sim", "synth", "report", "ir", "rom", "rtl")
+"""The folders of a design: what a new compilation replaces."""
+
+_STAGING = ".compile-"
+
 ENGINES = {"dense": Engine.DENSE, "sparse": Engine.SPARSE, "auto": None}
 
 
@@ -110,6 +115,8 @@ def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
             numbers[key] = int(value)
         except ValueError:
             raise InputError(f"Setting {key!r} must be a whole number, not {value!r}") from None
+    if "columns" in numbers and "lanes" not in numbers:
+        raise InputError("Setting 'columns' needs 'lanes' as well; add --set lanes=4, 8, 16 or 32")
     if not 1 <= numbers.get("index_bits", 1) <= 12:
         raise InputError(f"Setting 'index_bits' must be 1 to 12, not {numbers['index_bits']}")
     return numbers
@@ -123,7 +130,7 @@ def compile_report(program: Program, network: Model) -> dict[str, Any]:
     dense = {row["name"]: row["macs_dense"] for row in describe(network)["layers"]}
     cycles = program_cycles(program)
     metadata = program.model.metadata
-    accuracy = metadata.get("accuracy", {})
+    accuracy = metadata.get("accuracy") or {}
     ledgers = [{"name": plan.name, **plan.storage} for plan in program.layers]
     return {
         "model": program.model.name,
@@ -176,16 +183,25 @@ def _json(value: Mapping[str, Any]) -> str:
 
 def _write(out: Path, files: Mapping[str, str], artifact: bytes) -> None:
     """Write everything beside ``out`` first, then move it in: a reader never sees half a design."""
+    foreign = [name for name in _FOLDERS if (out / name).exists()]
+    left = list(out.glob(f"{_STAGING}*"))
+    if foreign and not left and not (out / "manifest.json").exists():
+        raise InputError(
+            f"Folder '{out}' holds '{foreign[0]}', but no compiled design that could be replaced; "
+            f"name another one with --out"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".compile-", dir=out) as temporary:
+        for killed in left:
+            shutil.rmtree(killed, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_STAGING, dir=out) as temporary:
             staged = Path(temporary)
             for path, text in files.items():
                 target = staged / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(text)
             (staged / "ir" / "model.safetensors").write_bytes(artifact)
-            for stale in ("sim", "synth", "report", "ir", "rom", "rtl"):
+            for stale in _FOLDERS:
                 shutil.rmtree(out / stale, ignore_errors=True)
             (out / "manifest.json").unlink(missing_ok=True)
             for name in ("ir", "rom", "rtl", "report", "manifest.json"):

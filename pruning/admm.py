@@ -150,7 +150,8 @@ class Admm:
         with torch.no_grad():
             for layer in self._layers.values():
                 if layer.constraint is not None:
-                    layer.weight.copy_(layer.constraint.project(layer.weight))
+                    layer.z = layer.constraint.project(layer.weight)
+                    layer.weight.copy_(layer.z)
                     layer.mask = layer.weight.detach() != 0
                 else:
                     layer.mask = layer.parent
@@ -186,9 +187,8 @@ class Admm:
             raise PruningError(f"State holds layers {sorted(known)}, but this Admm has {sorted(self._layers)}")
         for name, layer in self._layers.items():
             if tensors[f"{name}.z"].shape != layer.weight.shape:
-                raise PruningError(
-                    f"Layer '{name}' has shape {tuple(layer.weight.shape)}, but the state has {tuple(tensors[f'{name}.z'].shape)}"
-                )
+                own, stored = tuple(layer.weight.shape), tuple(tensors[f"{name}.z"].shape)
+                raise PruningError(f"Layer '{name}' has shape {own}, but the state has {stored}")
         for name, layer in self._layers.items():
             layer.z, layer.u = tensors[f"{name}.z"].clone(), tensors[f"{name}.u"].clone()
             parent, mask = tensors.get(f"{name}.parent"), tensors.get(f"{name}.mask")
@@ -214,7 +214,7 @@ class Admm:
         with torch.no_grad():
             for layer in self._layers.values():
                 if self.hardened and isinstance(layer.constraint, Levels):
-                    layer.weight.copy_(layer.constraint.project(layer.weight))
+                    layer.weight.copy_(layer.z)
                 _mask_(layer.weight, layer.held())
 
     def _mask_state(self, optimizer: Optimizer) -> None:
@@ -233,14 +233,19 @@ def _mask_(values: Tensor, mask: Tensor | None) -> None:
 
 def _collect(model: nn.Module, sets: Mapping[str, ConstraintSet], parents: Mapping[str, Tensor]) -> dict[str, _Layer]:
     """Match the patterns against the model's layers and build the state, in model order."""
-    weights = {
-        name: module.weight for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
-    }
+    modules = model.named_modules()
+    weights: dict[str, nn.Parameter] = {}
+    for name, module in modules:
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.dim() >= 2:
+            weights[name] = weight
     chosen: dict[str, tuple[str, ConstraintSet]] = {}
     for pattern, constraint in sorted(sets.items(), key=lambda item: item[0] in weights):
         matches = [name for name in weights if fnmatch.fnmatchcase(name, pattern)]
         if not matches:
-            raise PruningError(f"No layer with weights is called '{pattern}'; the nearest are: {nearest(pattern, weights)}")
+            raise PruningError(
+                f"No layer with weights is called '{pattern}'; the nearest are: {nearest(pattern, weights)}"
+            )
         for name in matches:
             if name in chosen and pattern not in weights:
                 raise PruningError(f"Layer '{name}' is matched by both '{chosen[name][0]}' and '{pattern}'")
@@ -255,9 +260,8 @@ def _collect(model: nn.Module, sets: Mapping[str, ConstraintSet], parents: Mappi
         parent = parents.get(name)
         if parent is not None and parent.shape != weight.shape:
             raise PruningError(f"Layer '{name}' has shape {tuple(weight.shape)}, but its mask {tuple(parent.shape)}")
-        constraint = chosen[name][1] if name in chosen else None
+        wanted = chosen[name][1] if name in chosen else None
         zeros = torch.zeros_like(weight, requires_grad=False)
-        layers[name] = _Layer(weight, constraint, zeros, zeros.clone(), None if parent is None else parent.bool().clone())
-    for name, (_, constraint) in chosen.items():
-        constraint.count(weights[name].shape)
+        held = None if parent is None else parent.bool().clone()
+        layers[name] = _Layer(weight, wanted, zeros, zeros.clone(), held)
     return layers

@@ -81,7 +81,9 @@ def _grids(graph: Graph, weights: int | Mapping[str, int]) -> dict[str, Weights]
     for pattern, bits in sorted(weights.items(), key=lambda item: item[0] in {op.module for op in ops}):
         matches = [op for op in ops if fnmatch.fnmatchcase(op.module, pattern)]
         if not matches:
-            raise PruningError(f"No layer is called '{pattern}'; the nearest are: {nearest(pattern, [op.module for op in ops])}")
+            raise PruningError(
+                f"No layer is called '{pattern}'; the nearest are: {nearest(pattern, [op.module for op in ops])}"
+            )
         grids |= {op.name: Weights.of_bits(bits) for op in matches}
     missing = [op.module for op in ops if op.name not in grids]
     if missing:
@@ -102,7 +104,9 @@ def _mse(values: np.ndarray[tuple[int], np.dtype[np.float64]], form: Activation)
     return float(np.square(values - codes * form.scale).mean())
 
 
-def _best(values: np.ndarray[tuple[int], np.dtype[np.float64]], bits: int, signed: bool, step: float | None) -> Activation:
+def _best(
+    values: np.ndarray[tuple[int], np.dtype[np.float64]], bits: int, signed: bool, step: float | None
+) -> Activation:
     """Return the codes of least squared error; with ``step`` the scale is ``step * 2^S`` with a whole S >= 0."""
     hi = Activation(bits, signed, 1.0).hi
     top = float(np.abs(values).max())
@@ -127,8 +131,8 @@ def _input_codes(source: Input | None, x: Tensor, graph: Graph) -> Activation:
     first = next(op for op in graph.ops if op.weight)
     if any(first.padding) and abs(offset - round(offset)) > 1e-6:
         raise PruningError(
-            f"Layer '{first.name}' pads its input, so mean * range must be a whole code, not {offset:g}; use mean 0, or a "
-            "mean that is a multiple of 1/range"
+            f"Layer '{first.name}' pads its input, so mean * range must be a whole code, not {offset:g}; "
+            "use mean 0, or a mean that is a multiple of 1/range"
         )
     whole = float(round(offset)) if any(first.padding) else offset
     return Activation(8, False, 1 / (source.range * source.std), whole)
@@ -146,8 +150,8 @@ def calibrate(
     """Choose all scales from the float network and calibration inputs ``x`` (N, ...), float as the network takes them.
 
     Weight scales have the least squared error over nonzero weights, activation scales over the values seen. With
-    ``power_of_two`` an activation scale is its layer's input scale x weight scale x ``2^S``, so that requantization is a
-    shift: the activation's 8 bits bear the coarser choice better than 4-bit weights do.
+    ``power_of_two`` an activation scale is its layer's input scale x weight scale x ``2^S``, so that requantization
+    is a shift: the activation's 8 bits bear the coarser choice better than 4-bit weights do.
     """
     if not 1 <= activations <= 8:
         raise PruningError(f"Activation bits must be from 1 to 8, not {activations!r}")
@@ -170,8 +174,8 @@ def calibrate(
         else:
             if power_of_two and op.norm is not None:
                 raise PruningError(
-                    f"Layer '{op.name}' has BatchNorm, which needs a multiplier a channel; use power_of_two=False or train "
-                    "without BatchNorm"
+                    f"Layer '{op.name}' has BatchNorm, which needs a multiplier a channel; use power_of_two=False or "
+                    "train without BatchNorm"
                 )
             scales[op.name] = search_scale(tensors[op.weight], grids[op.name])
             step = forms[before].scale * scales[op.name] if power_of_two else None

@@ -1,4 +1,4 @@
-"""Capture an ``nn.Module`` as a chain of layers with torch.export, or refuse it naming the operation and its source line."""
+"""Capture an ``nn.Module`` as a chain of layers with torch.export, or refuse it naming operation and source line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from zeroskip.pruning.errors import PruningError
 __all__ = ["SUPPORTED", "Graph", "Kind", "Norm", "Op", "capture", "tensors_of"]
 
 SUPPORTED = (
-    "Conv2d (zeros padding), Linear, BatchNorm directly after one of these, ReLU directly after these (or after the max "
-    "pool that follows), MaxPool2d and AvgPool2d without padding, AdaptiveAvgPool2d(1), flatten/view/reshape to (N, features), "
-    "Dropout in eval mode; one input, one output, no branches"
+    "Conv2d (zeros padding), Linear, BatchNorm directly after one of these, ReLU directly after these (or after the "
+    "max pool that follows), MaxPool2d and AvgPool2d without padding, AdaptiveAvgPool2d(1), flatten/view/reshape to "
+    "(N, features), Dropout in eval mode; one input, one output, no branches"
 )
 
 
@@ -165,7 +165,9 @@ class _Reader:
 
     def read(self) -> Graph:
         if len(self.inputs) != 1 or len(self.outputs) != 1:
-            raise PruningError(f"A network must have one input and one output, not {len(self.inputs)} and {len(self.outputs)}")
+            raise PruningError(
+                f"A network must have one input and one output, not {len(self.inputs)} and {len(self.outputs)}"
+            )
         in_shape: tuple[int, ...] = ()
         for node in self.graph.nodes:
             if node.op == "placeholder":
@@ -220,9 +222,13 @@ class _Reader:
         arguments = self._arguments(node)
         source = arguments.get("input", arguments.get("self"))
         if source is not self.tail or self.tail is None:
-            raise self._refuse(node, f"operation '{full}' on something else than the previous layer's output (a branch)")
+            raise self._refuse(
+                node, f"operation '{full}' on something else than the previous layer's output (a branch)"
+            )
         if len(self.tail.users) != 1:
-            raise self._refuse(node, f"operation '{full}' on a tensor that is used {len(self.tail.users)} times (a branch)")
+            raise self._refuse(
+                node, f"operation '{full}' on a tensor that is used {len(self.tail.users)} times (a branch)"
+            )
         handlers[name](node, arguments)
         self.tail = node
 
@@ -245,7 +251,7 @@ class _Reader:
         weight = self._parameter(node, a["weight"])
         if weight is None:
             raise self._refuse(node, "a convolution without a weight")
-        source = a.get("input")
+        source: fx.Node = a["input"]
         kernel = _pair(a["weight"].meta["val"].shape[2:])
         dilation = _pair(a["dilation"])
         self.ops.append(
@@ -306,7 +312,9 @@ class _Reader:
         size = _pair(self._shape(source)[1:])
         self._add_pool(node, source, Kind.AVG_POOL2D, size, size)
 
-    def _add_pool(self, node: fx.Node, source: fx.Node, kind: Kind, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+    def _add_pool(
+        self, node: fx.Node, source: fx.Node, kind: Kind, kernel: tuple[int, int], stride: tuple[int, int]
+    ) -> None:
         number = 1 + sum(op.weight is None for op in self.ops)
         self.ops.append(Op(f"pool{number}", kind, self._shape(source), self._shape(node), kernel=kernel, stride=stride))
 
@@ -331,7 +339,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _padding(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return ``(top, left, bottom, right)`` of a padding argument; ``same`` puts the odd one below and right, as torch does."""
+    """Return ``(top, left, bottom, right)`` of a padding argument; ``same`` puts the odd one below and right."""
     if value == "valid":
         return 0, 0, 0, 0
     if value == "same":

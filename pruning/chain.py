@@ -78,7 +78,7 @@ def _structured(run: Run) -> Admm | None:
 
 
 def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
-    """Run all stages, fine-tune under fake quantization, and return the integer network and the float accuracy before it."""
+    """Run all stages, fine-tune under fake quantization; return the integer network and the float accuracy."""
     run_stages(run)
     run.model.eval()
     float_accuracy = accuracy(run.model, judged, run.source)
@@ -99,7 +99,9 @@ def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
         if settings.finetune.epochs:
             run.train_phase("finetune", "finetune", settings.finetune, generator, forward=forward, admm=admm)
 
-    run.advance("finetune", {"quantization": asdict(settings), "plan": _plan_values(plan)}, finetune, settings.finetune.epochs)
+    run.advance(
+        "finetune", {"quantization": asdict(settings), "plan": _plan_values(plan)}, finetune, settings.finetune.epochs
+    )
     return quantize(run.model, inputs[:1], inputs, layers=admm, plan=plan), float_accuracy
 
 
@@ -153,7 +155,8 @@ def _zoo_record(recipe: Recipe, split: Split, net: QuantizedNetwork, float_accur
         accuracy={"float": float_accuracy, "integer": integer, "samples": samples}, correct=correct,
         provenance={
             "dataset": split.provenance, "recipe_sha256": recipe.digest(),
-            "split": f"{len(split.train)} train, {len(split.validation)} validation (all choices), {samples} test (read once)",
+            "split": f"{len(split.train)} train, {len(split.validation)} validation (all choices), "
+            f"{samples} test (read once)",
             "start": "random weights; no checkpoint of others was used",
         },
     )  # fmt: skip

@@ -25,7 +25,7 @@ def replace_bytes(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_bytes(content)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -46,7 +46,9 @@ class Checkpoints:
         """Return where a stage's file lies, finished or not."""
         return self.folder / f"{stage}-{key[:20]}.safetensors" if self.folder else None
 
-    def save(self, stage: str, key: str, model: nn.Module, masks: Mapping[str, Tensor], log: list[dict[str, Any]]) -> None:
+    def save(
+        self, stage: str, key: str, model: nn.Module, masks: Mapping[str, Tensor], log: list[dict[str, Any]]
+    ) -> None:
         """Write the model's state, the masks and the stage's log lines."""
         path = self.path(stage, key)
         if path is None:
@@ -71,6 +73,8 @@ class Checkpoints:
         if metadata.get("key") != key or set(state) != set(model.state_dict()):
             return None
         model.load_state_dict(state)
-        masks = {name.removeprefix("mask/"): value.bool() for name, value in tensors.items() if name.startswith("mask/")}
+        masks = {
+            name.removeprefix("mask/"): value.bool() for name, value in tensors.items() if name.startswith("mask/")
+        }
         log: list[dict[str, Any]] = json.loads(metadata["log"])
         return masks, log

@@ -70,12 +70,14 @@ def data_folder(folder: Path | str | None = None) -> Path:
         raise PruningError("No data folder is known; give --data DIR or set ZEROSKIP_DATA to a folder with mnist/*.gz")
     path = Path(chosen)
     if not path.is_dir():
-        raise PruningError(f"Data folder '{path}' does not exist; give --data DIR or set ZEROSKIP_DATA to one that does")
+        raise PruningError(
+            f"Data folder '{path}' does not exist; give --data DIR or set ZEROSKIP_DATA to one that does"
+        )
     return path
 
 
 def read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Read one idx file of unsigned bytes (plain, or gzip when the name ends in ``.gz``) and check every field of it."""
+    """Read one idx file of unsigned bytes (plain, or gzip when the name ends in ``.gz``), every field checked."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except FileNotFoundError:
@@ -83,7 +85,9 @@ def read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     except (EOFError, zlib.error, gzip.BadGzipFile, OSError) as error:
         raise PruningError(f"Data file '{path}' cannot be read ({error}); fetch it again") from error
     if len(raw) < 4:
-        raise PruningError(f"Data file '{path}' is truncated: {len(raw)} bytes, but the magic number needs 4; fetch it again")
+        raise PruningError(
+            f"Data file '{path}' is truncated: {len(raw)} bytes, but the magic number needs 4; fetch it again"
+        )
     zero, kind, axes = struct.unpack(">HBB", raw[:4])
     if zero != 0 or kind != 8 or axes not in (1, 3):
         raise PruningError(
@@ -96,7 +100,9 @@ def read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     expected, found = int(np.prod(shape, dtype=np.int64)), len(raw) - 4 - 4 * axes
     if found != expected:
         state = "is truncated" if found < expected else "is too long"
-        raise PruningError(f"Data file '{path}' {state}: {found} bytes of data, but its header says {expected}; fetch it again")
+        raise PruningError(
+            f"Data file '{path}' {state}: {found} bytes of data, but its header says {expected}; fetch it again"
+        )
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
@@ -132,8 +138,8 @@ def load_mnist(folder: Path | str | None = None, validation: int = 5_000) -> Spl
         raise PruningError(f"validation must be between 1 and {len(full) - 1} images, not {validation!r}")
     provenance = (
         "MNIST (Y. LeCun, C. Cortes, C. J. C. Burges), commonly given as CC BY-SA 3.0; training images as rebuilt from "
-        "lossless PNG sheets of github.com/taneishi/convnetjs (MIT), where pixels of value 1 are 0; test images and labels "
-        "are the original files. The golden samples hold 16 of its images."
+        "lossless PNG sheets of github.com/taneishi/convnetjs (MIT), where pixels of value 1 are 0; test images and "
+        "labels are the original files. The golden samples hold 16 of its images."
     )
     cut = len(full) - validation
     return Split("mnist", full.take(0, cut), full.take(cut, len(full)), test, provenance)
@@ -144,7 +150,9 @@ def load_digits(validation: int = 200, test: int = 500, seed: int = 0) -> Split:
     try:
         from sklearn.datasets import load_digits as sklearn_digits
     except ImportError:
-        raise PruningError("scikit-learn is missing, it holds the digits data set; run: pip install scikit-learn") from None
+        raise PruningError(
+            "scikit-learn is missing, it holds the digits data set; run: pip install scikit-learn"
+        ) from None
     bunch = sklearn_digits()
     images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
     if not 0 < validation + test < len(labels):
@@ -153,8 +161,8 @@ def load_digits(validation: int = 200, test: int = 500, seed: int = 0) -> Split:
     parts = (order[test + validation :], order[test : test + validation], order[:test])
     train, held, tested = (ImageSet(torch.tensor(images[p]).unsqueeze(1), torch.tensor(labels[p])) for p in parts)
     provenance = (
-        "Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak; UCI Machine Learning Repository, CC BY 4.0), as "
-        "shipped in scikit-learn (BSD-3-Clause). The golden samples hold 16 of its images."
+        "Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak; UCI Machine Learning Repository, "
+        "CC BY 4.0), as shipped in scikit-learn (BSD-3-Clause). The golden samples hold 16 of its images."
     )
     return Split("digits", train, held, tested, provenance)
 

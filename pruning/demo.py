@@ -1,4 +1,4 @@
-"""The demo's three artifacts: the digits network dense, column-pruned and non-structured at 4-bit weights, at equal accuracy."""
+"""The demo's three artifacts: the digits network dense, column-pruned and non-structured at 4-bit weights."""
 
 from __future__ import annotations
 

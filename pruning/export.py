@@ -1,4 +1,4 @@
-"""Write the artifact: one safetensors file with integer tensors, golden samples and a JSON header; the same bytes every time."""
+"""Write the artifact: one safetensors file with integer tensors, golden samples and a JSON header."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FORMAT = "1.0"
 class Record:
     """Where an artifact comes from; what is not known stays None.
 
-    ``accuracy`` holds ``float`` and ``integer`` (shares) and ``samples``; ``correct`` counts of samples by the same names.
+    ``accuracy`` holds ``float`` and ``integer`` (shares) and ``samples``; ``correct`` the counts by the same names.
     """
 
     name: str | None = None
@@ -119,7 +119,8 @@ def artifact_bytes(net: QuantizedNetwork, name: str, record: Record) -> bytes:
         "format": FORMAT, "name": record.name or name, "network": record.network, "dataset": record.dataset,
         "input": layers[0].input, "output": layers[-1].output,
         "tensors": _tensor_header(net), "layers": [_layer_header(net, layer) for layer in layers],
-        "recipe": record.recipe, "seed": record.seed, "accuracy": record.accuracy, "samples_correct": dict(record.correct),
+        "recipe": record.recipe, "seed": record.seed, "accuracy": record.accuracy,
+        "samples_correct": dict(record.correct),
         "provenance": dict(record.provenance),
         "versions": {
             "numpy": np.__version__, "python": platform.python_version(), "safetensors": safetensors.__version__,

@@ -1,4 +1,4 @@
-"""The quantized network in exact integer torch arithmetic: the first of the independent readings of the integer rules."""
+"""The quantized network in exact integer torch arithmetic, one of the independent readings of the integer rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXACT_INT = 1 << 62
 
 @dataclass(frozen=True)
 class Codes:
-    """A tensor of the integer network: shape of one sample and its codes; real value = ``scale * (code - zero_point)``."""
+    """A tensor of the integer network: sample shape and codes; real value = ``scale * (code - zero_point)``."""
 
     name: str
     shape: tuple[int, ...]
@@ -45,9 +45,9 @@ class Codes:
 class IntegerLayer:
     """One layer in integers.
 
-    Result: ``clamp(((acc + bias) * multiplier, shifted right rounding half up) + zero point of the output)``; ``weight``
-    int16 ``OIHW`` or ``OI``, ``bias`` int32 ``[O]``, ``multiplier`` int32 and ``shift`` int8 ``[O]`` or ``[1]``; None for
-    poolings. ``padding`` is ``(top, left, bottom, right)``.
+    Result: ``clamp(((acc + bias) * multiplier, shifted right rounding half up) + zero point of the output)``;
+    ``weight`` int16 ``OIHW`` or ``OI``, ``bias`` int32 ``[O]``, ``multiplier`` int32 and ``shift`` int8 ``[O]`` or
+    ``[1]``; None for poolings. ``padding`` is ``(top, left, bottom, right)``.
     """
 
     name: str
@@ -86,15 +86,17 @@ class IntegerNetwork:
         bound = int(sums.max()) * self.tensors[layer.input].magnitude
         total = bound + int(layer.bias.to(torch.int64).abs().max())
         if bound >= _EXACT_FLOAT or total * int(layer.multiplier.max()) >= _EXACT_INT:
-            raise PruningError(f"Layer '{layer.name}' overflows: accumulator bound {total} with multiplier {layer.multiplier.max()}")
+            raise PruningError(
+                f"Layer '{layer.name}' overflows: accumulator bound {total} with multiplier {layer.multiplier.max()}"
+            )
 
     def run(self, codes: Tensor) -> dict[str, Tensor]:
         """Return the codes of the input and of every layer's output for input ``codes`` (N, *shape)."""
         first = self.tensors[self.layers[0].input]
         if tuple(codes.shape[1:]) != first.shape or codes.dtype != first.dtype:
+            shape = ", ".join(map(str, first.shape))
             raise PruningError(
-                f"Input codes must be {first.dtype} of shape (N, {', '.join(map(str, first.shape))}), not {codes.dtype} "
-                f"{tuple(codes.shape)}"
+                f"Input codes must be {first.dtype} of shape (N, {shape}), not {codes.dtype} {tuple(codes.shape)}"
             )
         values = {first.name: codes}
         for layer in self.layers:

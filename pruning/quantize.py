@@ -41,6 +41,7 @@ class QuantizedNetwork:
     golden : IntegerNetwork, computes every tensor exactly
     structures : layer name -> structure as in the artifact's header
     grids, weight_scales : layer name -> weight levels and the distance between them
+    first : codes of the input as the float network takes it
     samples : 16 input codes, stored with every layer's output
     record : where the network comes from (recipe, accuracy, provenance)
     """
@@ -49,19 +50,21 @@ class QuantizedNetwork:
     structures: Mapping[str, Mapping[str, Any]]
     grids: Mapping[str, Weights]
     weight_scales: Mapping[str, float]
+    first: Activation
     samples: Tensor
     record: Record = field(default_factory=Record)
 
     def codes(self, x: Tensor) -> Tensor:
-        """Return the input codes of ``x``: codes stay as they are, floats are rounded half to even by the input scale."""
-        first = self.golden.tensors["input"]
-        if not x.is_floating_point():
-            return x.to(first.dtype)
-        low, high = (-128, 127) if first.signed else (0, 255)
-        return (torch.round(x / first.scale) + first.zero_point).clamp(low, high).to(first.dtype)
+        """Return the input codes of ``x``: codes stay as they are, floats are what the float network takes."""
+        if x.is_floating_point():
+            return _input_codes(x, self.first)
+        dtype = self.golden.tensors["input"].dtype
+        if x.dtype != dtype:
+            raise PruningError(f"Input codes must be {dtype}, not {x.dtype}")
+        return x
 
     def accuracy(self, data: Samples) -> float:
-        """Return the share of labelled ``data`` (codes, or floats in the input's scale) that is classified correctly."""
+        """Return the share of ``data`` classified correctly: codes, or floats as the float network takes them."""
         correct, total = 0, 0
         for x, y in _batches(data):
             if y is None:
@@ -83,7 +86,8 @@ class QuantizedNetwork:
     def __repr__(self) -> str:
         total = sum(layer.weight.numel() for layer in self.golden.layers if layer.weight is not None)
         kept = self.nonzero()
-        return f"QuantizedNetwork({len(self.golden.layers)} layers, {kept} of {total} weights, {total / max(1, kept):.1f}x)"
+        rate = total / max(1, kept)
+        return f"QuantizedNetwork({len(self.golden.layers)} layers, {kept} of {total} weights, {rate:.1f}x)"
 
 
 def _batches(data: Samples) -> Iterable[tuple[Tensor, Tensor | None]]:
@@ -103,7 +107,9 @@ def _batches(data: Samples) -> Iterable[tuple[Tensor, Tensor | None]]:
             else:
                 raise PruningError(f"A batch must be a tensor or (x, y), not {type(item).__name__}")
     else:
-        raise PruningError(f"Samples must be an ImageSet, a tensor, (x, y) or batches of them, not {type(data).__name__}")
+        raise PruningError(
+            f"Samples must be an ImageSet, a tensor, (x, y) or batches of them, not {type(data).__name__}"
+        )
 
 
 def _gather(data: Samples, count: int) -> Tensor:
@@ -128,10 +134,11 @@ def float_inputs(x: Tensor, source: Input | None) -> Tensor:
     return source.normalize(x)
 
 
-def _input_codes(x: Tensor, source: Input | None, form: Activation) -> Tensor:
+def _input_codes(x: Tensor, form: Activation) -> Tensor:
+    """Return the codes of a float network input, rounded half to even; uint8 codes stay."""
     if x.dtype == torch.uint8:
         return x
-    codes = torch.round(x.to(torch.float64) / form.scale + (form.offset if source else 0.0))
+    codes = torch.round(x.to(torch.float64) / form.scale + form.offset)
     return codes.clamp(form.lo, form.hi).to(torch.int8 if form.signed else torch.uint8)
 
 
@@ -186,10 +193,15 @@ def quantize(
         _integer_layer(graph, i, tensors, plan, masks.get(op.name), codes) for i, op in enumerate(graph.ops)
     )  # fmt: skip
     structures = {op.name: _structure(layers, op) for op in graph.ops if op.weight}
-    golden_in = _input_codes(inputs[:_GOLDEN_SAMPLES], source, plan.activations["input"])
+    golden_in = _input_codes(inputs[:_GOLDEN_SAMPLES], plan.activations["input"])
     return QuantizedNetwork(
-        IntegerNetwork(integer, codes), structures, dict(plan.grids), dict(plan.weight_scales), golden_in
-    )  # fmt: skip
+        IntegerNetwork(integer, codes),
+        structures,
+        dict(plan.grids),
+        dict(plan.weight_scales),
+        plan.activations["input"],
+        golden_in,
+    )
 
 
 def _structure(layers: Admm | None, op: Op) -> dict[str, Any]:
@@ -202,7 +214,9 @@ def _describe_tensors(graph: Graph, plan: Plan) -> dict[str, Codes]:
     first = plan.activations["input"]
     padded = any(next(op for op in graph.ops if op.weight).padding)
     scale = 1 / plan.source.range if plan.source else first.scale
-    codes = {"input": Codes("input", graph.in_shape, first.bits, first.signed, scale, int(first.offset) if padded else 0)}
+    codes = {
+        "input": Codes("input", graph.in_shape, first.bits, first.signed, scale, int(first.offset) if padded else 0)
+    }
     pools_input = True
     for op in graph.ops:
         name, form = output_name(graph, op), plan.activations[output_name(graph, op)]
@@ -237,7 +251,9 @@ def _integer_layer(
     sums = levels.flatten(1).sum(1)
     bias = torch.round(offset / unit - plan.activations[source].offset * sums)
     if float(bias.abs().max()) >= 2.0**31:
-        raise PruningError(f"Layer '{op.name}' has a bias of {float(bias.abs().max()):.3g} steps, but it must fit 32 bits")
+        raise PruningError(
+            f"Layer '{op.name}' has a bias of {float(bias.abs().max()):.3g} steps, but it must fit 32 bits"
+        )
     ratios = unit / form.scale if op.norm is not None else (unit / form.scale)[:1]
     multiplier, shift = _requantization(op.name, ratios, plan.power_of_two)
     return IntegerLayer(

@@ -123,7 +123,9 @@ def _build(cls: type[Any], values: Any, where: str, convert: Mapping[str, Any] |
     made = {key: (convert or {}).get(key, _plain)(value, f"{where}.{key}") for key, value in values.items()}
     for key, value in made.items():
         wanted = str(fields[key].type)
-        if wanted in _SCALARS and (isinstance(value, bool) != (wanted == "bool") or not isinstance(value, _SCALARS[wanted])):
+        if wanted in _SCALARS and (
+            isinstance(value, bool) != (wanted == "bool") or not isinstance(value, _SCALARS[wanted])
+        ):
             raise PruningError(f"{where}.{key} must be of type {wanted}, not {value!r}")
     try:
         return cls(**made)
@@ -132,8 +134,13 @@ def _build(cls: type[Any], values: Any, where: str, convert: Mapping[str, Any] |
 
 
 _SCALARS: dict[str, tuple[type, ...]] = {
-    "str": (str,), "int": (int,), "bool": (bool,), "float": (int, float), "float | int": (int, float), "int | None": (int,),
-}  # fmt: skip
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float": (int, float),
+    "float | int": (int, float),
+    "int | None": (int,),
+}
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -195,7 +202,9 @@ def load_recipe(source: Recipe | Path | str) -> Recipe:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PruningError(f"Recipe '{source}' does not exist; the nearest are: {nearest(str(source), known)}") from None
+        raise PruningError(
+            f"Recipe '{source}' does not exist; the nearest are: {nearest(str(source), known)}"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PruningError(f"Recipe '{path}' is not valid TOML: {error}") from error
     return parse_recipe(values, f"recipe '{path.name}'")

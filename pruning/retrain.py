@@ -38,7 +38,6 @@ class Run:
     key: str = ""
     masks: dict[str, Tensor] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
-    admm: Admm | None = None
     started: float = field(default_factory=time.monotonic)
     trained_epochs: int = 0
     trained_seconds: float = 0.0
@@ -67,7 +66,9 @@ class Run:
         """How the network sees its pixels."""
         return self.recipe.input
 
-    def advance(self, stage: str, settings: dict[str, Any], work: Callable[[torch.Generator], None], epochs: int) -> None:
+    def advance(
+        self, stage: str, settings: dict[str, Any], work: Callable[[torch.Generator], None], epochs: int
+    ) -> None:
         """Run one stage, or restore it when its checkpoint exists; each stage has random numbers of its own."""
         self.key = stage_key(self.key, {"stage": stage, **settings})
         found = self.checkpoints.load(stage, self.key, self.model)
@@ -126,7 +127,8 @@ class Run:
 
         train(
             run, self.train, self.source, phase, optimizer,
-            batch=self.recipe.batch, generator=generator, on_step=on_step, on_epoch=on_epoch,
+            batch=self.recipe.batch, generator=generator,
+            on_step=on_step, on_epoch=on_epoch,
         )  # fmt: skip
 
 

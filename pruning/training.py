@@ -110,8 +110,8 @@ def train(
 ) -> None:
     """Train with cross entropy for one phase; every random choice comes from ``generator``.
 
-    ``on_step(step, steps_per_epoch)`` is called after each optimizer step (from 1), ``on_epoch(epoch, mean loss)`` after
-    each epoch (from 1).
+    ``on_step(step, steps_per_epoch)`` is called after each optimizer step (from 1), ``on_epoch(epoch, mean loss)``
+    after each epoch (from 1).
     """
     x, y = source.normalize(data.x), data.y
     fill = -source.mean / source.std

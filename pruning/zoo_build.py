@@ -33,14 +33,21 @@ def build_zoo(names: Sequence[str], out_dir: Path, data: Path | None, checkpoint
         built.append(result)
         accuracy = result.header["accuracy"]
         state = "kept" if result.reused else "built"
-        print(f"{result.path.name}: {state}, {100 * accuracy['integer']:.2f} % of {accuracy['samples']} (integer)", flush=True)
+        print(
+            f"{result.path.name}: {state}, {100 * accuracy['integer']:.2f} % of {accuracy['samples']} (integer)",
+            flush=True,
+        )
     return built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, build, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m zeroskip.pruning.zoo_build", description="build artifacts of the zoo")
-    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="names or TOML files (default: every lenet5 recipe)")
+    parser = argparse.ArgumentParser(
+        prog="python -m zeroskip.pruning.zoo_build", description="build artifacts of the zoo"
+    )
+    parser.add_argument(
+        "recipes", nargs="*", metavar="RECIPE", help="names or TOML files (default: every lenet5 recipe)"
+    )
     parser.add_argument("--out", type=Path, default=ZOO, metavar="DIR", help="output folder (default: %(default)s)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets (default: ZEROSKIP_DATA)")
     parser.add_argument("--checkpoints", type=Path, default=Path("build/checkpoints"), metavar="DIR",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from zeroskip.boards import find_board
-from zeroskip.boards.capacity import refuse_broken_logic, refuse_misplaced_roms, refuse_overflow
+from zeroskip.boards.capacity import refuse_broken_logic, refuse_misplaced_roms, refuse_overflow, refuse_unroutable
 from zeroskip.boards.reports import fmax_summary, parse_route_report, read_netlist, resource_table
 from zeroskip.compiler.errors import CapacityError, InputError, ToolError, VerificationError
 
@@ -92,6 +93,21 @@ def test_overflow_counts_carry_cells_and_small_memories():
         "choose fewer lanes or columns, or a larger board$",
     ):
         refuse_overflow(board, cells)
+
+
+def test_full_device_is_told_from_a_broken_tool(tmp_path):
+    board = find_board("icebreaker")
+    log = tmp_path / "seed-1.log"
+    log.write_text("ERROR: unknown option\n")
+    refuse_unroutable(board, log, log)
+    log.write_text("Info: x\nERROR: Unable to place cell 'a', no BELs remaining to implement cell type 'DSP'\n")
+    with pytest.raises(
+        CapacityError,
+        match=r"^Design cannot be placed and routed on board 'icebreaker' \(Unable to place cell 'a', no BELs "
+        r"remaining to implement cell type 'DSP'\); choose fewer lanes or columns, or a larger board "
+        r"\(log: kept.log\)$",
+    ):
+        refuse_unroutable(board, log, Path("kept.log"))
 
 
 def test_broken_logic_is_refused(tmp_path):

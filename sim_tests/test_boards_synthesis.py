@@ -87,6 +87,7 @@ def test_netlist_check_catches_a_multiplier_that_synthesis_dropped(tmp_path):
     ):
         synthesize(directory, ICE40, jobs=1)
     assert not (directory / "synth" / ICE40.name / "netlist-check.json").exists()
+    assert not (directory / "synth" / ICE40.name / "top.bin").exists()
 
 
 @pytest.mark.slow

@@ -155,3 +155,30 @@ def test_import_is_light():
     code = "import sys, zeroskip, zeroskip.cli; print(sorted({'torch', 'amaranth', 'sklearn'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_links_of_the_documents_lead_somewhere():
+    broken = []
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", path.read_text(encoding="utf-8")):
+            if target.startswith(("http:", "https:")):
+                continue
+            other = path.parent / target if target else path
+            if not other.exists() or (anchor and anchor not in anchors(other)):
+                broken.append(f"{path.name}: {target}#{anchor}")
+    assert broken == []
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors that the headings of a Markdown file make."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_documents_name_every_verb():
+    from zeroskip.cli import cli
+
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[a-z]+.*?) \|", text, flags=re.MULTILINE)
+    named = {word for row in rows for word in re.findall(r"`([a-z]+)", row)}
+    assert sorted(set(cli.commands) - named) == []

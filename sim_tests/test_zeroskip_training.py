@@ -20,8 +20,8 @@ from torch import nn
 class Tiny(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(1, 2, 3, padding=1)
-        self.fc = nn.Linear(8, 2)
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.fc = nn.Linear(16, 2)
 
     def forward(self, x):
         return self.fc(F.{pool}(F.{activation}(self.conv(x)), 2).flatten(1))
@@ -30,7 +30,7 @@ class Tiny(nn.Module):
 def build():
     return Tiny()
 """
-SHORT = {"epochs": 2, "lr": [1e-2, 1e-3]}
+SHORT = {"epochs": 8, "lr": [3e-2, 3e-3]}
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def make(folder, pool="max_pool2d", activation="relu", **changes):
     (folder / "data.py").write_text("")
     (folder / "network.py").write_text(NETWORK.format(pool=pool, activation=activation))
     prune = {"batch": 20, "dense": SHORT, "admm": SHORT, "retrain": SHORT}
-    prune |= {"layers": {"*": {"kind": "nonstructured", "keep": 0.5}}, **changes}
+    prune |= {"layers": {"*": {"kind": "nonstructured", "keep": 0.75}}, **changes}
     return parse_project({"name": "tiny", "prune": prune, "quantize": {"finetune": SHORT}}, folder / "project.toml")
 
 
@@ -73,16 +73,19 @@ def test_artifact_says_what_was_measured_on_what(project, images, tmp_path):
     assert header["provenance"]["split"] == "200 train, 40 validation (all choices), 50 test (read once)"
     # The stages before fine-tuning are trained once, though both accuracies need them.
     steps = [step for step, _, _ in lines]
-    assert sum(step.startswith("dense dense epoch 1/2") for step in steps) == 1
-    assert sum(step.startswith("finetune finetune epoch 1/2") for step in steps) == 1
+    assert sum(step.startswith("dense dense epoch 1/8") for step in steps) == 1
+    assert sum(step.startswith("finetune finetune epoch 1/8") for step in steps) == 1
 
 
 def test_same_seed_same_bytes_and_checkpoints_are_used(project, images, tmp_path):
     steps = []
+
+    def report(step, *_):
+        steps.append(step)
+
     for name in ("a", "b"):
-        train_artifact(
-            project, images, tmp_path / f"{name}.safetensors", checkpoints=tmp_path / "kept", report=lambda step, *_: steps.append(step)
-        )  # fmt: skip
+        path = tmp_path / f"{name}.safetensors"
+        train_artifact(project, images, path, checkpoints=tmp_path / "kept", report=report)
         steps.append(name)
     train_artifact(project, images, tmp_path / "c.safetensors")
     assert len({(tmp_path / f"{name}.safetensors").read_bytes() for name in "abc"}) == 1
@@ -92,7 +95,7 @@ def test_same_seed_same_bytes_and_checkpoints_are_used(project, images, tmp_path
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"layers": {"cov*": {"kind": "column", "keep": 1}}}, PruningError, "No layer with weights is called 'cov\\*'; the near"),
+        ({"layers": {"cov*": {"kind": "column", "keep": 1}}}, PruningError, "No layer with weights is called 'cov"),
         ({"layers": {"conv": {"kind": "column", "keep": 99}}}, PruningError, "99"),
         ({"activation": "gelu"}, PruningError, "gelu"),
     ],
@@ -108,6 +111,6 @@ def test_label_without_an_output_is_named(project, images, tmp_path):
     images["validation"].labels[3] = 2
     with pytest.raises(
         InputError,
-        match=r"Network of '.*network.py' has 2 outputs, but validation\(\) of '.*data.py' has the label 2; give the network more",
+        match=r"'.*network.py' has 2 outputs, but validation\(\) of '.*data.py' has the label 2; give the network more",
     ):
         train_artifact(project, images, tmp_path / "a.safetensors")

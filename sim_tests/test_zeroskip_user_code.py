@@ -91,8 +91,10 @@ def test_data_errors_name_function_file_and_fault(project, body, message):
 
 
 def test_parts_of_different_shapes_are_refused(project):
-    (project.folder / "data.py").write_text(f"{DATA}\n\ndef test():\n    return np.zeros((1, 1, 5, 4), np.uint8), [0]\n")
-    with pytest.raises(InputError, match=r"must return images of one shape, not train\(\) \(1, 4, 4\), .*test\(\) \(1, 5, 4\)"):
+    other = "def test():\n    return np.zeros((1, 1, 5, 4), np.uint8), [0]\n"
+    (project.folder / "data.py").write_text(f"{DATA}\n\n{other}")
+    shapes = r"train\(\) \(1, 4, 4\), .*test\(\) \(1, 5, 4\)"
+    with pytest.raises(InputError, match=f"must return images of one shape, not {shapes}"):
         load_images(project)
 
 

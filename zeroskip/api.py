@@ -29,6 +29,10 @@ ICE40_SHAPES = ((2048, 2), (1024, 4), (512, 8), (256, 16))
 BLOCK_SHAPES = {18432: ECP5_SHAPES, 4096: ICE40_SHAPES}
 """Block RAM shapes by the bits of one block."""
 
+REPORT_KEYS = ("model", "engine", "geometry", "kinds", "accuracy", "cycles", "storage_bits", "resources", "fmax_mhz")
+MANIFEST_KEYS = ("format", "artifact", "engine", "files")
+"""What every report and manifest has; without them the file is damaged."""
+
 Reporter = Callable[[str], None]
 
 
@@ -75,6 +79,7 @@ class Design:
         from zeroskip.compiler import reference as interpreter
         from zeroskip.vectors import to_codes
 
+        self.report()
         model = self.program.model
         golden = inputs is None
         codes = model.golden[model.input] if inputs is None else np.asarray(inputs)
@@ -117,6 +122,11 @@ class Design:
         """Whether exactly these files were simulated before and every value agreed."""
         return self.report().get("rtl_sha256") == self.rtl_digest()
 
+    def is_edited(self) -> bool:
+        """Whether the RTL or a ROM image was changed after the simulation that the report tells of."""
+        digest = self.report().get("rtl_sha256")
+        return digest is not None and digest != self.rtl_digest()
+
     def synthesize(
         self,
         board: str | Board,
@@ -148,13 +158,16 @@ class Design:
         """Return ``report.json``, of a board where one is named."""
         folder = self.directory / "report" if board is None else self.directory / "report" / board
         path = folder / "report.json"
+        remedy = "zeroskip compile" if board is None else f"zeroskip synth {self.directory} --board {board}"
         try:
             content: dict[str, Any] = json.loads(path.read_text())
         except FileNotFoundError:
-            remedy = "zeroskip compile" if board is None else f"zeroskip synth {self.directory} --board {board}"
             raise InputError(f"Report '{path}' does not exist; run '{remedy}' first") from None
-        except json.JSONDecodeError as error:
-            raise InputError(f"Report '{path}' is damaged ({error}); run the step again") from error
+        except (ValueError, OSError) as error:
+            raise InputError(f"Report '{path}' is damaged ({error}); run '{remedy}' again") from error
+        missing = _missing_keys(content, REPORT_KEYS)
+        if missing:
+            raise InputError(f"Report '{path}' is damaged ({missing} is missing); run '{remedy}' again")
         return content
 
     def boards(self) -> list[str]:
@@ -255,9 +268,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"Folder '{folder}' is no compiled design: manifest.json is missing; run 'zeroskip compile' first"
         ) from None
-    except json.JSONDecodeError as error:
+    except (ValueError, OSError) as error:
         raise InputError(f"File '{path}' is damaged ({error}); compile again") from error
+    missing = _missing_keys(content, MANIFEST_KEYS)
+    if missing:
+        raise InputError(f"File '{path}' is damaged ({missing} is missing); compile again")
     return content
+
+
+def _missing_keys(content: object, keys: Sequence[str]) -> str:
+    """Return the first key that a JSON object lacks, empty when it has all."""
+    if not isinstance(content, dict):
+        return "a JSON object"
+    return next((repr(key) for key in keys if key not in content), "")
 
 
 def reference(directory: Path | str, inputs: NDArray[np.generic]) -> NDArray[np.int64]:

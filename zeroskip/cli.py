@@ -189,10 +189,11 @@ def compile_verb(
     settings: tuple[str, ...],
     explain: bool,
 ) -> None:
-    """compile an artifact into ROM images, RTL and a report"""
+    """compile an artifact file, or one of the zoo by its name, into ROM images, RTL and a report"""
     from zeroskip import api
+    from zeroskip.inspection import find_artifact
 
-    design = api.compile(artifact, out, engine, board, _settings(settings))
+    design = api.compile(find_artifact(artifact), out, engine, board, _settings(settings))
     lines = [str(design)]
     if explain:
         manifest = json.loads((out / "manifest.json").read_text())
@@ -252,8 +253,10 @@ def simulate(
 ) -> None:
     """simulate the RTL and compare every layer with the reference"""
     from zeroskip import api
-    from zeroskip.vectors import read_inputs, write_outputs
+    from zeroskip.vectors import check_outputs, read_inputs, write_outputs
 
+    if outputs is not None:
+        check_outputs(outputs)
     design = api.load(folder)
     model = design.program.model
     codes = None if inputs is None else read_inputs(inputs, model.tensors[model.input])
@@ -262,7 +265,8 @@ def simulate(
         write_outputs(outputs, model.output, result.outputs)
     total = result.cycles.total if result.cycles is not None else 0
     text = (
-        f"reference = RTL: {result.values_compared:,} values over {result.vectors} vectors, 0 differ; "
+        f"{'PyTorch = ' if inputs is None else ''}reference = RTL: "
+        f"{result.values_compared:,} values over {result.vectors} vectors, 0 differ; "
         f"{total:,} cycles an inference"
     )
     if result.waves is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -363,8 +364,14 @@ def _limits_text(board: str | None) -> str:
 def _versions(*distributions: str, packages: Sequence[str] = ()) -> dict[str, str]:
     """Return the versions that a step's result depends on, and digests of the code of ours that it runs."""
     found = {name: version(name) for name in ("zeroskip", *distributions)}
-    digests = {f"code {name}": _digest(_files(f"zeroskip.{name}", "*.py")) for name in packages}
+    digests = {f"code {name}": _package_digest(name) for name in packages}
     return {"python": platform.python_version(), **found, **digests}
+
+
+@functools.cache
+def _package_digest(name: str) -> str:
+    """Return the digest of a package's code, once: what is imported stays as it is."""
+    return _digest(_files(f"zeroskip.{name}", "*.py"))
 
 
 def _files(package: str, pattern: str) -> list[Path]:

@@ -13,20 +13,19 @@ from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.compiler.inspect import describe
 from zeroskip.report import render
 
-__all__ = ["inspect_source", "list_zoo", "zoo_artifact"]
+__all__ = ["find_artifact", "inspect_source", "list_zoo", "zoo_artifact"]
 
 
 def inspect_source(source: Path) -> tuple[dict[str, Any], str]:
     """Return the description of an artifact file, a compiled folder or a zoo name, and its text."""
-    path = source
     if source.is_dir():
         path = source / "ir" / "model.safetensors"
         if not path.is_file():
             raise InputError(
                 f"Folder '{source}' is no compiled design: {path} is missing; run 'zeroskip compile' first"
             )
-    elif not source.exists():
-        path = zoo_artifact(str(source))
+    else:
+        path = find_artifact(source)
     content = describe(load_artifact(path))
     table = Table(title=f"{content['name']}", title_justify="left")
     for title in (
@@ -50,9 +49,10 @@ def inspect_source(source: Path) -> tuple[dict[str, Any], str]:
     lines = [
         f"total: {total['weights']:,} weights, {total['kept']:,} kept ({rate}), "
         f"{total['macs_dense']:,} MACs dense, {total['macs_nonzero']:,} nonzero",
-        f"accuracy: {content.get('accuracy')}",
-        f"data set: {content.get('dataset')}, seed {content.get('seed')}, provenance: {content.get('provenance')}",
-        f"versions: {content.get('versions')}",
+        f"accuracy: {_listed(content.get('accuracy')) or 'not measured'}",
+        f"data set: {content.get('dataset') or 'unknown'}, seed {content.get('seed')}",
+        *(f"{key}: {_flat(value)}" for key, value in sorted((content.get("provenance") or {}).items())),
+        f"versions: {_listed(content.get('versions')) or 'unknown'}",
     ]
     return content, render(table, *lines, width=140)
 
@@ -76,6 +76,14 @@ def _row(row: dict[str, Any]) -> list[Any]:
     ]
 
 
+def _listed(values: dict[str, Any] | None) -> str:
+    return ", ".join(f"{key} {value}" for key, value in sorted((values or {}).items()))
+
+
+def _flat(value: Any) -> str:
+    return _listed(value) if isinstance(value, dict) else str(value)
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
@@ -95,6 +103,11 @@ def zoo_artifact(name: str) -> Path:
             f"'{name}' is neither a file nor a zoo artifact; the zoo holds: {', '.join(artifacts) or 'nothing'}"
         )
     return artifacts[name]
+
+
+def find_artifact(source: Path) -> Path:
+    """Return ``source`` where it is a file, else the zoo artifact of that name."""
+    return source if source.exists() or source.suffix == ".safetensors" else zoo_artifact(str(source))
 
 
 def list_zoo() -> tuple[list[dict[str, Any]], str]:
@@ -118,4 +131,4 @@ def list_zoo() -> tuple[list[dict[str, Any]], str]:
         rate = f"{total['rate']:.1f}x" if total["rate"] else "-"
         integer = "-" if row["integer"] is None else f"{100 * row['integer']:.2f} %"
         table.add_row(name, f"{row['kept']:,}", rate, f"{row['macs_nonzero']:,}", integer, row["path"])
-    return rows, render(table, width=160)
+    return rows, render(table, width=160) if rows else "the zoo is empty; make an artifact with: zeroskip prune RECIPE"

@@ -12,7 +12,7 @@ from zeroskip.project import FILE_NAME
 __all__ = ["write_project"]
 
 PROJECT = """\
-# What `zeroskip build` does with this folder. Every key that is left out has the default written in the comment.
+# What `zeroskip build` does with this folder. A key that is left out has its default; a wrong key is refused by name.
 format = "1.0"
 name = "{name}"
 
@@ -26,7 +26,7 @@ module = "data.py"
 [prune]
 seed = 0
 batch = 64
-dense = {{ epochs = 100, lr = [8e-3, 1e-4], shift = 1 }}   # restarts = 1
+dense = {{ epochs = 100, lr = [8e-3, 1e-4], shift = 1 }}
 rho = [1e-3, 0.3]                                        # first and last penalty
 updates_per_epoch = 1
 admm = {{ epochs = 40, lr = [4e-3, 1e-3] }}
@@ -38,6 +38,7 @@ retrain = {{ epochs = 120, lr = [6e-3, 1e-4] }}
 conv1 = {{ kind = "nonstructured", keep = 0.50 }}
 conv2 = {{ kind = "nonstructured", keep = 0.15 }}
 "fc*" = {{ kind = "nonstructured", keep = 0.10 }}
+fc2 = {{ kind = "nonstructured", keep = 0.25 }}            # a name wins over a glob
 
 [quantize]
 weights = 4                                              # bits, without a level 0: a pruned weight has no code

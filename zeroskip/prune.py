@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tomllib
 from collections.abc import Callable
@@ -83,6 +84,7 @@ def _from_recipe(source: Path, out: Path | None, data: Path | None, seed: int | 
     if seed is not None and seed != recipe.seed:
         recipe = replace(recipe, seed=seed, name=f"{recipe.name}-seed{seed}")
     folder = Path("build/zoo") if out is None else out.parent
+    made = not folder.exists()
     require_space(folder, FREE_MB)
     last = [-REPORT_SECONDS]
 
@@ -91,4 +93,10 @@ def _from_recipe(source: Path, out: Path | None, data: Path | None, seed: int | 
             last[0] = elapsed
             say(f"{step} ... {elapsed:.0f} s" + ("" if expected is None else f" (expected {expected:.0f} s in all)"))
 
-    return build_artifact(recipe, folder, data=data, checkpoints=folder / "checkpoints", progress=progress).path
+    try:
+        return build_artifact(recipe, folder, data=data, checkpoints=folder / "checkpoints", progress=progress).path
+    finally:
+        if made:
+            # A folder that was made for nothing goes; one with checkpoints or the artifact stays.
+            with contextlib.suppress(OSError):
+                folder.rmdir()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from zeroskip.compiler.errors import InputError
+
 if TYPE_CHECKING:
     from zeroskip.api import Design
 
@@ -126,8 +128,8 @@ def design_text(design: Design) -> str:
     geometry = report["geometry"]
     lines: list[Table | str] = [
         f"{report['model']}: {report['engine']} engine, {geometry['lanes']} lanes x {geometry['columns']} columns",
-        f"accuracy: float {_percent(accuracy['float'])}, integer {_percent(accuracy['integer'])}; "
-        f"RTL {_count(accuracy['rtl_vectors'])} vectors, {_count(accuracy['rtl_mismatches'])} values differ",
+        f"accuracy: float {_percent(accuracy['float'])}, integer {_percent(accuracy['integer'])}",
+        f"RTL: {_simulation(design, accuracy)}",
         f"cycles: {report['cycles']['total']:,} for one inference, {report['cycles']['interval']:,} between results "
         f"({report['kinds']['cycles']})",
         layer_table(report),
@@ -146,12 +148,11 @@ def board_text(board: str, report: Mapping[str, Any]) -> str:
         f"{name.upper()} {value['used']:,} of {value['available']:,}" for name, value in report["resources"].items()
     )
     fmax, check = report["fmax_mhz"], report["netlist_check"]
-    seeds = len(fmax["seeds"])
     return (
-        f"{board}: {cells}\n  Fmax {fmax['median']:.1f} MHz (median of {seeds} seed{'s' if seeds > 1 else ''}, "
+        f"{board}: {cells}\n  Fmax {fmax['median']:.1f} MHz (median of {_plural(len(fmax['seeds']), 'seed')}, "
         f"{fmax['min']:.1f} to {fmax['max']:.1f}), latency {report['latency_us']:.1f} us, "
         f"{report['throughput_per_s']:,.0f} inferences/s\n"
-        f"  netlist check: {check['vectors']} vectors, {check['mismatches']} values differ"
+        f"  netlist check: {_plural(check['vectors'], 'vector')}, {check['mismatches']:,} values differ"
     )
 
 
@@ -159,8 +160,16 @@ def _percent(value: float | None) -> str:
     return "not measured" if value is None else f"{100 * value:.2f} %"
 
 
-def _count(value: int | None) -> str:
-    return "no" if value is None else f"{value:,}"
+def _simulation(design: Design, accuracy: Mapping[str, Any]) -> str:
+    """Return what was simulated; a result of other files than those in the folder is marked."""
+    if accuracy["rtl_vectors"] is None:
+        return "not simulated"
+    edited = "; files were changed since, simulate again" if design.is_edited() else ""
+    return f"{_plural(accuracy['rtl_vectors'], 'vector')}, {accuracy['rtl_mismatches']:,} values differ{edited}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def html_page(design: Design) -> str:
@@ -177,6 +186,7 @@ def html_page(design: Design) -> str:
         boards=boards,
         layers=layers,
         most_cycles=most,
+        simulation=_simulation(design, report["accuracy"]),
         storage_kinds=STORAGE_KINDS,
         storage=report["storage_bits"],
         most_bits=max((layer["total"] for layer in report["storage_bits"]["layers"]), default=1),
@@ -187,7 +197,11 @@ def html_page(design: Design) -> str:
 def write_html(design: Design) -> Path:
     """Write ``report/report.html`` and return its path."""
     path = design.directory / "report" / "report.html"
+    page = html_page(design)
     scratch = path.with_name(".report.html.new")
-    scratch.write_text(html_page(design))
-    scratch.replace(path)
+    try:
+        scratch.write_text(page, encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        raise InputError(f"File '{path}' cannot be written: {error.strerror}; make its folder writable") from error
     return path

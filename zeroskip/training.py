@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -67,8 +68,9 @@ def train_artifact(
         pruned = network()
         settings = recipe.quantization
         quick = replace(recipe, quantization=replace(settings, finetune=replace(settings.finetune, epochs=0)))
-        prune(pruned, parts["train"], parts["validation"], quick, checkpoints=kept, progress=report)
-        net = prune(network(), parts["train"], parts["validation"], recipe, checkpoints=kept, progress=report)
+        first, second = _clocks(report, recipe.epochs() / max(1, quick.epochs()))
+        prune(pruned, parts["train"], parts["validation"], quick, checkpoints=kept, progress=first)
+        net = prune(network(), parts["train"], parts["validation"], recipe, checkpoints=kept, progress=second)
         shares = {"float": accuracy(pruned.eval(), test, recipe.input), "integer": net.accuracy(test)}
     record = replace(
         net.record,
@@ -83,6 +85,22 @@ def train_artifact(
         },
     )
     net.save(artifact, record)
+
+
+def _clocks(report: TrainingReport | None, ratio: float) -> tuple[TrainingReport | None, TrainingReport | None]:
+    """Return the reports of the two calls, with the times of both together: they take ``ratio`` times the first."""
+    if report is None:
+        return None, None
+    started = time.monotonic()
+
+    def first(step: str, elapsed: float, expected: float | None) -> None:
+        report(step, time.monotonic() - started, None if expected is None else expected * ratio)
+
+    def second(step: str, elapsed: float, expected: float | None) -> None:
+        now = time.monotonic() - started
+        report(step, now, None if expected is None else now - elapsed + expected)
+
+    return first, second
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 import zipfile
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.ir import Tensor
 
-__all__ = ["read_inputs", "to_codes", "write_outputs"]
+__all__ = ["check_outputs", "read_inputs", "to_codes", "write_outputs"]
 
 
 def read_inputs(path: Path, tensor: Tensor) -> NDArray[np.int64]:
@@ -24,21 +24,26 @@ def read_inputs(path: Path, tensor: Tensor) -> NDArray[np.int64]:
         If the file is missing, no ``.npz``, has no such array, or its shape, type or range is wrong.
     """
     try:
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise InputError(
+                f"File '{path}' must be an .npz archive; write it with numpy.savez('{path.stem}.npz', {tensor.name}=...)"
+            )
         with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise InputError(f"File '{path}' must be an .npz archive; write it with numpy.savez({tensor.name}=...)")
             names = list(archive.files)
             if tensor.name not in names and len(names) != 1:
                 raise InputError(
-                    f"File '{path}' must hold an array {tensor.name!r}, but it holds {', '.join(names) or 'none'}"
+                    f"File '{path}' must hold an array {tensor.name!r}, but it holds {', '.join(names) or 'none'}; "
+                    f"write it with numpy.savez('{path.stem}.npz', {tensor.name}=...)"
                 )
             array = archive[tensor.name if tensor.name in names else names[0]]
     except FileNotFoundError:
-        raise InputError(f"File '{path}' does not exist") from None
+        raise InputError(f"File '{path}' does not exist; name another one with --inputs") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"File '{path}' is not a readable .npz archive of plain arrays ({error})") from error
+        raise InputError(
+            f"File '{path}' is not a readable .npz archive of plain arrays ({error}); write it again"
+        ) from error
     return to_codes(array, tensor, f"File '{path}'")
 
 
@@ -48,30 +53,54 @@ def to_codes(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[
     ``clamp(half_even(x / scale) + zero_point)``. The first axis is the batch; a missing channel axis of 1 is added.
     """
     shape = tensor.shape
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        raise InputError(f"{where} must hold integers (codes) or floats, not {array.dtype}")
     if array.ndim == len(shape) and len(shape) == 3 and shape[0] == 1 and array.shape[1:] == shape[1:]:
         array = array[:, None]
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
-        raise InputError(f"{where} must have shape (vectors, {', '.join(map(str, shape))}), not {array.shape}")
+        raise InputError(
+            f"{where} must have shape (vectors, {', '.join(map(str, shape))}) with at least one vector, not {array.shape}"
+        )
     if np.issubdtype(array.dtype, np.integer):
         low, high = int(array.min()), int(array.max())
         if low < tensor.lo or high > tensor.hi:
-            raise InputError(f"{where} must hold codes from {tensor.lo} to {tensor.hi}, but it has {low} to {high}")
+            raise InputError(
+                f"{where} must hold codes from {tensor.lo} to {tensor.hi}, but it has {low} to {high}; "
+                f"give floats to have them quantized"
+            )
         return array.astype(np.int64)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(f"{where} must hold integers or floats, not {array.dtype}")
     if not np.isfinite(array).all():
-        raise InputError(f"{where} must hold finite numbers, but it has NaN or infinity")
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(f"{where} must hold finite numbers, but at {index} it has {array[index]}; correct it")
     codes = np.rint(array.astype(np.float64) / tensor.scale) + tensor.zero_point
     return np.clip(codes, tensor.lo, tensor.hi).astype(np.int64)
 
 
+def check_outputs(path: Path) -> None:
+    """Check that ``path`` can be written, before long work starts.
+
+    Raises
+    ------
+    InputError
+        If its folder is missing or read-only, or it is a folder itself.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"Folder '{folder}' of '{path}' does not exist; make it, or name another file with --outputs")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"File '{path}' cannot be written; name another one with --outputs")
+
+
 def write_outputs(path: Path, name: str, codes: NDArray[np.generic]) -> None:
     """Write output codes as ``.npz`` under the output tensor's name, complete or not at all."""
+    check_outputs(path)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as scratch:
-            np.savez(scratch, **{name: codes})  # type: ignore[arg-type]
-        Path(scratch.name).replace(path)
+        with scratch.open("wb") as file:
+            np.savez(file, **{name: codes})  # type: ignore[arg-type]
+        scratch.replace(path)
     except OSError as error:
+        scratch.unlink(missing_ok=True)
         raise InputError(
             f"File '{path}' cannot be written: {error.strerror}; name another one with --outputs"
         ) from error

@@ -1,0 +1,117 @@
+"""Capture: the supported forms become layers, everything else is refused with its name and source line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from zeroskip.pruning import PruningError
+from zeroskip.pruning.capture import Kind, capture, tensors_of
+
+
+class Full(nn.Module):
+    """Every supported form."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=(1, 2), bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(4, 8, 4, padding="same", groups=2), nn.MaxPool2d((2, 1)), nn.ReLU(inplace=True), nn.Dropout(0.5),
+        )  # fmt: skip
+        self.head = nn.Linear(8 * 2 * 2, 6)
+        self.norm = nn.BatchNorm1d(6)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = F.avg_pool2d(self.features(x), (1, 2))
+        x = F.relu(self.norm(self.head(x.view(x.size(0), -1))))
+        return self.last(F.dropout(x, 0.3, self.training))
+
+
+def test_every_supported_form_equals_the_module():
+    model = Full()
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    x = torch.randn(3, 2, 8, 6)
+    graph = capture(model, x)
+    assert model.training
+    kinds = [op.kind for op in graph.ops]
+    pool, average = Kind.MAX_POOL2D, Kind.AVG_POOL2D
+    assert kinds == [Kind.CONV2D, pool, Kind.CONV2D, pool, average, Kind.LINEAR, Kind.LINEAR]
+    names = [op.name for op in graph.ops]
+    assert names == ["features_0", "pool1", "features_4", "pool2", "pool3", "head", "last"]
+    assert [op.relu for op in graph.ops] == [True, False, True, False, False, True, False]
+    assert graph.ops[0].padding == (1, 2, 1, 2)
+    assert graph.ops[2].padding == (1, 1, 2, 2)
+    model.eval()
+    torch.testing.assert_close(graph.forward(tensors_of(model), x), model(x))
+
+
+class Refused(nn.Module):
+    """A network with one form too many."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form = form
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.fc = nn.Linear(2 * 6 * 6, 3)
+        self.norm = nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        return self.fc(self.form(self, x).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        (lambda m, x: F.gelu(m.conv(x)), r"operation 'aten\.gelu\.default' at .*test_pruning_capture\.py:\d+ \("),
+        (lambda m, x: torch.sigmoid(m.conv(x)), r"operation 'aten\.sigmoid\.default'"),
+        (lambda m, x: m.conv(x) + 1.0, r"operation 'aten\.add\.Tensor'"),
+        (lambda m, x: m.norm(F.relu(m.conv(x))), "BatchNorm that does not follow a convolution or linear layer directly"),
+        (lambda m, x: m.conv(F.relu(x)), "ReLU that does not follow a convolution or linear layer"),
+        (lambda m, x: F.max_pool2d(m.conv(x), 3, 1, 1), "a pooling with padding, dilation, ceil_mode"),
+        (lambda m, x: F.dropout(m.conv(x), 0.5, True), "dropout in training mode"),
+        (lambda m, x: F.relu(m.conv(x)).view(-1, 2, 3, 12), r"a change of shape to \(2, 3, 12\)"),
+        (lambda m, x: F.adaptive_avg_pool2d(m.conv(x), 6), "adaptive average pooling to"),
+        (lambda m, x: F.conv2d(x, m.conv.weight * 2), r"operation 'aten\.mul\.Tensor'"),
+        (lambda m, x: m.conv(F.pad(m.conv(x), (1, 1, 1, 1))), r"operation 'aten\.pad\.default'"),
+    ],
+)
+def test_refusals_name_operation_line_and_supported_forms(form, text):
+    with pytest.raises(PruningError, match=text) as error:
+        capture(Refused(form), torch.randn(2, 1, 8, 8))
+    assert "Supported are: Conv2d" in str(error.value)
+
+
+class Chosen(nn.Module):
+    """A network whose way depends on the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(x) if x.sum() > 0 else x
+
+
+def test_data_dependent_control_flow_is_refused():
+    with pytest.raises(PruningError, match="The network cannot be captured: "):
+        capture(Chosen(), torch.randn(2, 4))
+
+
+def test_a_layer_used_twice_is_refused():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.fc(self.fc(x))
+
+    with pytest.raises(PruningError, match="layer 'fc' used twice"):
+        capture(Twice(), torch.randn(2, 4))

@@ -1,0 +1,70 @@
+"""Quantizers: levels, scale search over nonzero weights, straight-through gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from zeroskip.pruning import PruningError
+from zeroskip.pruning.quantizers import Weights, fake_quantize, round_half_up, search_scale
+
+
+@pytest.mark.parametrize(
+    ("bits", "grid", "legal"),
+    [
+        (1, "zero_excluded", [-1, 1]),
+        (2, "zero_excluded", [-2, -1, 1, 2]),
+        (3, "symmetric", [-3, -2, -1, 0, 1, 2, 3]),
+        (3, "signed", [-4, -3, -2, -1, 0, 1, 2, 3]),
+    ],
+)
+def test_levels_are_the_nearest_legal_ones(bits, grid, legal):
+    values = torch.linspace(-6, 6, 401, dtype=torch.float64)
+    levels = Weights(bits, grid).levels(values, 0.7)
+    assert set(levels.tolist()) == set(map(float, legal))
+    best = (torch.tensor(legal, dtype=torch.float64) * 0.7 - values[:, None]).abs().min(1).values
+    torch.testing.assert_close((levels * 0.7 - values).abs(), best)
+
+
+def test_scale_ignores_pruned_zeros():
+    weight = torch.randn(500, generator=torch.Generator().manual_seed(0))
+    padded = torch.cat([weight, torch.zeros(5000)])
+    assert search_scale(padded, Weights(4, "zero_excluded")) == search_scale(weight, Weights(4, "zero_excluded"))
+
+
+def test_scale_beats_every_other_of_a_fine_scan():
+    weight = torch.randn(300, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    grid = Weights(4, "zero_excluded")
+
+    def error(scale):
+        return float(((grid.levels(weight, scale) * scale - weight) ** 2).sum())
+
+    found = error(search_scale(weight, grid))
+    top = float(weight.abs().max()) / 8
+    assert found <= min(error(top * (0.1 + 0.001 * i)) for i in range(1000)) * 1.01
+
+
+def test_fake_quantization_is_straight_through_and_masked():
+    weight = torch.tensor([0.3, -0.2, 0.9], requires_grad=True)
+    mask = torch.tensor([True, False, True])
+    quantized = fake_quantize(weight, Weights(2, "zero_excluded"), 0.25, mask)
+    assert quantized.tolist() == [0.25, 0.0, 0.5]
+    quantized.sum().backward()
+    assert weight.grad.tolist() == [1.0, 0.0, 1.0]
+
+
+def test_round_half_up():
+    values = torch.tensor([-1.5, -0.5, 0.5, 1.5, 2.49], requires_grad=True)
+    rounded = round_half_up(values)
+    assert rounded.tolist() == [-1.0, 0.0, 1.0, 2.0, 2.0]
+    rounded.sum().backward()
+    assert values.grad.tolist() == [1.0] * 5
+
+
+def test_refusals():
+    with pytest.raises(PruningError, match="Weight bits must be a whole number from 1 to 8, not 0"):
+        Weights(0, "signed")
+    with pytest.raises(PruningError, match="Weight grid must be one of signed, symmetric, zero_excluded, not 'odd'"):
+        Weights(4, "odd")
+    with pytest.raises(PruningError, match="Weight grid 'signed' needs at least 2 bits"):
+        Weights(1, "signed")
