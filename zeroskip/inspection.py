@@ -47,8 +47,10 @@ def inspect_source(source: Path) -> tuple[dict[str, Any], str]:
     total = content["total"]
     rate = "-" if total["rate"] is None else f"{total['rate']:.1f}x"
     lines = [
-        f"total: {total['weights']:,} weights, {total['kept']:,} kept ({rate}), "
-        f"{total['macs_dense']:,} MACs dense, {total['macs_nonzero']:,} nonzero",
+        (
+            f"total: {total['weights']:,} weights, {total['kept']:,} kept ({rate}), "
+            f"{total['macs_dense']:,} MACs dense, {total['macs_nonzero']:,} nonzero"
+        ),
         f"accuracy: {_listed(content.get('accuracy')) or 'not measured'}",
         f"data set: {content.get('dataset') or 'unknown'}, seed {content.get('seed')}",
         *(f"{key}: {_flat(value)}" for key, value in sorted((content.get("provenance") or {}).items())),

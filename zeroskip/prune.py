@@ -41,7 +41,9 @@ def prune_file(
     seed : instead of the file's
     quiet, say : progress
     """
-    artifact = _from_recipe(source, out, data, seed, say) if _is_recipe(source) else _from_project(source, data, seed, quiet)
+    artifact = (
+        _from_recipe(source, out, data, seed, say) if _is_recipe(source) else _from_project(source, data, seed, quiet)
+    )
     if out is not None and out.resolve() != artifact.resolve():
         require_space(out.parent, 1)
         scratch = out.with_name(f".{out.name}.new")
@@ -58,7 +60,9 @@ def _is_recipe(source: Path) -> bool:
         if str(source) in builtin_recipes():
             return True
         names = ", ".join(sorted(builtin_recipes()))
-        raise InputError(f"'{source}' is neither a file nor a recipe; recipes: {names}; or write a project with 'zeroskip new'")
+        raise InputError(
+            f"'{source}' is neither a file nor a recipe; recipes: {names}; or write a project with 'zeroskip new'"
+        )
     try:
         values = tomllib.loads(source.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -74,7 +78,9 @@ def _from_project(source: Path, data: Path | None, seed: int | None, quiet: bool
     return prune_step(source, Progress(0, quiet=quiet), data=data, seed=seed)
 
 
-def _from_recipe(source: Path, out: Path | None, data: Path | None, seed: int | None, say: Callable[[str], None]) -> Path:
+def _from_recipe(
+    source: Path, out: Path | None, data: Path | None, seed: int | None, say: Callable[[str], None]
+) -> Path:
     from dataclasses import replace
 
     from zeroskip.pruning.chain import build_artifact

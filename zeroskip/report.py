@@ -130,8 +130,10 @@ def design_text(design: Design) -> str:
         f"{report['model']}: {report['engine']} engine, {geometry['lanes']} lanes x {geometry['columns']} columns",
         f"accuracy: float {_percent(accuracy['float'])}, integer {_percent(accuracy['integer'])}",
         f"RTL: {_simulation(design, accuracy)}",
-        f"cycles: {report['cycles']['total']:,} for one inference, {report['cycles']['interval']:,} between results "
-        f"({report['kinds']['cycles']})",
+        (
+            f"cycles: {report['cycles']['total']:,} for one inference, {report['cycles']['interval']:,} between results "
+            f"({report['kinds']['cycles']})"
+        ),
         layer_table(report),
         storage_table(report),
     ]

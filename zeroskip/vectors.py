@@ -26,7 +26,8 @@ def read_inputs(path: Path, tensor: Tensor) -> NDArray[np.int64]:
     try:
         if path.is_file() and not zipfile.is_zipfile(path):
             raise InputError(
-                f"File '{path}' must be an .npz archive; write it with numpy.savez('{path.stem}.npz', {tensor.name}=...)"
+                f"File '{path}' must be an .npz archive; "
+                f"write it with numpy.savez('{path.stem}.npz', {tensor.name}=...)"
             )
         with np.load(path, allow_pickle=False) as archive:
             names = list(archive.files)
@@ -59,7 +60,8 @@ def to_codes(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[
         array = array[:, None]
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
         raise InputError(
-            f"{where} must have shape (vectors, {', '.join(map(str, shape))}) with at least one vector, not {array.shape}"
+            f"{where} must have shape (vectors, {', '.join(map(str, shape))}) with at least one vector, "
+            f"not {array.shape}"
         )
     if np.issubdtype(array.dtype, np.integer):
         low, high = int(array.min()), int(array.max())
