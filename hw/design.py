@@ -50,8 +50,9 @@ def compile_artifact(
 ) -> Choice:
     """Compile ``artifact`` into the folder ``out`` and return the program with the reasons for its geometry.
 
-    The folder appears complete or not at all; older ``sim``, ``synth`` and board reports in it are removed, since they
-    belong to the older design. Compiling the same artifact again gives the same bytes.
+    The folder appears complete or not at all; older reports in it are removed, since they belong to the older design
+    (``sim`` and ``synth`` stay: their steps know by content what they are good for). Compiling the same artifact again
+    gives the same bytes.
 
     Raises
     ------

@@ -203,9 +203,18 @@ def test_check_finds_a_violated_mask():
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: Admm(Toy(), {"conv9": Column(0.5)}), "No layer with weights is called 'conv9'; the nearest are: conv1"),
-        (lambda: Admm(Toy(), {"f*": Column(0.5), "fc*": Column(0.2)}), "Layer 'fc1' is matched by both 'f\\*' and 'fc\\*'"),
-        (lambda: Admm(Toy(), {}, rho=(0.0, 1.0)), r"rho must be two positive numbers \(start, end\), not \(0\.0, 1\.0\)"),
+        (
+            lambda: Admm(Toy(), {"conv9": Column(0.5)}),
+            "No layer with weights is called 'conv9'; the nearest are: conv1",
+        ),
+        (
+            lambda: Admm(Toy(), {"f*": Column(0.5), "fc*": Column(0.2)}),
+            "Layer 'fc1' is matched by both 'f\\*' and 'fc\\*'",
+        ),
+        (
+            lambda: Admm(Toy(), {}, rho=(0.0, 1.0)),
+            r"rho must be two positive numbers \(start, end\), not \(0\.0, 1\.0\)",
+        ),
         (lambda: Admm(Toy(), {}, updates=0), "updates must be at least 1, not 0"),
         (lambda: Admm(Toy(), {}, parent={"x": torch.ones(1)}), "The parent prunes layer 'x', but the model has: conv1"),
         (lambda: Admm(Toy(), {"fc1": NonStructured(500)}), "keep is 500, but the layer has 128 groups"),

@@ -35,7 +35,9 @@ def test_digits_split_is_fixed_disjoint_and_stratified():
     first, second = load_digits(), load_digits()
     parts = (first.train, first.validation, first.test)
     assert [len(p) for p in parts] == [1097, 200, 500]
-    assert all(a.digest() == b.digest() for a, b in zip(parts, (second.train, second.validation, second.test), strict=True))
+    assert all(
+        a.digest() == b.digest() for a, b in zip(parts, (second.train, second.validation, second.test), strict=True)
+    )
     assert first.train.x.dtype == torch.uint8
     assert int(first.train.x.max()) == 16
     counts = np.bincount(first.test.y.numpy(), minlength=10)
@@ -58,7 +60,10 @@ def test_idx_round_trip_plain_and_gz(tmp_path):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (idx_bytes(np.zeros((2, 3, 4)))[:-1], r"'.*file' is truncated: 23 bytes of data, but its header says 24; fetch it again"),
+        (
+            idx_bytes(np.zeros((2, 3, 4)))[:-1],
+            r"'.*file' is truncated: 23 bytes of data, but its header says 24; fetch it again",
+        ),
         (idx_bytes(np.zeros((2, 3, 4))) + b"x", "is too long: 25 bytes of data, but its header says 24"),
         (b"\0\0", "is truncated: 2 bytes, but the magic number needs 4"),
         (b"\0\0\x08\x03\0\0", "is truncated inside its header"),
@@ -94,7 +99,9 @@ def test_missing_folders(tmp_path, monkeypatch):
 
 def test_count_mismatch_names_both_files(tmp_path):
     folder = write_mnist(tmp_path, train_labels_idx1=idx_bytes(np.zeros(59_999)))
-    with pytest.raises(PruningError, match="'train-images-idx3-ubyte' has 60000 images, but 'train-labels-idx1-ubyte' has 59999"):
+    with pytest.raises(
+        PruningError, match="'train-images-idx3-ubyte' has 60000 images, but 'train-labels-idx1-ubyte' has 59999"
+    ):
         load_mnist(folder)
 
 

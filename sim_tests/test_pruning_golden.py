@@ -52,7 +52,12 @@ def slow_conv(layer, x, zero_in, zero_out):
                     total += weight[o][i][ky][kx] * at(channel, y, z)
                 line.append(
                     requantize(
-                        total, int(layer.bias[o]), pick(layer.multiplier, o), pick(layer.shift, o), zero_out, layer.clamp
+                        total,
+                        int(layer.bias[o]),
+                        pick(layer.multiplier, o),
+                        pick(layer.shift, o),
+                        zero_out,
+                        layer.clamp,
                     )
                 )
             plane.append(line)
@@ -135,8 +140,13 @@ def one_linear(**changes):
 
 
 def test_wrong_input_and_overflow_are_refused():
-    with pytest.raises(PruningError, match=r"Input codes must be torch\.uint8 of shape \(N, 1\), not torch\.int8 \(2, 1\)"):
+    with pytest.raises(
+        PruningError, match=r"Input codes must be torch\.uint8 of shape \(N, 1\), not torch\.int8 \(2, 1\)"
+    ):
         one_linear().run(torch.zeros((2, 1), dtype=torch.int8))
-    big = {"bias": torch.tensor([2**31 - 1], dtype=torch.int32), "multiplier": torch.tensor([2**31 - 1], dtype=torch.int32)}
+    big = {
+        "bias": torch.tensor([2**31 - 1], dtype=torch.int32),
+        "multiplier": torch.tensor([2**31 - 1], dtype=torch.int32),
+    }
     with pytest.raises(PruningError, match="Layer 'fc' overflows: accumulator bound"):
         one_linear(**big)

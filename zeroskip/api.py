@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import InputError, VerificationError
 from zeroskip.compiler.geometry import ECP5_SHAPES, Limits
+from zeroskip.disk import require_space
 
 if TYPE_CHECKING:
     from zeroskip.boards.board import Board
@@ -32,6 +33,11 @@ BLOCK_SHAPES = {18432: ECP5_SHAPES, 4096: ICE40_SHAPES}
 REPORT_KEYS = ("model", "engine", "geometry", "kinds", "accuracy", "cycles", "storage_bits", "resources", "fmax_mhz")
 MANIFEST_KEYS = ("format", "artifact", "engine", "files")
 """What every report and manifest has; without them the file is damaged."""
+
+SIMULATION_MB = 50
+WAVES_MB = 500
+SYNTHESIS_MB = 100
+"""Free disk space that a step must find."""
 
 Reporter = Callable[[str], None]
 
@@ -81,6 +87,7 @@ class Design:
 
         self.report()
         model = self.program.model
+        require_space(self.directory, WAVES_MB if waves else SIMULATION_MB)
         golden = inputs is None
         codes = model.golden[model.input] if inputs is None else np.asarray(inputs)
         codes = to_codes(codes, model.tensors[model.input], "Inputs")
@@ -142,6 +149,7 @@ class Design:
 
         target = find_board(board) if isinstance(board, str) else board
         _ = self.program
+        require_space(self.directory, SYNTHESIS_MB)
         result = run_flow(self.directory, target, seeds, jobs=jobs, netlist_check=netlist_check, progress=progress)
         report = self.report()
         measured = result.to_report()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import traceback
@@ -18,6 +19,8 @@ __all__ = ["main"]
 
 EXIT_INTERRUPTED = 130
 EXIT_BUG = 70
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What the system says when a file cannot be written; the user's to mend."""
 
 
 class Options:
@@ -28,7 +31,7 @@ class Options:
         self.quiet = False
         self.verbose = False
         self.seed: int | None = None
-        self.jobs = 2
+        self.jobs: int | None = None
 
     def say(self, line: str) -> None:
         """Print a line of progress to stderr unless quiet."""
@@ -123,7 +126,7 @@ def demo(options: Options, full: bool, out: Path) -> None:
     """train, prune, compile, simulate and synthesize a small network three ways"""
     from zeroskip.demo import run_demo
 
-    result = run_demo(out, full=full, jobs=options.jobs, seed=options.seed, quiet=options.quiet, show=not options.json)
+    result = run_demo(out, full=full, jobs=options.jobs or 2, seed=options.seed, quiet=options.quiet, show=not options.json)
     if options.json:
         options.result("", result)
 
@@ -290,7 +293,7 @@ def synth(options: Options, folder: Path, board: str, seeds: int, netlist_check:
     from zeroskip.report import board_text
 
     design = api.load(folder)
-    result = design.synthesize(board, seeds, jobs=options.jobs, netlist_check=netlist_check, progress=options.say)
+    result = design.synthesize(board, seeds, jobs=options.jobs or 2, netlist_check=netlist_check, progress=options.say)
     report = design.report(result.board.name)
     text = f"{board_text(result.board.name, report)}\n  slowest path: {report['critical_path']}"
     text += f"\n  bitstream: {result.bitstream}"
@@ -418,15 +421,22 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(2)
     except ZeroskipError as error:
         _stop(options, f"zeroskip: {error}", error.exit_code)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            _fail(options, error)
+        where = f" '{error.filename}'" if error.filename else ""
+        _stop(options, f"zeroskip: File{where} cannot be written: {error.strerror}; free some space or rights", 2)
     except Exception as error:
-        code = getattr(error, "exit_code", None)
-        if isinstance(code, int):
-            _stop(options, f"zeroskip: {error}", code)
-        _stop(
-            options,
-            f"zeroskip: internal error: {type(error).__name__}: {error}; run with -v for the traceback",
-            EXIT_BUG,
-        )
+        _fail(options, error)
+
+
+def _fail(options: Options, error: Exception) -> NoReturn:
+    """End with an error that carries its exit code, or say that it is a bug."""
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        _stop(options, f"zeroskip: {error}", code)
+    text = f"zeroskip: internal error: {type(error).__name__}: {error}; run with -v for the traceback"
+    _stop(options, text, EXIT_BUG)
 
 
 def _stop(options: Options, text: str, code: int) -> NoReturn:

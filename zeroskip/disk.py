@@ -28,5 +28,6 @@ def require_space(folder: Path, megabytes: int) -> None:
     free = shutil.disk_usage(folder).free // 1_000_000
     if free < megabytes:
         raise InputError(
-            f"Folder '{folder}' has {free} MB free, but {megabytes} MB are needed; free some or name another --out"
+            f"Folder '{folder}' has {free} MB free, but {megabytes} MB are needed; "
+            f"free some, or name a folder on another disk"
         )

@@ -131,8 +131,8 @@ def design_text(design: Design) -> str:
         f"accuracy: float {_percent(accuracy['float'])}, integer {_percent(accuracy['integer'])}",
         f"RTL: {_simulation(design, accuracy)}",
         (
-            f"cycles: {report['cycles']['total']:,} for one inference, {report['cycles']['interval']:,} between results "
-            f"({report['kinds']['cycles']})"
+            f"cycles: {report['cycles']['total']:,} for one inference, "
+            f"{report['cycles']['interval']:,} between results ({report['kinds']['cycles']})"
         ),
         layer_table(report),
         storage_table(report),

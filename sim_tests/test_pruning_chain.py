@@ -1,0 +1,176 @@
+"""Recipes and the chain: parsing, stages that resume with the same bytes, reuse, the demo's rule of equal accuracy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from zeroskip.pruning import Column, NonStructured, PruningError, build_artifact, prune
+from zeroskip.pruning.chain import Built
+from zeroskip.pruning.data import load_digits
+from zeroskip.pruning.demo import DIGITS_RECIPES, equal_accuracy
+from zeroskip.pruning.recipe import builtin_recipes, load_recipe, parse_recipe
+from zeroskip.pruning.training import Phase
+from zeroskip.pruning.zoo import make_network
+from zeroskip.pruning.zoo_build import main
+
+
+def values(**changes):
+    base = {
+        "name": "tiny", "network": "digits_cnn", "dataset": "digits", "threads": 1, "batch": 64,
+        "input": {"range": 16, "std": 0.5},
+        "dense": {"epochs": 6, "lr": [8e-3, 1e-3]},
+        "stages": [
+            {
+                "name": "half", "updates_per_epoch": 2,
+                "layers": {
+                    "conv*": {"kind": "nonstructured", "keep": 0.5}, "fc1": {"kind": "column", "keep": 8, "group": 4},
+                },
+                "admm": {"epochs": 2, "lr": [2e-3, 1e-3]}, "retrain": {"epochs": 2, "lr": [2e-3, 1e-3], "shift": 1},
+            }
+        ],
+        "quantization": {"calibration": 100, "finetune": {"epochs": 2, "lr": [1e-3, 1e-4]}},
+    }  # fmt: skip
+    return base | changes
+
+
+@pytest.fixture(scope="module")
+def split():
+    return load_digits()
+
+
+def test_interrupted_run_resumes_with_the_same_bytes(tmp_path, split):
+    recipe = parse_recipe(values())
+    whole = build_artifact(recipe, tmp_path / "whole", split=split)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(step, elapsed, expected):
+        if step.startswith("finetune"):
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        build_artifact(recipe, tmp_path / "parts", checkpoints=tmp_path / "stages", progress=interrupt, split=split)
+    assert not (tmp_path / "parts").exists()
+    assert {p.name.rpartition("-")[0] for p in (tmp_path / "stages").iterdir()} == {"dense", "half"}
+    steps = []
+    parts = build_artifact(
+        recipe, tmp_path / "parts", checkpoints=tmp_path / "stages", progress=lambda *a: steps.append(a[0]), split=split
+    )
+    assert steps[:2] == ["dense: reused", "half: reused"]
+    assert whole.path.read_bytes() == parts.path.read_bytes()
+    logs = [b.path.with_name("tiny.log.jsonl").read_bytes() for b in (whole, parts)]
+    assert logs[0] == logs[1]
+    phases = {json.loads(line)["phase"] for line in logs[0].splitlines()}
+    assert phases == {"dense", "admm", "residual", "mapping", "retrain", "calibrated", "finetune"}
+
+    again = build_artifact(recipe, tmp_path / "parts", split=split)
+    assert again.reused
+    assert not build_artifact(replace(recipe, seed=1), tmp_path / "parts", split=split).reused
+
+
+def test_damaged_checkpoint_is_trained_again(tmp_path, split):
+    recipe = parse_recipe(values(stages=[]))
+    first = build_artifact(recipe, tmp_path / "a", checkpoints=tmp_path / "stages", split=split)
+    for path in (tmp_path / "stages").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    second = build_artifact(recipe, tmp_path / "b", checkpoints=tmp_path / "stages", split=split)
+    assert first.path.read_bytes() == second.path.read_bytes()
+
+
+def test_prune_in_one_call_keeps_the_structure(split):
+    torch.manual_seed(0)
+    recipe = parse_recipe(values(dense={"epochs": 25, "lr": [8e-3, 1e-3]}))
+    elapsed = []
+    net = prune(
+        make_network("digits_cnn"),
+        split.train,
+        split.validation,
+        recipe,
+        progress=lambda s, e, x: elapsed.append((e, x)),
+    )
+    assert net.accuracy(split.validation) > 0.85
+    weights = {layer.name: layer.weight for layer in net.golden.layers if layer.weight is not None}
+    assert int((weights["conv2"] != 0).sum()) == 576
+    assert int((weights["fc1"] != 0).any(0).sum()) == 32
+    assert int((weights["fc2"] == 0).sum()) == 0
+    assert net.record.recipe["stages"][0]["layers"]["fc1"] == {"kind": "column", "keep": 8, "group": 4}
+    assert all(expected is None or expected >= spent for spent, expected in elapsed)
+
+
+def test_builtin_recipes_are_legal_and_their_names_agree():
+    recipes = {name: load_recipe(name) for name in builtin_recipes()}
+    assert all(recipe.name == name for name, recipe in recipes.items())
+    assert set(DIGITS_RECIPES) <= set(recipes)
+    shared = {
+        (recipe.dense, recipe.batch, recipe.threads) for name, recipe in recipes.items() if name in DIGITS_RECIPES
+    }
+    assert len(shared) == 1
+
+
+def test_rules_become_constraint_sets():
+    stage = parse_recipe(values()).stages[0]
+    assert stage.layers["conv*"].constraint() == NonStructured(0.5)
+    assert stage.layers["fc1"].constraint() == Column(8, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"epoch": 3}, "recipe has an unknown key 'epoch'"),
+        ({"dense": {"epochs": 1}}, "recipe.dense lacks the key 'lr'"),
+        ({"dense": {"epochs": 1, "lr": 0.1}}, r"recipe\.dense\.lr must be two numbers, not 0\.1"),
+        ({"dense": {"epochs": "1", "lr": [1, 1]}}, r"recipe\.dense\.epochs must be of type int, not '1'"),
+        ({"seed": True}, "recipe.seed must be of type int, not True"),
+        ({"format": "2.0"}, "Recipe format must be 1.0, not '2.0'"),
+        ({"input": {"range": 300}}, "Input range must be from 1 to 255, not 300"),
+        ({"stages": [values()["stages"][0]] * 2}, "Stage names must differ"),
+        (
+            {"stages": [values()["stages"][0] | {"layers": {"x": {"kind": "row", "keep": 1}}}]},
+            "kind must be nonstructured or column, not 'row'",
+        ),
+    ],
+)
+def test_bad_recipes(changes, text):
+    with pytest.raises(PruningError, match=text):
+        parse_recipe(values(**changes))
+
+
+def test_unknown_recipe_network_and_toml(tmp_path):
+    with pytest.raises(
+        PruningError, match="Recipe 'digits-dense' does not exist; the nearest are: .*digits-dense-w4a8"
+    ):
+        load_recipe("digits-dense")
+    with pytest.raises(PruningError, match="Unknown network 'lenet'; the nearest are: lenet5"):
+        make_network("lenet")
+    (tmp_path / "bad.toml").write_text("a = ")
+    with pytest.raises(PruningError, match="Recipe '.*bad.toml' is not valid TOML"):
+        load_recipe(tmp_path / "bad.toml")
+
+
+def test_phase_saw_tooth():
+    phase = Phase(2, (1.0, 0.1), restarts=2)
+    rates = [phase.rate(step, 10) for step in range(10)]
+    assert rates[:5] == rates[5:]
+    assert rates[0] == 1.0
+    assert rates[4] == pytest.approx(0.1)
+    assert rates == sorted(rates[:5], reverse=True) * 2
+
+
+def test_equal_accuracy_counts_errors():
+    def built(errors):
+        return Built(Path("x"), {"accuracy": {"samples": 500}, "samples_correct": {"integer": 500 - errors}}, False)
+
+    assert equal_accuracy([built(8), built(11), built(2)])
+    assert not equal_accuracy([built(8), built(12)])
+
+
+def test_zoo_build_reports_missing_data(tmp_path, capsys):
+    code = main(["lenet5-mnist-dense-w4a8", "--data", str(tmp_path / "none"), "--out", str(tmp_path)])
+    assert code == 2
+    assert "Data folder" in capsys.readouterr().err

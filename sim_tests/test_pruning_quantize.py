@@ -1,0 +1,205 @@
+"""Quantization: integer equals fake-quantized, BatchNorm folding, inputs, power of two, artifact bytes and refusals."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from torch import nn
+
+from zeroskip.pruning import Admm, Column, Input, NonStructured, PruningError, quantize
+from zeroskip.pruning.calibration import calibrate, fake_quant_forward
+from zeroskip.pruning.capture import capture, tensors_of
+from zeroskip.pruning.data import ImageSet
+from zeroskip.pruning.export import Record, read_header
+from zeroskip.pruning.quantize import layer_masks
+
+
+class Small(nn.Module):
+    """A convolution with BatchNorm, a pool and a linear layer, for 1x6x6 images."""
+
+    def __init__(self, norm=True, padding=0):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 3, padding=padding, bias=not norm)
+        self.norm = nn.BatchNorm2d(6) if norm else nn.Identity()
+        self.fc = nn.Linear(6 * (2 + padding) ** 2, 4)
+
+    def forward(self, x):
+        return self.fc(nn.functional.max_pool2d(torch.relu(self.norm(self.conv(x))), 2).flatten(1))
+
+
+def small(norm=True, padding=0):
+    model = Small(norm, padding).eval()
+    if norm:
+        with torch.no_grad():
+            model.norm.weight.copy_(torch.tensor([1.2, -0.8, 0.0, 0.5, -1.5, 0.01]))
+            model.norm.bias.copy_(torch.tensor([0.1, 0.7, 0.9, -0.2, 0.4, 0.3]))
+            model.norm.running_mean.normal_(0, 0.2)
+            model.norm.running_var.uniform_(0.2, 1.5)
+    return model
+
+
+def pixels(count=64):
+    return torch.randint(0, 256, (count, 1, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(9))
+
+
+SOURCE = Input(range=255, mean=0.25, std=0.5)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_integer_network_equals_the_fake_quantized_one(norm, padding):
+    source = Input(255, 0.2, 0.5) if padding else SOURCE
+    model, x = small(norm, padding), pixels()
+    net = quantize(model, x[:2], x, weights=4, activations=8, input=source)
+    graph, tensors = capture(model.double(), source.normalize(x[:2]).double()), tensors_of(model)
+    plan = calibrate(graph, tensors, source.normalize(x).double(), source)
+    masks = layer_masks(graph, tensors, None)
+    with torch.no_grad():
+        fake = fake_quant_forward(graph, tensors, plan, masks)(source.normalize(x).double())
+    out = net.golden.run(x)["output"]
+    # Biases and multipliers are rounded, so a value close to a half may fall on the other side.
+    codes = torch.round(fake / net.golden.tensors["output"].scale)
+    assert int((codes - out).abs().max()) <= 1
+    assert float((codes != out).float().mean()) < 0.15
+    layer = net.golden.layers[0]
+    assert tuple(layer.multiplier.shape) == ((6,) if norm else (1,))
+    assert net.golden.layers[-1].multiplier.shape == (1,)
+
+
+def test_batch_norm_of_gain_zero_and_negative_gain():
+    model, x = small(), pixels()
+    with torch.no_grad():
+        model.norm.running_mean.zero_()
+    net = quantize(model, x[:2], x, input=SOURCE)
+    conv, form = net.golden.layers[0], net.golden.tensors["conv"]
+    constant = net.golden.run(x)["conv"][:, 2]
+    assert int(constant.min()) == int(constant.max()) == round(0.9 / form.scale)
+    assert not conv.weight[2].any()
+    assert (conv.weight[[0, 1, 3, 4, 5]] != 0).all()
+    signs = torch.where(model.conv.weight[1] < 0, 1, -1)
+    assert torch.equal(conv.weight[1].sign(), signs.to(torch.int16))
+    assert (conv.multiplier >= 0).all()
+
+
+def test_power_of_two_scales_need_no_multiplier():
+    net = quantize(small(norm=False), pixels(2), pixels(), input=SOURCE, power_of_two=True)
+    for layer in net.golden.layers:
+        if layer.weight is not None:
+            assert layer.multiplier.tolist() == [1]
+            assert 0 <= int(layer.shift) < 48
+    with pytest.raises(PruningError, match="Layer 'conv' has BatchNorm, which needs a multiplier a channel"):
+        quantize(small(), pixels(2), pixels(), input=SOURCE, power_of_two=True)
+
+
+def test_masks_and_structures_of_an_admm_hold():
+    model = small(norm=False)
+    admm = Admm(model, {"conv": Column(4), "fc": NonStructured(0.2)})
+    with pytest.raises(PruningError, match="Admm must be hardened before its result is used"):
+        quantize(model, pixels(2), pixels(), input=SOURCE, layers=admm)
+    admm.harden()
+    net = quantize(model, pixels(2), pixels(), input=SOURCE, layers=admm)
+    conv, fc = net.golden.layers[0].weight, net.golden.layers[-1].weight
+    assert torch.equal(conv != 0, admm.masks()["conv"])
+    assert torch.equal(fc != 0, admm.masks()["fc"])
+    assert net.structures["conv"] == {"kind": "column", "keep": 4, "group": 1}
+    assert net.nonzero() == 6 * 4 + 19
+    assert "43 of 150 weights, 3.5x" in repr(net)
+
+
+def test_accuracy_takes_codes_floats_and_batches():
+    model, x = small(norm=False), pixels()
+    net = quantize(model, x[:2], x, input=SOURCE)
+    y = net.golden.predict(x)
+    y[:16] = (y[:16] + 1) % 4
+    floats = SOURCE.normalize(x)
+    assert net.accuracy((x, y)) == net.accuracy((floats, y)) == net.accuracy(ImageSet(x, y)) == 0.75
+    assert net.accuracy([(floats[:10], y[:10]), (floats[10:], y[10:])]) == 0.75
+    with pytest.raises(PruningError, match="accuracy needs labels"):
+        net.accuracy(x)
+
+
+def test_float_input_without_declaration_is_signed_8_bit(caplog):
+    model = nn.Sequential(nn.Linear(5, 3))
+    x = torch.randn(40, 5)
+    net = quantize(model, x[:2], x)
+    assert "No Input(...) is declared: the float input is calibrated to signed 8 bit" in caplog.text
+    form = net.golden.tensors["input"]
+    assert (form.signed, form.bits) == (True, 8)
+    out = net.golden.run(net.codes(x))["output"] * net.golden.tensors["output"].scale
+    assert float((out - model(x).detach()).abs().max()) < 0.3
+
+
+def test_padded_input_needs_a_whole_zero_point():
+    with pytest.raises(
+        PruningError, match="Layer 'conv' pads its input, so mean \\* range must be a whole code, not 63.75"
+    ):
+        quantize(small(padding=1), pixels(2), pixels(), input=SOURCE)
+    net = quantize(small(padding=1), pixels(2), pixels(), input=Input(255, 0.2, 0.5))
+    assert net.golden.tensors["input"].zero_point == 51
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"weights": {"cnv": 4}}, "No layer is called 'cnv'; the nearest are: conv"),
+        ({"weights": {"conv": 4}}, "weights names no bits for layer 'fc'; add it or a glob"),
+        ({"weights": 9}, "Weight bits must be a whole number from 1 to 8, not 9"),
+        ({"activations": 9}, "Activation bits must be from 1 to 8, not 9"),
+        ({"input": None}, "Integer samples need uint8 codes and input=Input"),
+    ],
+)
+def test_refusals(options, text):
+    with pytest.raises(PruningError, match=text):
+        quantize(small(norm=False), pixels(2), pixels(), **({"input": SOURCE} | options))
+
+
+def test_artifact_round_trip(tmp_path):
+    model, x = small(), pixels()
+    net = quantize(model, x[:2], x, weights={"conv": 4, "fc": 8}, input=SOURCE)
+    record = Record(network="small", seed=3, accuracy={"float": 0.5, "integer": 0.25, "samples": 4})
+    path = net.save(tmp_path / "net.safetensors", record)
+    again = net.save(tmp_path / "again" / "net.safetensors", record)
+    assert path.read_bytes() == again.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "net.safetensors"]
+    header, tensors = read_header(path), load_file(path)
+    assert header["format"] == "1.0"
+    assert header["name"] == "net"
+    assert header["accuracy"]["integer"] == 0.25
+    assert [layer["kind"] for layer in header["layers"]] == ["conv2d", "max_pool2d", "linear"]
+    assert [layer.get("grid") for layer in header["layers"]] == ["zero_excluded", None, "symmetric"]
+    assert header["layers"][0]["clamp"] == [0, 255]
+    assert header["layers"][2]["clamp"] == [-128, 127]
+    assert header["tensors"]["pool1"]["shape"] == [6, 2, 2]
+    expected = {"weight": np.int16, "bias": np.int32, "multiplier": np.int32, "shift": np.int8}
+    for layer in ("conv", "fc"):
+        for name, dtype in expected.items():
+            assert tensors[f"{layer}.{name}"].dtype == dtype
+    for name, value in net.golden.run(x[:16]).items():
+        assert np.array_equal(tensors[f"golden/{name}"], value.numpy())
+    assert json.loads(json.dumps(header)) == header
+
+
+def test_damaged_artifacts_are_found(tmp_path):
+    x = pixels()
+    path = quantize(small(norm=False), x[:2], x, input=SOURCE).save(tmp_path / "net.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PruningError, match="is damaged: its tensors do not have the sha256 of its header"):
+        read_header(path)
+    path.write_bytes(b"PK\x03\x04 not an artifact")
+    with pytest.raises(PruningError, match="is not an artifact of zeroskip"):
+        read_header(path)
+
+
+def test_save_needs_the_suffix_and_a_folder(tmp_path):
+    net = quantize(small(norm=False), pixels(2), pixels(), input=SOURCE)
+    with pytest.raises(PruningError, match=r"must end in \.safetensors, not 'net\.pt'"):
+        net.save(tmp_path / "net.pt")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PruningError, match="cannot be written: .*; choose another folder"):
+        net.save(tmp_path / "file" / "net.safetensors")
