@@ -126,7 +126,8 @@ def demo(options: Options, full: bool, out: Path) -> None:
     """train, prune, compile, simulate and synthesize a small network three ways"""
     from zeroskip.demo import run_demo
 
-    result = run_demo(out, full=full, jobs=options.jobs or 2, seed=options.seed, quiet=options.quiet, show=not options.json)
+    show = not options.json
+    result = run_demo(out, full=full, jobs=options.jobs or 2, seed=options.seed, quiet=options.quiet, show=show)
     if options.json:
         options.result("", result)
 

