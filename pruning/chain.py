@@ -156,7 +156,7 @@ def _zoo_record(recipe: Recipe, split: Split, net: QuantizedNetwork, float_accur
         provenance={
             "dataset": split.provenance, "recipe_sha256": recipe.digest(),
             "split": f"{len(split.train)} train, {len(split.validation)} validation (all choices), "
-            f"{samples} test (read once)",
+            f"{samples} test ({split.test_use})",
             "start": "random weights; no checkpoint of others was used",
         },
     )  # fmt: skip

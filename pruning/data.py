@@ -54,13 +54,17 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A data set in its parts: ``train``, ``validation`` (for every choice) and ``test`` (read once, at the end)."""
+    """A data set in its parts: ``train``, ``validation`` (for every choice) and ``test`` (read at the end of a run).
+
+    ``test_use`` says how often the test part was looked at while the zoo's recipes were made.
+    """
 
     name: str
     train: ImageSet
     validation: ImageSet
     test: ImageSet
     provenance: str
+    test_use: str = "read once"
 
 
 def data_folder(folder: Path | str | None = None) -> Path:
@@ -164,7 +168,8 @@ def load_digits(validation: int = 200, test: int = 500, seed: int = 0) -> Split:
         "Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak; UCI Machine Learning Repository, "
         "CC BY 4.0), as shipped in scikit-learn (BSD-3-Clause). The golden samples hold 16 of its images."
     )
-    return Split("digits", train, held, tested, provenance)
+    use = "read after each of several pruning rates, which were then lowered"
+    return Split("digits", train, held, tested, provenance, use)
 
 
 def _stratified(labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]], seed: int) -> list[int]:

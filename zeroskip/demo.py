@@ -246,8 +246,8 @@ def _verdict(rows: Mapping[str, Mapping[str, Any]], candidates: Sequence[Candida
     bits = [ratio(row["storage"], dense["storage"]) for row in (sparse, column)]
     luts = [ratio(row["lut"], dense["lut"]) for row in (sparse, column)]
     return (
-        f"verdict (one training seed): at equal accuracy non-structured pruning keeps {kept['nonstructured']:,} weights "
-        f"and column pruning {kept['column']:,} of {kept['dense']:,}; against dense they run {speeds[0]} and {speeds[1]} "
-        f"as fast with {bits[0]} and {bits[1]} of the bits and {luts[0]} and {luts[1]} of the LUTs: "
+        f"verdict (one seed): at equal accuracy non-structured pruning keeps {kept['nonstructured']:,} weights "
+        f"and column pruning {kept['column']:,} of {kept['dense']:,}; against dense they run {speeds[0]} and "
+        f"{speeds[1]} as fast with {bits[0]} and {bits[1]} of the bits and {luts[0]} and {luts[1]} of the LUTs: "
         f"{faster} wins on speed, {leaner} on logic."
     )
