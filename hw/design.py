@@ -186,7 +186,8 @@ def _write(out: Path, files: Mapping[str, str], artifact: bytes) -> None:
     """Write everything beside ``out`` first, then move it in: a reader never sees half a design."""
     foreign = [name for name in _FOLDERS if (out / name).exists()]
     left = list(out.glob(f"{_STAGING}*"))
-    if foreign and not left and not (out / "manifest.json").exists():
+    ours = left or any((out / path).exists() for path in ("manifest.json", "ir/program.json"))
+    if foreign and not ours:
         raise InputError(
             f"Folder '{out}' holds '{foreign[0]}', but no compiled design that could be replaced; "
             f"name another one with --out"

@@ -22,9 +22,9 @@ def require_space(folder: Path, megabytes: int) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"Folder '{folder}' cannot be made: {error.strerror}; name another one with --out") from error
+        raise InputError(f"Folder '{folder}' cannot be made: {error.strerror}; name another folder") from error
     if not os.access(folder, os.W_OK):
-        raise InputError(f"Folder '{folder}' is not writable; name another one with --out")
+        raise InputError(f"Folder '{folder}' is not writable; name another folder")
     free = shutil.disk_usage(folder).free // 1_000_000
     if free < megabytes:
         raise InputError(
