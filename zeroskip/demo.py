@@ -73,7 +73,13 @@ class Steps:
     def say(self, line: str) -> None:
         """Print a line to stderr."""
         if not self.quiet:
-            print(f"[{time.monotonic() - self.started:5.0f} s] {line}", file=sys.stderr, flush=True)
+            # one write a line: designs are built side by side
+            sys.stderr.write(f"[{time.monotonic() - self.started:5.0f} s] {line}\n")
+            sys.stderr.flush()
+
+    def told_by(self, kind: str) -> Callable[[str], None]:
+        """Return a :meth:`say` that names the design."""
+        return lambda line: self.say(f"  {kind}: {line}")
 
     def next(self, title: str, expected: float) -> None:
         """Announce the next step and how long it usually takes."""
@@ -178,7 +184,11 @@ def _synthesize(candidates: Sequence[Candidate], full: bool, jobs: int, steps: S
     with ThreadPoolExecutor(max_workers=max(1, min(jobs, len(work)))) as pool:
         futures = {
             (candidate.kind, board): pool.submit(
-                candidate.design.synthesize, board, FULL_SEEDS if full else 1, jobs=1, progress=steps.say
+                candidate.design.synthesize,
+                board,
+                FULL_SEEDS if full else 1,
+                jobs=1,
+                progress=steps.told_by(candidate.kind),
             )
             for candidate, board in work
         }
