@@ -44,6 +44,9 @@ __all__ = ["SynthesisResult", "synthesize"]
 
 _LOG_LINES = 12
 
+_HIDE_NAMES = "hierarchy -top top; proc; flatten; rename -hide w:*"
+"""Yosys 0.70 stops on some designs when names clash in its ABC9 reader; private names do not clash."""
+
 # Seconds on one ordinary core with the WebAssembly tools, for the expected times in the progress lines.
 _SYNTHESIS_BASE_S = 4.0
 _SYNTHESIS_BYTE_S = 1e-4
@@ -224,6 +227,10 @@ class _Flow:
             log = scratch / "yosys-console.log"
             arguments = ["-q", "-l", f"{place}/yosys.log", "-s", f"{place}/synth.ys"]
             code = run_tool(self.yosys, arguments, cwd=self.directory, log=log, cancel=self.cancel)
+            if code != 0 and _failed_on_names(scratch / "yosys.log", log):
+                renamed = script.replace("\nsynth", f"\n{_HIDE_NAMES}\nsynth", 1)
+                (scratch / "synth.ys").write_text(renamed.format(place=place), encoding="utf-8")
+                code = run_tool(self.yosys, arguments, cwd=self.directory, log=log, cancel=self.cancel)
             if code != 0:
                 raise ToolError(_failure(self.yosys, code, log, self.folder / log.name))
 
@@ -240,6 +247,7 @@ class _Flow:
         identity = {
             "tool": self.yosys.label,
             "script": script,
+            "spare": _HIDE_NAMES,
             "top": self.plan.rtlil,
             **{path.name: file_digest(path) for path in (*rtl, *images)},
         }
@@ -362,6 +370,12 @@ class _Flow:
             best_seed=best,
             steps=tuple(self.steps.records),
         )
+
+
+def _failed_on_names(*logs: Path) -> bool:
+    """Return whether Yosys failed an assertion of its own about names or widths of wires."""
+    texts = (log.read_text(encoding="utf-8", errors="replace") for log in logs if log.is_file())
+    return any("ERROR: Assert" in text and "rtlil.cc" in text for text in texts)
 
 
 def _synthesis_estimate(rtl: Sequence[Path]) -> float:
