@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import InputError, VerificationError
-from zeroskip.compiler.geometry import ECP5_SHAPES, Limits
+from zeroskip.compiler.geometry import Limits
 from zeroskip.disk import require_space
 
 if TYPE_CHECKING:
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from zeroskip.compiler.program import Program
 
 __all__ = ["Design", "board_limits", "compile", "load", "read_manifest", "reference", "reuse", "simulate", "synthesize"]
-
-ICE40_SHAPES = ((2048, 2), (1024, 4), (512, 8), (256, 16))
-BLOCK_SHAPES = {18432: ECP5_SHAPES, 4096: ICE40_SHAPES}
-"""Block RAM shapes by the bits of one block."""
 
 REPORT_KEYS = ("model", "engine", "geometry", "kinds", "accuracy", "cycles", "storage_bits", "resources", "fmax_mhz")
 MANIFEST_KEYS = ("format", "artifact", "engine", "files")
@@ -218,7 +214,7 @@ def compare_golden(golden: Mapping[str, NDArray[np.generic]], computed: Mapping[
 
 def board_limits(board: Board) -> Limits:
     """Return what a board holds, in the compiler's terms."""
-    return Limits(f"board {board.name!r}", board.dsp, board.bram, BLOCK_SHAPES[board.bram_bits])
+    return Limits(f"board {board.name!r}", board.dsp, board.bram, board.family.block_shapes)
 
 
 def compile(
