@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import CapacityError
 from zeroskip.compiler.ir import Model
@@ -88,7 +90,9 @@ def choose_program(
     if lanes is not None:
         fixed = [_compile(model, Geometry(kind, lanes, _columns(kind, columns)), index_bits) for kind in engines]
         return _best(fixed, engines, limits)
-    candidates = [_compile(model, geometry, index_bits) for geometry in _geometries(engines, limits)]
+    capacity = limits.blocks * max(depth * width for depth, width in limits.block_shapes)
+    possible = [kind for kind in engines if kind is Engine.SPARSE or _dense_bits(model) <= capacity] or engines
+    candidates = [_compile(model, geometry, index_bits) for geometry in _geometries(possible, limits)]
     fitting = [program for program in candidates if _fits(program, limits)]
     if not fitting:
         least = min(candidates, key=lambda p: (program_blocks(p, limits.block_shapes), program_multipliers(p.config)))
@@ -99,6 +103,16 @@ def choose_program(
             "prune further, use fewer weight bits or name a larger board"
         )
     return _best(fitting, engines, limits)
+
+
+def _dense_bits(model: Model) -> int:
+    """Return the least bits a dense layout stores: every row of the columns that hold any weight."""
+    total = 0
+    for layer in model.layers:
+        if layer.weight is not None:
+            matrix = np.asarray(layer.weight).reshape(len(layer.weight), -1)
+            total += matrix.shape[0] * int(matrix.any(axis=0).sum()) * layer.weight_bits
+    return total
 
 
 def _columns(engine: Engine, columns: int | None) -> int:
