@@ -21,6 +21,7 @@ DENSE = [
     ("column", 4, 3),
     ("signed", 16, 2),
     ("depthwise", 4, 3),
+    ("one_pixel", 4, 3),
 ]
 SPARSE = [
     ("stride_2", 8),
@@ -32,6 +33,8 @@ SPARSE = [
     ("half_away", 4),
     ("depthwise", 8),
     ("only_linear", 4),
+    ("single_output", 8),
+    ("one_pixel", 8),
 ]
 
 
