@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from zeroskip.compiler.program import LayerPlan, Program
 from zeroskip.compiler.target import Engine, EngineConfig
 
@@ -126,9 +124,3 @@ def _slots(plan: LayerPlan, config: EngineConfig, busy: int) -> dict[str, int]:
     tile_waste = round((issued - column_waste) * (1 - filled))
     filler = issued - column_waste - tile_waste - useful
     return {"useful": useful, "tile_waste": tile_waste, "column_waste": column_waste, "filler": filler, "imbalance": 0}
-
-
-def utilization(cycles: tuple[LayerCycles, ...], plans: tuple[LayerPlan, ...]) -> float:
-    """Return the cycle-weighted utilization over several layers."""
-    useful = sum(plan.macs_useful for plan in plans)
-    return float(useful / np.sum([layer.cycles * layer.lanes for layer in cycles]))

@@ -33,7 +33,7 @@ def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[st
     ``entropy_bound`` is no part of it.
     """
     sparse = config.geometry.engine is Engine.SPARSE
-    useful = int(np.count_nonzero(job.weight)) if sparse else job.weight.shape[0] * _dense_width(job, config)
+    useful = int(np.count_nonzero(job.weight)) if sparse else job.dense_matrix(config.geometry.lanes).size
     slots = slot_count(job, config.geometry)
     name = job.layer.name
     physical = 0
@@ -59,10 +59,3 @@ def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[st
     weight = job.weight if job.layer.weight is None else np.asarray(job.layer.weight)
     ledger["entropy_bound"] = entropy_bound(weight)
     return ledger
-
-
-def _dense_width(job: Job, config: EngineConfig) -> int:
-    if not job.linear or job.words is None:
-        return int(job.weight.shape[1])
-    lanes = config.geometry.lanes
-    return sum(min((word + 1) * lanes, job.source.size) - word * lanes for word in job.words)

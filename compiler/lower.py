@@ -71,6 +71,13 @@ class Job:
             return np.zeros(self.target.shape[0], np.int64)
         return np.asarray(self.layer.bias, np.int64)
 
+    def dense_matrix(self, lanes: int) -> np.ndarray:
+        """Return the weights a dense layout stores, ``(rows, stored positions)``, without tail and column padding."""
+        if not self.linear or self.words is None:
+            return self.weight
+        kept = [i for word in self.words for i in range(word * lanes, min((word + 1) * lanes, self.source.size))]
+        return self.weight[:, kept]
+
 
 def lower(model: Model, geometry: Geometry, *, index_bits: int | None = None) -> Program:
     """Lower ``model`` to a Program for ``geometry``.
@@ -201,7 +208,7 @@ def _encode(job: Job, geometry: Geometry, index_bits: int | None) -> None:
         grid, bits = Grid.ZERO_EXCLUDED, 1
     job.zero_excluded = grid is Grid.ZERO_EXCLUDED
     if geometry.engine is Engine.DENSE:
-        if job.zero_excluded and not _dense_matrix(job, geometry).all():
+        if job.zero_excluded and not job.dense_matrix(geometry.lanes).all():
             job.zero_excluded = False
             bits += 1
             job.notes.append(f"zeros inside the dense layout: {bits} bits a weight instead of {bits - 1}")
@@ -217,15 +224,6 @@ def _encode(job: Job, geometry: Geometry, index_bits: int | None) -> None:
         relative.encode_row(support, row[support].tolist(), job.index_bits)
         for support, row in zip(supports, job.weight, strict=True)
     ]
-
-
-def _dense_matrix(job: Job, geometry: Geometry) -> np.ndarray:
-    """Return the weights a dense layout stores, shape ``(rows, stored positions)``, without tail and column padding."""
-    if not job.linear or job.words is None:
-        return job.weight
-    lanes = geometry.lanes
-    kept = [i for word in job.words for i in range(word * lanes, min((word + 1) * lanes, job.source.size))]
-    return job.weight[:, kept]
 
 
 def _config(jobs: Sequence[Job], geometry: Geometry, depth: int) -> EngineConfig:
@@ -442,7 +440,7 @@ def _macs(job: Job, geometry: Geometry) -> tuple[int, int]:
     if job.linear:
         if geometry.engine is Engine.SPARSE:
             return rows * job.source.size, int(np.count_nonzero(job.weight))
-        return rows * job.source.size, rows * _dense_matrix(job, geometry).shape[1]
+        return rows * job.source.size, rows * job.dense_matrix(geometry.lanes).shape[1]
     access, _ = _windowed(job)
     positions = job.target.shape[1] * job.target.shape[2] * access.windows[0] * access.windows[1]
     if layer.weight is None:
