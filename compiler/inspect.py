@@ -11,6 +11,7 @@ from zeroskip.compiler.shapes import unpooled_shape
 
 __all__ = ["describe"]
 
+_WINDOWED = (Kind.CONV2D, Kind.MAX_POOL2D, Kind.AVG_POOL2D)
 _HEADER = (
     "format",
     "network",
@@ -68,8 +69,9 @@ def _rate(weights: int, kept: int) -> float | None:
 
 
 def _row(model: Model, layer: Layer) -> dict[str, Any]:
-    """Return one layer's row; what poolings do not have is None.
+    """Return one layer's row; what a layer without weights does not have is None.
 
+    ``inputs`` names the tensors it reads, ``input_shape`` is that of the first.
     ``columns`` are the weights of one output channel, ``columns_kept`` those that any output channel uses. MACs count
     every output position, padding included, before a fused pooling.
     """
@@ -77,9 +79,10 @@ def _row(model: Model, layer: Layer) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": layer.name,
         "kind": layer.kind.value,
+        "inputs": list(layer.inputs),
         "input_shape": list(source.shape),
         "output_shape": list(target.shape),
-        "window": None if layer.kind is Kind.LINEAR else _window(layer),
+        "window": _window(layer) if layer.kind in _WINDOWED else None,
         **dict.fromkeys(("weights", "kept", "rate", "columns", "columns_kept", "structure", "bits", "grid")),
         **dict.fromkeys(("weight_bits_kept", "macs_dense", "macs_nonzero"), 0),
     }

@@ -1,4 +1,4 @@
-"""The intermediate representation: a Model is a chain of integer layers over named tensors."""
+"""The intermediate representation: a Model is a graph of integer layers over named tensors, in topological order."""
 
 from __future__ import annotations
 
@@ -22,22 +22,38 @@ class Kind(enum.Enum):
     LINEAR = "linear"
     MAX_POOL2D = "max_pool2d"
     AVG_POOL2D = "avg_pool2d"
+    ADD = "add"
+    CONCAT = "concat"
 
 
 class Rounding(enum.Enum):
-    """Rounding of the right shift in a requantization (ARCHITECTURE section 3)."""
+    """How an accumulator becomes a code: the rounding of the right shift, or a threshold table.
+
+    The formulas are at :func:`zeroskip.compiler.reference.rescale`.
+    """
 
     FLOOR = "floor"
     HALF_UP = "half_up"
     HALF_AWAY = "half_away"
+    HALF_EVEN = "half_even"
+    TFLITE_DOUBLE = "tflite_double"
+    TFLITE_SINGLE = "tflite_single"
+    THRESHOLDS = "thresholds"
 
 
 class Grid(enum.Enum):
-    """The legal weight levels of a layer with ``b`` bits (ARCHITECTURE section 3)."""
+    """The legal weight levels of a layer with ``b`` bits (ARCHITECTURE section 3).
+
+    ``BINARY`` (1 bit) has -1 and 1 and no pruned position, ``TERNARY`` (2 bits) -1, 0 and 1, ``CODEBOOK`` the entries
+    of the layer's codebook.
+    """
 
     SIGNED = "signed"
     SYMMETRIC = "symmetric"
     ZERO_EXCLUDED = "zero_excluded"
+    BINARY = "binary"
+    TERNARY = "ternary"
+    CODEBOOK = "codebook"
 
 
 @dataclass(frozen=True)
@@ -82,17 +98,29 @@ class Pool:
 class Layer:
     """One integer layer.
 
-    ``weight`` has shape ``OIHW`` (conv2d; depthwise ``O1HW`` with ``groups == O``) or ``OI`` (linear; ``I`` in torch's
-    C,H,W order when the input is an image), int16, 0 = pruned. ``bias`` is int32 ``[O]`` in accumulator units,
-    ``multiplier`` int32 and ``shift`` int8, shape ``[O]`` or ``[1]``.
+    ``inputs`` names the tensors it reads: two for ``ADD``, two or more for ``CONCAT``, otherwise one. ``weight`` has
+    shape ``OIHW`` (conv2d; depthwise ``O1HW`` with ``groups == O``) or ``OI`` (linear; ``I`` in torch's C,H,W order
+    when the input is an image), int16, 0 = pruned. ``bias`` is int32 ``[O]`` in accumulator units, ``multiplier`` int32
+    and ``shift`` int8, shape ``[O]`` or ``[1]``.
     Result: ``clamp(((acc + bias) * multiplier, rounded shift right) + zero_point of the output, *clamp)``.
-    For ``MAX_POOL2D`` and ``AVG_POOL2D`` weight, bias, multiplier and shift are None; a max pool passes codes through,
-    an average divides the sum of the codes by the window size, half away from zero, and clamps.
+
+    With rounding ``THRESHOLDS`` there are no multiplier and shift and the bias is 0; ``thresholds`` is int32
+    ``[O, T]``, each row ascending, and the result is the output's smallest code plus the number of thresholds
+    ``<= acc``.
+
+    ``MAX_POOL2D``, ``AVG_POOL2D`` and ``CONCAT`` have no arrays: a max pool and a concatenation (along the first axis)
+    pass codes through, an average divides the sum of the codes by the window size, half away from zero, and clamps.
+
+    ``ADD`` has ``multiplier`` and ``shift`` of shape ``[3]``, for its two inputs and its output, and ``left_shift``:
+    ``clamp(rescale2(rescale0((a - zp_a) << left_shift) + rescale1((b - zp_b) << left_shift)) + zp_out, *clamp)``.
+
+    ``codebook`` is int16 ``[2 to 256]`` with entry 0 = 0 on grid ``CODEBOOK``, where ``weight`` holds the levels and
+    ``weight_bits`` are the bits of an index; None on the other grids.
     """
 
     name: str
     kind: Kind
-    input: str
+    inputs: tuple[str, ...]
     output: str
     weight: IntArray | None = None
     bias: IntArray | None = None
@@ -109,6 +137,14 @@ class Layer:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     pool: Pool | None = None
+    left_shift: int = 0
+    thresholds: IntArray | None = None
+    codebook: IntArray | None = None
+
+    @property
+    def input(self) -> str:
+        """Name of the first input tensor, the only one of most kinds."""
+        return self.inputs[0]
 
     @property
     def nonzero(self) -> int:
@@ -118,7 +154,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network of integer layers in execution order.
+    """A network of integer layers in execution order: a layer stands behind those that write what it reads.
 
     ``tensors`` holds every tensor by name; ``golden`` maps the names of the input, the output and any layer's output to
     int codes with a leading sample axis. ``metadata`` is the artifact's header as it was read.
@@ -138,3 +174,11 @@ class Model:
             if layer.name == name:
                 return layer
         raise KeyError(name)
+
+    def producer(self, tensor: str) -> Layer | None:
+        """Return the layer that writes ``tensor``, None for the network's input."""
+        return next((layer for layer in self.layers if layer.output == tensor), None)
+
+    def readers(self, tensor: str) -> tuple[Layer, ...]:
+        """Return the layers that read ``tensor``; a layer that reads it twice stands in the result twice."""
+        return tuple(layer for layer in self.layers for name in layer.inputs if name == tensor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,18 @@ __all__ = [
     "accumulate",
     "accumulator_range",
     "accuracy",
+    "add_range",
     "check_inputs",
     "code_dtype",
     "code_range",
+    "layer_codes",
     "predictions",
     "requantize",
+    "rescale",
     "row_ranges",
     "run",
+    "run_layer",
+    "threshold_codes",
 ]
 
 IntArray = NDArray[Any]
@@ -33,6 +38,8 @@ IntArray = NDArray[Any]
 _FLOAT32_EXACT = 1 << 24
 _FLOAT64_EXACT = 1 << 53
 _INT64_EXACT = 1 << 63
+# Bits that TensorFlow Lite's first rounding takes; its second takes the rest of the shift.
+_TFLITE_SHIFT = 31
 # Elements of one batch's unfolded input; keeps the matrix product in tens of megabytes whatever the network.
 _UNFOLDED_ELEMENTS = 1 << 22
 
@@ -76,18 +83,18 @@ def code_dtype(tensor: Tensor) -> np.dtype[Any]:
 def code_range(model: Model, name: str) -> tuple[int, int]:
     """Return the smallest and largest code tensor ``name`` can take: its own range, cut by the clamp of its producer.
 
-    A max pooling passes codes through, so the range of its input holds for its output.
+    A max pooling and a concatenation pass codes through, so the ranges of their inputs hold for their output.
     """
     tensor = model.tensors[name]
-    lo, hi = tensor.lo, tensor.hi
-    for layer in reversed(model.layers):
-        if layer.output != name:
-            continue
-        if layer.kind is Kind.MAX_POOL2D:
-            name = layer.input
-            continue
-        return max(lo, layer.clamp[0]), min(hi, layer.clamp[1])
-    return lo, hi
+    layer = model.producer(name)
+    if layer is None:
+        return tensor.lo, tensor.hi
+    if layer.kind in (Kind.MAX_POOL2D, Kind.CONCAT):
+        ranges = [code_range(model, source) for source in layer.inputs]
+        lo, hi = min(limits[0] for limits in ranges), max(limits[1] for limits in ranges)
+    else:
+        lo, hi = layer.clamp
+    return max(tensor.lo, lo), min(tensor.hi, hi)
 
 
 def accumulator_range(layer: Layer, tensor: Tensor, codes: tuple[int, int] | None = None) -> AccumulatorRange:
@@ -137,6 +144,56 @@ def _tap_limits(layer: Layer, tensor: Tensor, codes: tuple[int, int] | None) -> 
     return np.minimum(rows * lo, rows * hi), np.maximum(rows * lo, rows * hi)
 
 
+def rescale(value: ArrayLike, multiplier: ArrayLike, shift: ArrayLike, rounding: Rounding) -> NDArray[np.int64]:
+    """Return ``value * multiplier / 2**shift`` as an integer, rounded as ``rounding`` says.
+
+    With ``v = value * multiplier`` and ``S = shift``; S = 0 is exact in every rounding:
+
+    * FLOOR: ``v >> S``
+    * HALF_UP and TFLITE_SINGLE: ``(v + 2**(S-1)) >> S``
+    * HALF_AWAY: the nearest integer, halves away from zero
+    * HALF_EVEN: the nearest integer, halves to the even one
+    * TFLITE_DOUBLE: HALF_UP by ``min(S, 31)`` bits, the rest HALF_AWAY (``SaturatingRoundingDoublingHighMul``, then
+      ``RoundingDivideByPOT``; S is 31 minus TensorFlow Lite's exponent)
+
+    Parameters
+    ----------
+    value, multiplier, shift : integers that broadcast against each other, ``abs(value * multiplier) < 2**62``, S < 63
+    rounding : Rounding, not THRESHOLDS
+    """
+    shifts = np.asarray(shift, dtype=np.int64)
+    product = np.asarray(value, dtype=np.int64) * np.asarray(multiplier, dtype=np.int64)
+    if rounding is Rounding.FLOOR:
+        return product >> shifts
+    if rounding in (Rounding.HALF_UP, Rounding.TFLITE_SINGLE):
+        return (product + _half(shifts)) >> shifts
+    if rounding is Rounding.HALF_AWAY:
+        return _shift_half_away(product, shifts)
+    if rounding is Rounding.HALF_EVEN:
+        quotient = product >> shifts
+        # Twice the remainder could need 64 bits; the distance from the half does not.
+        above = product - (quotient << shifts) - _half(shifts)
+        up = (above > 0) | ((above == 0) & ((quotient & 1) == 1))
+        rounded: NDArray[np.int64] = quotient + ((shifts > 0) & up)
+        return rounded
+    if rounding is Rounding.TFLITE_DOUBLE:
+        first = np.minimum(shifts, _TFLITE_SHIFT)
+        return _shift_half_away((product + _half(first)) >> first, shifts - first)
+    raise ValueError(f"Rounding must be a shift, not {rounding.value!r}")
+
+
+def _half(shifts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return half of ``2**shifts``, 0 for a shift of 0."""
+    return (np.int64(1) << shifts) >> 1
+
+
+def _shift_half_away(value: NDArray[np.int64], shifts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``value / 2**shifts`` rounded to the nearest integer, halves away from zero."""
+    # For negatives floor((v + half - 1) / 2**S) rounds an exact half down, away from zero; S = 0 has no half.
+    rounded: NDArray[np.int64] = (value + np.where(shifts > 0, _half(shifts) - (value < 0), 0)) >> shifts
+    return rounded
+
+
 def requantize(
     acc: ArrayLike,
     bias: ArrayLike,
@@ -146,17 +203,12 @@ def requantize(
     zero_point: int,
     clamp: tuple[int, int],
 ) -> NDArray[np.int64]:
-    """Scale accumulators to codes: ``clamp(((acc + bias) * multiplier, rounded shift right) + zero_point, *clamp)``.
-
-    The arguments broadcast against each other; ``v`` shifted right by ``S`` is ``floor(v / 2**S)`` (FLOOR),
-    ``floor(v / 2**S + 1/2)`` (HALF_UP) or the nearest integer with halves away from zero (HALF_AWAY).
+    """Scale accumulators to codes: ``clamp(rescale(acc + bias, multiplier, shift) + zero_point, *clamp)``.
 
     Parameters
     ----------
-    acc, bias : integers, ``abs(acc + bias) < 2**45``
-    multiplier : integers, 0 <= M < 2**17
-    shift : integers, 0 <= S < 48
-    rounding : Rounding
+    acc, bias, multiplier, shift : integers that broadcast against each other, see :func:`rescale`
+    rounding : Rounding, not THRESHOLDS
     zero_point : int, of the output tensor
     clamp : smallest and largest result
 
@@ -164,19 +216,70 @@ def requantize(
     -------
     ndarray[int64]
     """
-    shifts = np.asarray(shift, dtype=np.int64)
     value = np.asarray(acc, dtype=np.int64) + np.asarray(bias, dtype=np.int64)
-    value = value * np.asarray(multiplier, dtype=np.int64)
-    half = (np.int64(1) << shifts) >> 1
-    if rounding is Rounding.HALF_UP:
-        value = (value + half) >> shifts
-    elif rounding is Rounding.HALF_AWAY:
-        # For negatives floor((v + half - 1) / 2**S) rounds an exact half down, away from zero; S = 0 has no half.
-        value = (value + np.where(shifts > 0, half - (value < 0), 0)) >> shifts
-    else:
-        value = value >> shifts
-    result: NDArray[np.int64] = np.clip(value + zero_point, clamp[0], clamp[1])
+    result: NDArray[np.int64] = np.clip(rescale(value, multiplier, shift, rounding) + zero_point, *clamp)
     return result
+
+
+def threshold_codes(acc: IntArray, thresholds: IntArray, lo: int) -> NDArray[np.int64]:
+    """Return ``lo`` plus the number of thresholds of its channel that each accumulator reaches.
+
+    Parameters
+    ----------
+    acc : ndarray[int], shape (O, ...), channels first
+    thresholds : ndarray[int32], shape (O, T), each row ascending
+    lo : int, the smallest code of the output tensor
+    """
+    flat = acc.reshape(len(acc), -1)
+    counts = [np.searchsorted(row, values, side="right") for row, values in zip(thresholds, flat, strict=True)]
+    result: NDArray[np.int64] = np.stack(counts).astype(np.int64).reshape(acc.shape) + lo
+    return result
+
+
+def layer_codes(layer: Layer, target: Tensor, acc: IntArray) -> NDArray[np.int64]:
+    """Return the codes of a convolution's or linear layer's accumulators (without bias), by whatever rule it has.
+
+    Parameters
+    ----------
+    layer : Layer
+    target : Tensor, the layer's output
+    acc : ndarray[int], shape (O, ...), channels first
+    """
+    if layer.bias is None:
+        raise CompileError(f"Layer {layer.name!r} has no accumulator: its kind is {layer.kind.value}")
+    channel = (-1,) + (1,) * (acc.ndim - 1)
+    sums = acc.astype(np.int64) + layer.bias.reshape(channel)
+    if layer.rounding is Rounding.THRESHOLDS and layer.thresholds is not None:
+        return threshold_codes(sums, layer.thresholds, target.lo)
+    if layer.multiplier is None or layer.shift is None:
+        raise CompileError(f"Layer {layer.name!r} has no multiplier and shift, and no thresholds")
+    multiplier, shift = layer.multiplier.reshape(channel), layer.shift.reshape(channel)
+    return requantize(sums, 0, multiplier, shift, layer.rounding, target.zero_point, layer.clamp)
+
+
+def _add(layer: Layer, sources: Sequence[Tensor], target: Tensor, inputs: Sequence[IntArray]) -> NDArray[np.int64]:
+    """Return the codes of the rescaled sum of two inputs."""
+    if layer.multiplier is None or layer.shift is None:
+        raise CompileError(f"Layer {layer.name!r} has no multiplier and shift")
+    total = sum(
+        rescale((codes.astype(np.int64) - source.zero_point) << layer.left_shift, multiplier, shift, layer.rounding)
+        for codes, source, multiplier, shift in zip(inputs, sources, layer.multiplier[:2], layer.shift[:2], strict=True)
+    )
+    scale, zero_point = (layer.multiplier[2], layer.shift[2]), target.zero_point
+    return requantize(np.asarray(total), 0, *scale, layer.rounding, zero_point, layer.clamp)
+
+
+def add_range(layer: Layer, sources: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
+    """Return the proven range ``(lo, hi)`` of each rescaled input of an addition, and behind them that of their sum."""
+    if layer.multiplier is None or layer.shift is None:
+        raise CompileError(f"Layer {layer.name!r} has no multiplier and shift")
+    ranges = []
+    for source, multiplier, shift in zip(sources, layer.multiplier, layer.shift, strict=False):
+        # A rescale never decreases because multipliers are not negative.
+        codes = np.array([source.lo - source.zero_point, source.hi - source.zero_point], np.int64) << layer.left_shift
+        lo, hi = rescale(codes, multiplier, shift, layer.rounding).tolist()
+        ranges.append((lo, hi))
+    return (*ranges, (sum(lo for lo, _ in ranges), sum(hi for _, hi in ranges)))
 
 
 def check_inputs(tensor: Tensor, inputs: IntArray) -> None:
@@ -323,31 +426,23 @@ def accumulate(layer: Layer, tensor: Tensor, inputs: IntArray) -> NDArray[np.int
     return np.ascontiguousarray(np.moveaxis(_accumulate(layer, tensor, inputs), 0, 1), dtype=np.int64)
 
 
-def _run_layer(model: Model, layer: Layer, inputs: IntArray) -> IntArray:
-    """Return the codes of the layer's output tensor, ``(B, *shape)``."""
-    source, target = model.tensors[layer.input], model.tensors[layer.output]
+def run_layer(model: Model, layer: Layer, inputs: Sequence[IntArray]) -> IntArray:
+    """Return the codes of the layer's output tensor, ``(B, *shape)``, for those of its inputs, in their order."""
+    sources, target = [model.tensors[name] for name in layer.inputs], model.tensors[layer.output]
     dtype = code_dtype(target)
+    if layer.kind is Kind.ADD:
+        return _add(layer, sources, target, inputs).astype(dtype)
+    if layer.kind is Kind.CONCAT:
+        return np.concatenate(inputs, axis=1).astype(dtype)
     if layer.kind is Kind.MAX_POOL2D:
-        padded = _pad(inputs, layer.padding, source.lo)
+        padded = _pad(inputs[0], layer.padding, sources[0].lo)
         return _max_pool(padded, Pool(layer.kernel, layer.stride)).astype(dtype)
     if layer.kind is Kind.AVG_POOL2D:
-        return _average_pool(layer, inputs).astype(dtype)
-    if layer.bias is None or layer.multiplier is None or layer.shift is None:
-        raise CompileError(f"Layer {layer.name!r} has no bias, multiplier or shift")
-    acc = _accumulate(layer, source, inputs)
+        return _average_pool(layer, inputs[0]).astype(dtype)
+    acc = _accumulate(layer, sources[0], inputs[0])
     if layer.pool is not None:
         acc = _max_pool(acc, layer.pool)
-    channel = (-1,) + (1,) * (acc.ndim - 1)
-    codes = requantize(
-        acc.astype(np.int64),
-        layer.bias.reshape(channel),
-        layer.multiplier.reshape(channel),
-        layer.shift.reshape(channel),
-        layer.rounding,
-        target.zero_point,
-        layer.clamp,
-    )
-    return np.ascontiguousarray(np.moveaxis(codes.astype(dtype), 0, 1))
+    return np.ascontiguousarray(np.moveaxis(layer_codes(layer, target, acc).astype(dtype), 0, 1))
 
 
 def _batch_size(model: Model) -> int:
@@ -400,7 +495,7 @@ def run(
         part = slice(first, first + step)
         values = {model.input: inputs[part].astype(code_dtype(model.tensors[model.input]))}
         for layer in model.layers:
-            values[layer.output] = _run_layer(model, layer, values[layer.input])
+            values[layer.output] = run_layer(model, layer, [values[name] for name in layer.inputs])
         for name, result in results.items():
             result[part] = values[name]
     return results

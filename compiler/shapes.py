@@ -1,4 +1,4 @@
-"""The output shape of a layer, computed from its input shape and its window."""
+"""The output shape of a layer, computed from its input shapes and its window."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def unpooled_shape(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of the layer's result before a fused pooling, for an input of ``shape``."""
     if layer.kind is Kind.LINEAR:
         return (0 if layer.weight is None else int(layer.weight.shape[0]),)
+    if layer.kind is Kind.ADD:
+        return shape
     channels, height, width = shape
     top, left, bottom, right = layer.padding
     kernel_y, kernel_x = layer.kernel
@@ -29,9 +31,11 @@ def unpooled_shape(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
     )
 
 
-def output_shape(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of the layer's output tensor for an input of ``shape``."""
-    result = unpooled_shape(layer, shape)
+def output_shape(layer: Layer, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the layer's output tensor for inputs of ``shapes``, as many as the layer reads."""
+    if layer.kind is Kind.CONCAT:
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    result = unpooled_shape(layer, shapes[0])
     if layer.pool is None or len(result) != 3:
         return result
     channels, height, width = result

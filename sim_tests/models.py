@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,25 @@ from zeroskip.compiler.shapes import output_shape, window_positions
 __all__ = [
     "TINY",
     "Spec",
+    "add",
     "artifact_parts",
+    "autoencoder_like",
     "avg_pool",
     "build_model",
+    "concat",
     "conv",
+    "conv1d_like",
     "digits_like",
+    "dscnn_like",
     "lenet5_like",
     "linear",
     "max_pool",
     "random_codes",
+    "random_graph",
     "random_model",
+    "resnet8_like",
+    "resnet20_like",
+    "sequence_parts",
     "tiny",
     "write_artifact",
     "write_parts",
@@ -41,7 +50,33 @@ Padding = tuple[int, int, int, int]
 GOLDEN_SAMPLES = 16
 MULTIPLIER_BITS = 16
 SHIFT_MAX = 47
-LAYER_NAMES = {Kind.CONV2D: "conv", Kind.LINEAR: "fc", Kind.MAX_POOL2D: "pool", Kind.AVG_POOL2D: "pool"}
+TFLITE_BITS = 31
+ADD_FRACTION_BITS = 8
+LAYER_NAMES = {
+    Kind.CONV2D: "conv",
+    Kind.LINEAR: "fc",
+    Kind.MAX_POOL2D: "pool",
+    Kind.AVG_POOL2D: "pool",
+    Kind.ADD: "add",
+    Kind.CONCAT: "concat",
+}
+TFLITE = (Rounding.TFLITE_DOUBLE, Rounding.TFLITE_SINGLE)
+# What artifacts of format 1.0 know; everything else needs 1.1.
+OLD_KINDS = (Kind.CONV2D, Kind.LINEAR, Kind.MAX_POOL2D, Kind.AVG_POOL2D)
+OLD_ROUNDINGS = (Rounding.FLOOR, Rounding.HALF_UP, Rounding.HALF_AWAY)
+OLD_GRIDS = (Grid.SIGNED, Grid.SYMMETRIC, Grid.ZERO_EXCLUDED)
+# Structures of format 1.1 with what they have to say beside their kind and keep.
+STRUCTURE_DETAILS: Mapping[str, Mapping[str, Any]] = {
+    "filter": {},
+    "channel": {},
+    "kernel": {},
+    "vector": {"axis": "input", "size": 2},
+    "block": {"rows": 2, "columns": 4},
+    "nm": {"n": 2, "m": 4},
+    "bank_balanced": {"banks": 2},
+    "micro_block": {"size": 4},
+}
+OLD_STRUCTURES = ("dense", "nonstructured", "column")
 
 
 @dataclass(frozen=True)
@@ -50,6 +85,8 @@ class Spec:
 
     ``keep`` is the fraction of weights (structure ``nonstructured``) or of column groups (``column``) that stay,
     ``group`` the adjacent columns that live or die together, ``empty_rows`` the output channels without any weight.
+    ``detail`` holds what other structures have to say beside their kind. ``inputs`` names the layers that are read
+    (``input`` is the network's), by default the one before.
     """
 
     kind: Kind
@@ -72,6 +109,10 @@ class Spec:
     power_of_two: bool = False
     per_channel: bool = True
     empty_rows: tuple[int, ...] = ()
+    inputs: tuple[str, ...] = ()
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    left_shift: int = 0
+    out_scale: float | None = None
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
@@ -109,6 +150,16 @@ def avg_pool(kernel: int | tuple[int, int] = 2, stride: int | tuple[int, int] = 
     return Spec(Kind.AVG_POOL2D, kernel=_pair(kernel), stride=_pair(stride or kernel))
 
 
+def add(*inputs: str, **options: Any) -> Spec:
+    """Return an addition of two layers; ``options`` are the other fields of :class:`Spec`."""
+    return Spec(Kind.ADD, inputs=inputs, **options)
+
+
+def concat(*inputs: str) -> Spec:
+    """Return a concatenation of layers, which must have one ``out_scale``."""
+    return Spec(Kind.CONCAT, inputs=inputs)
+
+
 def random_codes(rng: np.random.Generator, tensor: Tensor, samples: int) -> IntArray:
     """Return random samples of ``tensor``; the first holds only the smallest code, the second the largest."""
     codes = rng.integers(tensor.lo, tensor.hi + 1, (samples, *tensor.shape)).astype(reference.code_dtype(tensor))
@@ -119,6 +170,9 @@ def random_codes(rng: np.random.Generator, tensor: Tensor, samples: int) -> IntA
 
 
 def _legal_levels(grid: Grid, bits: int, with_zero: bool) -> IntArray:
+    if grid in (Grid.BINARY, Grid.TERNARY):
+        with_zero = with_zero and grid is Grid.TERNARY
+        return np.array([-1, 0, 1] if with_zero else [-1, 1])
     top = 1 << (bits - 1)
     limits = {Grid.SIGNED: (-top, top - 1), Grid.SYMMETRIC: (1 - top, top - 1), Grid.ZERO_EXCLUDED: (-top, top)}
     lo, hi = limits[grid]
@@ -128,6 +182,14 @@ def _legal_levels(grid: Grid, bits: int, with_zero: bool) -> IntArray:
     return levels if with_zero and grid is not Grid.ZERO_EXCLUDED else levels[levels != 0]
 
 
+def _draw_codebook(rng: np.random.Generator, spec: Spec) -> IntArray | None:
+    """Return 0 and other levels, as many as the layer's bits count; None on another grid."""
+    if spec.grid is not Grid.CODEBOOK:
+        return None
+    levels = np.concatenate([np.arange(-256, 0), np.arange(1, 256)])
+    return np.concatenate([[0], rng.permutation(levels)[: (1 << spec.bits) - 1]]).astype(np.int16)
+
+
 def _kept(rng: np.random.Generator, groups: int, keep: float) -> IntArray:
     """Return which of ``groups`` stay: ``max(1, floor(keep * groups + 0.5))`` of them."""
     mask = np.zeros(groups, bool)
@@ -135,18 +197,72 @@ def _kept(rng: np.random.Generator, groups: int, keep: float) -> IntArray:
     return mask
 
 
-def _draw_weight(rng: np.random.Generator, spec: Spec, shape: tuple[int, ...]) -> IntArray:
+def _draw_weight(
+    rng: np.random.Generator, spec: Spec, shape: tuple[int, ...], codebook: IntArray | None = None
+) -> IntArray:
     rows, columns = shape[0], int(np.prod(shape[1:]))
-    weight = rng.choice(_legal_levels(spec.grid, spec.bits, spec.structure == "dense"), (rows, columns))
+    dense = spec.structure == "dense"
+    if codebook is None:
+        levels = _legal_levels(spec.grid, spec.bits, dense)
+    else:
+        levels = codebook if dense else codebook[codebook != 0]
+    weight = rng.choice(levels, (rows, columns))
     if spec.structure == "nonstructured":
         weight = weight * _kept(rng, rows * columns, spec.keep).reshape(rows, columns)
     elif spec.structure == "column":
         groups = -(-columns // spec.group)
         weight = weight * np.repeat(_kept(rng, groups, spec.keep), spec.group)[:columns]
-    elif spec.structure != "dense":
-        raise ValueError(f"Structure must be dense, nonstructured or column, not {spec.structure!r}")
+    elif spec.structure == "micro_block":
+        size = spec.detail["size"]
+        first = np.abs(np.repeat(weight[:, ::size], size, axis=1)[:, :columns])
+        alive = _alive_groups(rng, spec, (rows, -(-columns // size)))
+        weight = np.sign(weight) * first * np.repeat(alive, size, axis=1)[:, :columns]
+    elif not dense:
+        weight = weight * _structured(rng, spec, (*shape, 1, 1)[:4]).reshape(rows, columns)
     weight[list(spec.empty_rows)] = 0
     return weight.astype(np.int16).reshape(shape)
+
+
+def _alive_groups(rng: np.random.Generator, spec: Spec, shape: tuple[int, ...]) -> IntArray:
+    """Return which groups of an array of groups stay."""
+    return _kept(rng, int(np.prod(shape)), spec.keep).reshape(shape)
+
+
+def _structured(rng: np.random.Generator, spec: Spec, shape: tuple[int, ...]) -> IntArray:
+    """Return the weights that a structure keeps, ``OIHW`` or a matrix ``[O, I*kh*kw]``."""
+    rows, channels, height, width = shape
+    positions, columns = height * width, channels * height * width
+    detail = spec.detail
+    if spec.structure == "filter":
+        return np.broadcast_to(_alive_groups(rng, spec, (rows, 1)), (rows, columns))
+    if spec.structure == "channel":
+        return np.broadcast_to(_alive_groups(rng, spec, (1, channels, 1)), (rows, channels, positions))
+    if spec.structure == "kernel":
+        return np.broadcast_to(_alive_groups(rng, spec, (rows, channels, 1)), (rows, channels, positions))
+    if spec.structure == "vector":
+        size, axis = detail["size"], 1 if detail["axis"] == "input" else 0
+        groups = [rows, channels, positions]
+        groups[axis] = -(-groups[axis] // size)
+        return np.repeat(_alive_groups(rng, spec, tuple(groups)), size, axis=axis)[:rows, :channels]
+    if spec.structure == "block":
+        groups = [-(-rows // detail["rows"]), -(-columns // detail["columns"])]
+        alive = np.repeat(_alive_groups(rng, spec, tuple(groups)), detail["rows"], axis=0)
+        return np.repeat(alive, detail["columns"], axis=1)[:rows, :columns]
+    if spec.structure == "nm":
+        n, m = detail["n"], detail["m"]
+        order = rng.random((rows, -(-columns // m), m)).argsort(axis=2)
+        return (order < n).reshape(rows, -1)[:, :columns]
+    if spec.structure == "bank_balanced":
+        size = columns // detail["banks"]
+        order = rng.random((rows, detail["banks"], size)).argsort(axis=2)
+        return order < max(1, int(np.floor(spec.keep * size + 0.5)))
+    if spec.structure == "pattern":
+        masks = np.zeros((len(detail["patterns"]), positions), bool)
+        for mask, pattern in zip(masks, detail["patterns"], strict=True):
+            mask[pattern] = True
+        chosen = masks[rng.integers(0, len(masks), (rows, channels))]
+        return chosen & _alive_groups(rng, spec, (rows, channels, 1))
+    raise ValueError(f"Structure must be one that artifacts know, not {spec.structure!r}")
 
 
 def _structure(spec: Spec) -> dict[str, Any]:
@@ -154,7 +270,8 @@ def _structure(spec: Spec) -> dict[str, Any]:
         return {"kind": "dense"}
     if spec.structure == "column":
         return {"kind": "column", "keep": spec.keep, "group": spec.group}
-    return {"kind": "nonstructured", "keep": spec.keep}
+    keep = {} if spec.structure == "nm" else {"keep": spec.keep}
+    return {"kind": spec.structure, **keep, **spec.detail}
 
 
 def _draw_scales(rng: np.random.Generator, spec: Spec, acc: IntArray, span: int) -> tuple[IntArray, IntArray, IntArray]:
@@ -169,10 +286,25 @@ def _draw_scales(rng: np.random.Generator, spec: Spec, acc: IntArray, span: int)
         shift = np.clip(np.round(-np.log2(rate)), 0, SHIFT_MAX).astype(np.int8)
         multiplier = np.ones_like(shift, dtype=np.int32)
     else:
-        shift = np.clip(np.floor(MULTIPLIER_BITS - np.log2(rate)), 0, SHIFT_MAX).astype(np.int8)
-        limit = (1 << (MULTIPLIER_BITS + 1)) - 1
-        multiplier = np.clip(np.round(rate * 2.0**shift), 0, limit).astype(np.int32)
+        multiplier, shift = _nearest_scales(rate, spec.rounding)
     return np.round(centre).astype(np.int32), multiplier, shift
+
+
+def _nearest_scales(rate: IntArray, rounding: Rounding) -> tuple[IntArray, IntArray]:
+    """Return multiplier and shift nearest to each rate, of 31 bits for TensorFlow Lite's roundings, else of 17."""
+    bits, most = (TFLITE_BITS - 1, 2 * TFLITE_BITS) if rounding in TFLITE else (MULTIPLIER_BITS, SHIFT_MAX)
+    shift = np.clip(np.floor(bits - np.log2(rate)), 0, most).astype(np.int8)
+    multiplier = np.clip(np.round(rate * 2.0**shift), 0, (1 << (bits + 1)) - 1).astype(np.int32)
+    return multiplier, shift
+
+
+def _draw_thresholds(rng: np.random.Generator, acc: IntArray, count: int) -> IntArray:
+    """Return ``count`` ascending thresholds a channel, spread over accumulators ``(B, O, ...)``, some of them equal."""
+    channels = np.moveaxis(acc, 1, 0).reshape(acc.shape[1], -1).astype(np.float64)
+    deviation = np.maximum(channels.std(axis=1, keepdims=True), 1.0)
+    steps = np.sort(rng.uniform(-2.0, 2.0, (len(channels), count)), axis=1)
+    steps[:, : count // 4] = steps[:, :1]
+    return np.round(channels.mean(axis=1, keepdims=True) + steps * deviation).astype(np.int32)
 
 
 def _weighted(
@@ -183,9 +315,11 @@ def _weighted(
         shape: tuple[int, ...] = (spec.out, source.size)
     else:
         shape = (spec.out, source.shape[0] // spec.groups, *spec.kernel)
+    codebook = _draw_codebook(rng, spec)
     layer = replace(
         blank,
-        weight=_draw_weight(rng, spec, shape),
+        weight=_draw_weight(rng, spec, shape, codebook),
+        codebook=codebook,
         rounding=spec.rounding,
         weight_bits=spec.bits,
         grid=spec.grid,
@@ -197,13 +331,47 @@ def _weighted(
         blank.output, output_shape(layer, source.shape), spec.out_bits, spec.out_signed, 1.0, spec.out_zero_point
     )
     clamp = (target.zero_point if spec.relu else target.lo, target.hi)
-    bias, multiplier, shift = _draw_scales(rng, spec, reference.accumulate(layer, source, codes), clamp[1] - clamp[0])
+    acc = reference.accumulate(layer, source, codes)
+    if spec.rounding is Rounding.THRESHOLDS:
+        bias, thresholds = np.zeros(spec.out, np.int32), _draw_thresholds(rng, acc, target.hi - target.lo)
+        layer = replace(layer, bias=bias, thresholds=thresholds, clamp=(target.lo, target.hi))
+        return layer, replace(target, scale=spec.out_scale or source.scale)
+    bias, multiplier, shift = _draw_scales(rng, spec, acc, clamp[1] - clamp[0])
     scale = source.scale * _weight_scale(layer) * float(np.mean(2.0**shift / np.maximum(multiplier, 1)))
-    return replace(layer, bias=bias, multiplier=multiplier, shift=shift, clamp=clamp), replace(target, scale=scale)
+    layer = replace(layer, bias=bias, multiplier=multiplier, shift=shift, clamp=clamp)
+    return layer, replace(target, scale=spec.out_scale or scale)
+
+
+def _added(
+    rng: np.random.Generator, spec: Spec, blank: Layer, sources: Sequence[Tensor], codes: Sequence[IntArray]
+) -> tuple[Layer, Tensor]:
+    """Return an addition whose output spreads over its codes, and its output tensor.
+
+    Without a left shift the inputs go to the output's scale with some bits of fraction, which a plain shift removes;
+    with one they go to twice the larger input scale, as in TensorFlow Lite.
+    """
+    real = sum(t.scale * (c.astype(np.float64) - t.zero_point) for t, c in zip(sources, codes, strict=True))
+    target = Tensor(blank.output, sources[0].shape, spec.out_bits, spec.out_signed, 1.0, spec.out_zero_point)
+    clamp = (target.zero_point if spec.relu else target.lo, target.hi)
+    scale = float(rng.uniform(2.5, 4.0) * np.std(real) / (clamp[1] - clamp[0])) or 1.0
+    if spec.left_shift or spec.rounding in TFLITE:
+        middle = 2 * max(source.scale for source in sources)
+        rates = [*(source.scale / middle for source in sources), middle / scale / 2.0**spec.left_shift]
+    else:
+        fraction = 2.0**ADD_FRACTION_BITS
+        rates = [*(source.scale / scale * fraction for source in sources), 1 / fraction]
+    multiplier, shift = _nearest_scales(np.array(rates), spec.rounding)
+    if spec.power_of_two:
+        shift = np.clip(np.round(-np.log2(rates)), 0, SHIFT_MAX).astype(np.int8)
+        multiplier = np.ones_like(shift, dtype=np.int32)
+    layer = replace(
+        blank, multiplier=multiplier, shift=shift, clamp=clamp, rounding=spec.rounding, left_shift=spec.left_shift
+    )
+    return layer, replace(target, scale=spec.out_scale or scale)
 
 
 def _weight_scale(layer: Layer) -> float:
-    return 2.0 ** (1 - layer.weight_bits)
+    return 2.0 ** (1 - layer.weight_bits) if layer.grid is not Grid.CODEBOOK else 2.0**-8
 
 
 def build_model(
@@ -223,26 +391,42 @@ def build_model(
     source = replace(source, name="input")
     tensors, layers = {"input": source}, []
     golden = {"input": random_codes(rng, source, samples)}
+    outputs = {"input": "input"}
     numbers: dict[str, int] = {}
+    last = "input"
     for index, spec in enumerate(specs):
         stem = LAYER_NAMES[spec.kind]
         numbers[stem] = numbers.get(stem, 0) + 1
         layer_name = f"{stem}{numbers[stem]}"
         output = "output" if index == len(specs) - 1 else layer_name
-        blank = Layer(
-            layer_name, spec.kind, source.name, output, stride=spec.stride, padding=spec.padding, dilation=spec.dilation
-        )
-        if spec.kind in (Kind.CONV2D, Kind.LINEAR):
-            layer, target = _weighted(rng, spec, blank, source, golden[source.name])
-        else:
-            layer = replace(blank, kernel=spec.kernel, clamp=(source.lo, source.hi))
-            target = replace(source, name=output, shape=output_shape(layer, source.shape))
+        names = tuple(outputs[name] for name in spec.inputs or (last,))
+        geometry = {"stride": spec.stride, "padding": spec.padding, "dilation": spec.dilation}
+        blank = Layer(layer_name, spec.kind, names, output, **geometry)
+        layer, target = _drawn(rng, spec, blank, [tensors[name] for name in names], [golden[name] for name in names])
         layers.append(layer)
-        tensors[output] = source = target
-        part = Model(name, (layer,), {layer.input: tensors[layer.input], output: target}, layer.input, output)
-        golden[output] = reference.run(part, golden[layer.input])[output]
+        tensors[output] = target
+        part = Model(name, tuple(layers), tensors, "input", output)
+        golden[output] = reference.run_layer(part, layer, [golden[name] for name in names])
+        last = layer_name
+        outputs[layer_name] = output
     model = Model(name, tuple(layers), tensors, "input", "output", golden)
     return replace(model, metadata=_header(model))
+
+
+def _drawn(
+    rng: np.random.Generator, spec: Spec, blank: Layer, sources: Sequence[Tensor], codes: Sequence[IntArray]
+) -> tuple[Layer, Tensor]:
+    """Return the layer with its numbers and its output tensor."""
+    if spec.kind in (Kind.CONV2D, Kind.LINEAR):
+        return _weighted(rng, spec, blank, sources[0], codes[0])
+    if spec.kind is Kind.ADD:
+        return _added(rng, spec, blank, sources, codes)
+    source = sources[0]
+    layer = blank
+    if spec.kind is not Kind.CONCAT:
+        layer = replace(blank, kernel=spec.kernel, clamp=(source.lo, source.hi))
+    shape = output_shape(layer, *(tensor.shape for tensor in sources))
+    return layer, replace(source, name=blank.output, shape=shape)
 
 
 def random_model(
@@ -274,7 +458,7 @@ def random_model(
     shape = source.shape
     for _ in range(layers):
         spec = _random_spec(rng, shape, common)
-        blank = Layer("", Kind.MAX_POOL2D, "", "", kernel=spec.kernel, stride=spec.stride, padding=spec.padding)
+        blank = Layer("", Kind.MAX_POOL2D, ("",), "", kernel=spec.kernel, stride=spec.stride, padding=spec.padding)
         blank = replace(blank, dilation=spec.dilation)
         if min(output_shape(blank, shape)[1:]) >= 1:
             specs.append(spec)
@@ -353,8 +537,126 @@ def lenet5_like(
     )
 
 
+def _residual_stack(specs: list[Spec], widths: Sequence[int], blocks: int, common: Mapping[str, Any]) -> None:
+    """Append ``blocks`` residual blocks of each width; from the second width on the first one halves the map."""
+    before, convs, adds = "conv1", 1, 0
+    for width in widths:
+        for block in range(blocks):
+            down = width != widths[0] and block == 0
+            # Keras pads "same" on the far side where an even map is halved.
+            first = {"stride": 2, "padding": (0, 0, 1, 1)} if down else {"padding": 1}
+            straight = {**common, "relu": False, "out_signed": True}
+            specs.append(conv(width, 3, **first, **common, inputs=(before,)))
+            specs.append(conv(width, 3, padding=1, **straight))
+            convs += 2
+            main, shortcut = f"conv{convs}", before
+            if down:
+                specs.append(conv(width, 1, stride=2, **straight, inputs=(before,)))
+                convs += 1
+                shortcut = f"conv{convs}"
+            specs.append(add(main, shortcut))
+            adds += 1
+            before = f"add{adds}"
+
+
+def resnet8_like(seed: int = 0, bits: int = 8, *, samples: int = GOLDEN_SAMPLES, **options: Any) -> Model:
+    """Return MLPerf Tiny's ResNet-8: 3x32x32, conv 16, residual blocks 16, 32, 64, global average, linear 10."""
+    return _resnet("resnet8", 1, seed, bits, samples, options)
+
+
+def resnet20_like(seed: int = 0, bits: int = 8, *, samples: int = GOLDEN_SAMPLES, **options: Any) -> Model:
+    """Return ResNet-20 for CIFAR-10, its shortcuts 1x1 convolutions: 3 residual blocks of each of 16, 32, 64."""
+    return _resnet("resnet20", 3, seed, bits, samples, options)
+
+
+def _resnet(name: str, blocks: int, seed: int, bits: int, samples: int, options: Mapping[str, Any]) -> Model:
+    common = {"bits": bits, "grid": Grid.SYMMETRIC if bits == 8 else Grid.ZERO_EXCLUDED, **options}
+    specs = [conv(16, 3, padding=1, **common)]
+    _residual_stack(specs, (16, 32, 64), blocks, common)
+    specs += [avg_pool(8), linear(10, **{**common, "relu": False, "out_signed": True})]
+    source = Tensor("input", (3, 32, 32), scale=1 / 255)
+    return build_model(np.random.default_rng(seed), source, specs, name=f"{name}-w{bits}a8", samples=samples)
+
+
+def dscnn_like(seed: int = 0, bits: int = 8, *, samples: int = GOLDEN_SAMPLES, **options: Any) -> Model:
+    """Return MLPerf Tiny's keyword spotting: 1x49x10, conv 10x4, 4 depthwise separable blocks of 64, average, 12."""
+    common = {"bits": bits, "grid": Grid.SYMMETRIC if bits == 8 else Grid.ZERO_EXCLUDED, **options}
+    specs = [conv(64, (10, 4), stride=2, padding=(4, 1, 5, 1), **common)]
+    for _ in range(4):
+        specs += [conv(64, 3, padding=1, groups=64, **common), conv(64, 1, **common)]
+    specs += [avg_pool((25, 5)), linear(12, **{**common, "relu": False, "out_signed": True})]
+    source = Tensor("input", (1, 49, 10), signed=True, scale=1 / 8)
+    return build_model(np.random.default_rng(seed), source, specs, name=f"dscnn-w{bits}a8", samples=samples)
+
+
+def autoencoder_like(seed: int = 0, bits: int = 8, *, samples: int = GOLDEN_SAMPLES, **options: Any) -> Model:
+    """Return MLPerf Tiny's anomaly detection: linear 640, 4 of 128, 8, 4 of 128, 640."""
+    common = {"bits": bits, "grid": Grid.SYMMETRIC if bits == 8 else Grid.ZERO_EXCLUDED, **options}
+    specs = [linear(width, **common) for width in (128, 128, 128, 128, 8, 128, 128, 128, 128)]
+    specs.append(linear(640, **{**common, "relu": False, "out_signed": True}))
+    source = Tensor("input", (640,), signed=True, scale=1 / 16)
+    return build_model(np.random.default_rng(seed), source, specs, name=f"autoencoder-w{bits}a8", samples=samples)
+
+
+def conv1d_like(seed: int = 0, bits: int = 8, *, samples: int = GOLDEN_SAMPLES, **options: Any) -> Model:
+    """Return a 1-D network for heart beats of 140 samples: conv 7, 5, 3 with poolings, global average, linear 5."""
+    common = {"bits": bits, "grid": Grid.SYMMETRIC if bits == 8 else Grid.ZERO_EXCLUDED, **options}
+    specs = [
+        conv(16, (1, 7), padding=(0, 3, 0, 3), **common),
+        max_pool((1, 2)),
+        conv(32, (1, 5), padding=(0, 2, 0, 2), **common),
+        max_pool((1, 2)),
+        conv(32, (1, 3), stride=(1, 2), padding=(0, 1, 0, 1), **common),
+        avg_pool((1, 18)),
+        linear(5, **{**common, "relu": False, "out_signed": True}),
+    ]
+    source = Tensor("input", (1, 1, 140), signed=True, scale=1 / 32)
+    return build_model(np.random.default_rng(seed), source, specs, name=f"ecg-w{bits}a8", samples=samples)
+
+
+def random_graph(rng: np.random.Generator, *, layers: int = 6, samples: int = GOLDEN_SAMPLES, **options: Any) -> Model:
+    """Return a random graph of convolutions, poolings, additions and concatenations on one image, and a linear layer.
+
+    Every map has one size, so that any two can be joined; ``options`` are fields of :class:`Spec` for convolutions.
+    """
+    height, width = int(rng.integers(3, 7)), int(rng.integers(3, 7))
+    source = Tensor("input", (int(rng.integers(1, 4)), height, width), scale=1 / 64)
+    specs: list[Spec] = []
+    channels, numbers, unread = {"input": source.shape[0]}, dict.fromkeys(LAYER_NAMES.values(), 0), {"input"}
+
+    def append(spec: Spec, out: int) -> None:
+        stem = LAYER_NAMES[spec.kind]
+        numbers[stem] += 1
+        unread.difference_update(spec.inputs)
+        specs.append(spec)
+        channels[f"{stem}{numbers[stem]}"] = out
+        unread.add(f"{stem}{numbers[stem]}")
+
+    common = {"padding": (1, 1, 1, 1), "out_scale": 1 / 64, "bits": 4, **options}
+    for _ in range(layers):
+        before = str(rng.choice(sorted(unread) if rng.random() < 0.5 else sorted(channels)))
+        partners = [name for name in sorted(channels) if channels[name] == channels[before] and name != before]
+        choice = rng.random()
+        if choice < 0.35 and partners:
+            append(add(before, str(rng.choice(partners)), out_scale=1 / 64), channels[before])
+        elif choice < 0.5:
+            append(replace(max_pool(3, 1, 1), inputs=(before,)), channels[before])
+        elif choice < 0.6 and len(channels) > 1:
+            other = str(rng.choice(sorted(set(channels) - {before})))
+            append(concat(before, other), channels[before] + channels[other])
+        else:
+            out = int(rng.integers(1, 7))
+            append(conv(out, 3, inputs=(before,), **common), out)
+    while len(unread) > 1:
+        first, second = sorted(unread)[:2]
+        append(concat(first, second), channels[first] + channels[second])
+    specs.append(linear(3, relu=False, out_signed=True, inputs=(unread.pop(),)))
+    return build_model(rng, source, specs, name="random-graph", samples=samples)
+
+
 _IMAGE = Tensor("input", (2, 7, 6), scale=1 / 255)
 _LAST = {"relu": False, "out_signed": True}
+_PATTERNS = [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]
 
 TINY: Mapping[str, tuple[Tensor, tuple[Spec, ...]]] = {
     "stride_2": (_IMAGE, (conv(5, 3, stride=2, padding=1), linear(4, **_LAST))),
@@ -431,9 +733,138 @@ TINY: Mapping[str, tuple[Tensor, tuple[Spec, ...]]] = {
             Tensor("input", (2, 4, 4)),
             (conv(4, 3, padding=1, bits=bits, grid=grid), linear(4, bits=bits, grid=grid, **_LAST)),
         )
-        for grid in Grid
+        for grid in OLD_GRIDS
         for bits in range(1 if grid is not Grid.SYMMETRIC else 2, 9)
     },
+    "add": (_IMAGE, (conv(2, 3, padding=1), add("conv1", "input"), linear(4, **_LAST))),
+    "add_scales": (
+        replace(_IMAGE, zero_point=7),
+        (
+            conv(5, 3, padding=1, out_zero_point=9),
+            conv(5, 1, relu=False, out_signed=True, out_bits=6, inputs=("input",)),
+            add("conv2", "conv1", left_shift=6, relu=False, out_signed=True, out_zero_point=-3),
+            conv(5, 1, relu=False, out_signed=True, power_of_two=True, inputs=("add1",)),
+            add("conv3", "add1", power_of_two=True),
+            linear(4, **_LAST),
+        ),
+    ),
+    "add_last": (_IMAGE, (conv(2, 3, padding=1), add("input", "conv1", relu=False, out_signed=True))),
+    "concat": (
+        _IMAGE,
+        (
+            conv(3, 3, padding=1, out_scale=1 / 255),
+            conv(2, 1, out_scale=1 / 255, inputs=("input",)),
+            concat("conv1", "input", "conv2"),
+            conv(4, 3),
+            linear(4, **_LAST),
+        ),
+    ),
+    "concat_rows": (
+        Tensor("input", (9,)),
+        (
+            linear(5, out_scale=1.0),
+            linear(3, out_scale=1.0, inputs=("input",)),
+            concat("fc2", "fc1"),
+            linear(4, **_LAST),
+        ),
+    ),
+    "branches": (
+        _IMAGE,
+        (
+            conv(4, 3, padding=1, structure="nonstructured", keep=0.5, empty_rows=(2,)),
+            max_pool(2),
+            conv(3, 2, inputs=("pool1",), structure="nonstructured", keep=0.5, empty_rows=(1,), out_scale=1.0),
+            conv(3, 2, inputs=("pool1",), out_scale=1.0),
+            add("conv2", "conv3", out_scale=1.0),
+            concat("add1", "conv2"),
+            linear(4, **_LAST),
+        ),
+    ),
+    "grouped_conv": (_IMAGE, (conv(4, 3, padding=1), conv(6, 3, padding=1, groups=2), linear(4, **_LAST))),
+    "conv1d": (
+        Tensor("input", (2, 1, 12)),
+        (
+            conv(5, (1, 3), padding=(0, 1, 0, 1)),
+            max_pool((1, 2)),
+            conv(4, (1, 3), stride=(1, 2), dilation=(1, 2), padding=(0, 2, 0, 1)),
+            linear(4, **_LAST),
+        ),
+    ),
+    "global_pool": (_IMAGE, (conv(5, 3, padding=1), avg_pool((7, 6)), linear(4, **_LAST))),
+    "half_even": (
+        _IMAGE,
+        (
+            conv(5, 3, rounding=Rounding.HALF_EVEN, power_of_two=True, relu=False, out_signed=True),
+            linear(4, rounding=Rounding.HALF_EVEN, **_LAST),
+        ),
+    ),
+    **{
+        rounding.value: (
+            replace(_IMAGE, signed=True, zero_point=-4),
+            (
+                conv(2, 3, padding=1, rounding=rounding, relu=False, out_signed=True, out_zero_point=5),
+                add("conv1", "input", rounding=rounding, left_shift=20, relu=False, out_signed=True, out_zero_point=-2),
+                linear(4, rounding=rounding, per_channel=False, **_LAST),
+            ),
+        )
+        for rounding in TFLITE
+    },
+    "thresholds": (
+        _IMAGE,
+        (
+            conv(5, 3, padding=1, rounding=Rounding.THRESHOLDS, out_bits=4),
+            max_pool(2),
+            conv(4, 2, rounding=Rounding.THRESHOLDS, out_bits=2, out_signed=True),
+            linear(6, rounding=Rounding.THRESHOLDS, out_bits=1),
+            linear(4, rounding=Rounding.THRESHOLDS, out_bits=8, **_LAST),
+        ),
+    ),
+    "binary": (
+        _IMAGE,
+        (conv(5, 3, bits=1, grid=Grid.BINARY), linear(4, bits=1, grid=Grid.BINARY, **_LAST)),
+    ),
+    "ternary": (
+        _IMAGE,
+        (
+            conv(5, 3, bits=2, grid=Grid.TERNARY),
+            linear(4, bits=2, grid=Grid.TERNARY, structure="nonstructured", keep=0.5, **_LAST),
+        ),
+    ),
+    "codebook": (
+        _IMAGE,
+        (
+            conv(5, 3, bits=3, grid=Grid.CODEBOOK),
+            linear(6, bits=8, grid=Grid.CODEBOOK, structure="nonstructured", keep=0.3),
+            linear(4, bits=1, grid=Grid.CODEBOOK, **_LAST),
+        ),
+    ),
+    **{
+        f"structure_{structure}": (
+            _IMAGE,
+            (
+                conv(8, 3, padding=1, structure=structure, keep=0.5, detail=detail),
+                conv(6, 2, structure=structure, keep=0.5, detail=detail),
+                linear(4, structure="nonstructured", keep=0.5, **_LAST),
+            ),
+        )
+        for structure, detail in STRUCTURE_DETAILS.items()
+    },
+    "structure_vector_output": (
+        _IMAGE,
+        (
+            conv(8, 3, structure="vector", keep=0.4, detail={"axis": "output", "size": 4}),
+            linear(6, structure="vector", keep=0.5, detail={"axis": "output", "size": 4}),
+            linear(4, **_LAST),
+        ),
+    ),
+    "structure_pattern": (
+        _IMAGE,
+        (
+            conv(8, 3, padding=1, structure="pattern", keep=0.7, detail={"patterns": _PATTERNS}),
+            conv(6, 3, structure="pattern", keep=1.0, detail={"patterns": _PATTERNS}),
+            linear(4, **_LAST),
+        ),
+    ),
 }
 
 
@@ -446,7 +877,7 @@ def tiny(name: str, *, seed: int = 0, samples: int = GOLDEN_SAMPLES) -> Model:
 def _header(model: Model) -> dict[str, Any]:
     """Return the artifact header of an unfused model, without its hash."""
     return {
-        "format": "1.0",
+        "format": _format(model),
         "name": model.name,
         "network": "synthetic",
         "dataset": "random",
@@ -471,15 +902,33 @@ def _header(model: Model) -> dict[str, Any]:
     }
 
 
+def _format(model: Model) -> str:
+    """Return the oldest format that holds the model."""
+    tensors = [name for layer in model.layers for name in layer.inputs]
+    old = len(tensors) == len(set(tensors)) and all(
+        layer.kind in OLD_KINDS
+        and layer.rounding in OLD_ROUNDINGS
+        and layer.grid in OLD_GRIDS
+        and layer.structure.get("kind", "dense") in OLD_STRUCTURES
+        for layer in model.layers
+    )
+    return "1.0" if old else "1.1"
+
+
 def _layer_header(layer: Layer) -> dict[str, Any]:
     if layer.pool is not None:
         raise ValueError(f"Layer {layer.name!r} has a fused pooling, but an artifact holds poolings as layers")
     entry: dict[str, Any] = {
         "name": layer.name,
         "kind": layer.kind.value,
-        "inputs": [layer.input],
+        "inputs": list(layer.inputs),
         "output": layer.output,
     }
+    if layer.kind is Kind.CONCAT:
+        return entry
+    if layer.kind is Kind.ADD:
+        settings = {"left_shift": layer.left_shift, "rounding": layer.rounding.value, "clamp": list(layer.clamp)}
+        return entry | settings
     if layer.kind is not Kind.LINEAR:
         entry |= {"stride": list(layer.stride), "padding": list(layer.padding)}
     if layer.kind is Kind.CONV2D:
@@ -501,15 +950,54 @@ def artifact_parts(model: Model) -> tuple[dict[str, IntArray], dict[str, Any]]:
     """Return the tensors and the header (without hash) of the model's artifact, for :func:`write_parts`."""
     arrays: dict[str, IntArray] = {}
     for layer in model.layers:
-        if layer.weight is None or layer.bias is None or layer.multiplier is None or layer.shift is None:
-            continue
-        arrays[f"{layer.name}.weight"] = layer.weight.astype(np.int16)
-        arrays[f"{layer.name}.bias"] = layer.bias.astype(np.int32)
-        arrays[f"{layer.name}.multiplier"] = layer.multiplier.astype(np.int32)
-        arrays[f"{layer.name}.shift"] = layer.shift.astype(np.int8)
+        for part, array in _layer_arrays(layer).items():
+            arrays[f"{layer.name}.{part}"] = array
     for name, codes in model.golden.items():
         arrays[f"golden/{name}"] = codes.astype(reference.code_dtype(model.tensors[name]))
     return arrays, json.loads(json.dumps({**_header(model), **model.metadata}))
+
+
+def _layer_arrays(layer: Layer) -> dict[str, IntArray]:
+    """Return the arrays that an artifact holds of a layer."""
+    arrays: dict[str, IntArray] = {}
+    if layer.weight is not None and layer.codebook is not None:
+        order = np.argsort(layer.codebook, kind="stable")
+        found = np.searchsorted(layer.codebook[order], layer.weight)
+        arrays |= {"weight_index": order[found].astype(np.uint8), "codebook": layer.codebook.astype(np.int16)}
+    elif layer.weight is not None:
+        arrays["weight"] = layer.weight.astype(np.int16)
+    if layer.thresholds is not None:
+        return arrays | {"thresholds": layer.thresholds.astype(np.int32)}
+    if layer.bias is not None:
+        arrays["bias"] = layer.bias.astype(np.int32)
+    if layer.multiplier is not None and layer.shift is not None:
+        arrays |= {"multiplier": layer.multiplier.astype(np.int32), "shift": layer.shift.astype(np.int8)}
+    return arrays
+
+
+def sequence_parts(model: Model) -> tuple[dict[str, IntArray], dict[str, Any]]:
+    """Return :func:`artifact_parts` of a model with maps of height 1, written as 1-D layers on tensors ``(C, L)``."""
+    arrays, header = artifact_parts(model)
+    header["format"] = "1.1"
+    for name, tensor in header["tensors"].items():
+        if len(tensor["shape"]) == 3:
+            channels, height, length = tensor["shape"]
+            if height != 1:
+                raise ValueError(f"Tensor {name!r} must have height 1, not {height}")
+            tensor["shape"] = [channels, length]
+            arrays[f"golden/{name}"] = arrays[f"golden/{name}"][:, :, 0]
+    for layer in header["layers"]:
+        layer["kind"] = layer["kind"].replace("2d", "1d")
+        for key in ("kernel", "stride", "dilation"):
+            if key in layer:
+                layer[key] = layer[key][1:]
+        if "padding" in layer:
+            layer["padding"] = layer["padding"][1::2]
+        for part in ("weight", "weight_index"):
+            weight = arrays.get(f"{layer['name']}.{part}")
+            if weight is not None and weight.ndim == 4:
+                arrays[f"{layer['name']}.{part}"] = weight[:, :, 0]
+    return arrays, header
 
 
 def write_parts(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], path: Path) -> Path:
@@ -526,5 +1014,5 @@ def write_parts(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], p
 
 
 def write_artifact(model: Model, path: Path) -> Path:
-    """Write an unfused model as an artifact file of format 1.0 and return its path."""
+    """Write an unfused model as an artifact file and return its path."""
     return write_parts(*artifact_parts(model), path)

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from models import TINY, artifact_parts, digits_like, random_model, tiny, write_artifact, write_parts
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.importers.artifact import load_artifact
-from zeroskip.compiler.importers.structure import structure_fault
+from zeroskip.compiler.importers.structure import STRUCTURES, structure_fault
 from zeroskip.compiler.ir import Kind, Model
 from zeroskip.compiler.reference import run
 
@@ -61,9 +61,21 @@ def assert_same_model(got: Model, expected: Model) -> None:
         assert got.golden[name].dtype == codes.dtype
         np.testing.assert_array_equal(got.golden[name], codes)
     for layer, other in zip(got.layers, expected.layers, strict=True):
-        for name in ("weight", "bias", "multiplier", "shift"):
+        for name in ("weight", "bias", "multiplier", "shift", "thresholds", "codebook"):
             np.testing.assert_array_equal(getattr(layer, name), getattr(other, name))
-        names = ("name", "kind", "input", "output", "rounding", "clamp", "stride", "padding", "dilation", "kernel")
+        names = (
+            "name",
+            "kind",
+            "inputs",
+            "output",
+            "left_shift",
+            "rounding",
+            "clamp",
+            "stride",
+            "padding",
+            "dilation",
+            "kernel",
+        )
         for name in (*names, "groups", "weight_bits", "grid", "structure", "pool"):
             assert getattr(layer, name) == getattr(other, name), (layer.name, name)
 
@@ -299,7 +311,9 @@ def with_nan(array: Any) -> Any:
     return values
 
 
-KINDS = "conv2d, linear, max_pool2d, avg_pool2d"
+KINDS = "conv2d, linear, max_pool2d, avg_pool2d, add, concat, conv1d, max_pool1d, avg_pool1d"
+ROUNDINGS = "floor, half_up, half_away, half_even, tflite_double, tflite_single, thresholds"
+GRIDS = "signed, symmetric, zero_excluded, binary, ternary, codebook"
 BAD: list[tuple[Callable[[Parts], None], str]] = [
     # header
     (set_entry("header", "format", None), ": header must have an entry 'format'; export it again"),
@@ -357,7 +371,15 @@ BAD: list[tuple[Callable[[Parts], None], str]] = [
     (set_entry("layer:0", "kind", 7), ": layer 'conv1' must have a text as 'kind', not 7"),
     (
         set_entry("layer:2", "inputs", ["pool1", "conv1"]),
-        ": layer 'conv2' must have one input, not ['pool1', 'conv1']; only chains are supported",
+        f" {LEGAL}Layer 'conv2' is conv2d and must have one input, not 2{AGAIN}",
+    ),
+    (
+        set_entry("layer:2", "inputs", []),
+        ": layer 'conv2' must have a list of tensor names as 'inputs', not []",
+    ),
+    (
+        set_entry("layer:2", "inputs", ["pool1", 3]),
+        ": layer 'conv2' must have a list of tensor names as 'inputs', not ['pool1', 3]",
     ),
     (
         set_entry("layer:2", "inputs", ["x"]),
@@ -365,7 +387,10 @@ BAD: list[tuple[Callable[[Parts], None], str]] = [
     ),
     (
         set_entry("layer:2", "inputs", ["fc1"]),
-        f" {LEGAL}Layer 'conv2' reads 'fc1', which layer 'fc1' writes only afterwards: a cycle{AGAIN}",
+        (
+            f" {LEGAL}Layer 'conv2' reads 'fc1', which layer 'fc1' writes only afterwards: a cycle, or layers out of "
+            f"order{AGAIN}"
+        ),
     ),
     (
         set_entry("layer:2", "output", "x"),
@@ -405,11 +430,11 @@ BAD: list[tuple[Callable[[Parts], None], str]] = [
     ),
     (
         set_entry("layer:0", "rounding", "up"),
-        ": layer 'conv1' has rounding 'up'; supported are floor, half_up, half_away",
+        f": layer 'conv1' has rounding 'up'; supported are {ROUNDINGS}",
     ),
     (
-        set_entry("layer:0", "grid", "ternary"),
-        ": layer 'conv1' has grid 'ternary'; supported are signed, symmetric, zero_excluded",
+        set_entry("layer:0", "grid", "quinary"),
+        f": layer 'conv1' has grid 'quinary'; supported are {GRIDS}",
     ),
     (set_entry("layer:0", "weight_bits", 12), f" {LEGAL}Layer 'conv1' must have 1 to 8 weight bits, not 12{AGAIN}"),
     (
@@ -421,8 +446,8 @@ BAD: list[tuple[Callable[[Parts], None], str]] = [
     ),
     (set_entry("layer:0", "structure", None), ": layer 'conv1' must have an entry 'structure'; export it again"),
     (
-        set_entry("layer:0", "structure", {"kind": "pattern"}),
-        ": layer 'conv1' has structure 'pattern'; supported are dense, nonstructured, column; export it again",
+        set_entry("layer:0", "structure", {"kind": "fractal"}),
+        f": layer 'conv1' has structure 'fractal'; supported are {', '.join(STRUCTURES)}; export it again",
     ),
     (
         set_entry("layer:0", "structure", {"kind": "column", "keep": float("nan")}),

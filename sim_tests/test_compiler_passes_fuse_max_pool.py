@@ -29,7 +29,7 @@ def assert_same(before: Model, after: Model) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_networks_keep_every_code(seed: int) -> None:
-    rounding = list(Rounding)[seed % 3]
+    rounding = list(Rounding)[seed % len(Rounding)]
     model = random_model(np.random.default_rng(seed), layers=5, rounding=rounding)
     assert_same(model, fuse_max_pool(model))
 

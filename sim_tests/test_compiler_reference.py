@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import TINY, build_model, conv, lenet5_like, linear, random_codes, random_model, tiny
+from models import (
+    TINY,
+    build_model,
+    conv,
+    lenet5_like,
+    linear,
+    random_codes,
+    random_graph,
+    random_model,
+    resnet8_like,
+    tiny,
+)
 from zeroskip.compiler.errors import CompileError, InputError
 from zeroskip.compiler.ir import Kind, Layer, Model, Pool, Rounding, Tensor
 from zeroskip.compiler.reference import (
@@ -19,12 +30,16 @@ from zeroskip.compiler.reference import (
     accumulate,
     accumulator_range,
     accuracy,
+    add_range,
     code_dtype,
     code_range,
     predictions,
     requantize,
+    rescale,
     row_ranges,
     run,
+    run_layer,
+    threshold_codes,
 )
 
 SAMPLES = 3
@@ -35,8 +50,26 @@ def slow_round(value: Fraction, rounding: Rounding) -> int:
         return floor(value)
     if rounding is Rounding.HALF_UP:
         return floor(value + Fraction(1, 2))
+    if rounding is Rounding.HALF_EVEN:
+        return round(value)
     magnitude = floor(abs(value) + Fraction(1, 2))
     return magnitude if value >= 0 else -magnitude
+
+
+def slow_rescale(value: int, multiplier: int, shift: int, rounding: Rounding) -> int:
+    """Scale in Python integers; TensorFlow Lite's two roundings as its C++ source has them."""
+    if rounding is Rounding.TFLITE_SINGLE:
+        return (value * multiplier + (1 << shift >> 1)) >> shift
+    if rounding is not Rounding.TFLITE_DOUBLE:
+        return slow_round(Fraction(value * multiplier, 2**shift), rounding)
+    exponent = 31 - shift
+    product = (value << max(exponent, 0)) * multiplier
+    nudge = 1 << 30 if product >= 0 else 1 - (1 << 30)
+    high = abs(product + nudge) // (1 << 31) * (1 if product + nudge >= 0 else -1)
+    if exponent >= 0:
+        return high
+    mask = (1 << -exponent) - 1
+    return (high >> -exponent) + ((high & mask) > (mask >> 1) + (high < 0))
 
 
 def slow_sum(layer: Layer, source: Tensor, image: Any, channel: int, y: int, x: int) -> int:
@@ -54,9 +87,25 @@ def slow_sum(layer: Layer, source: Tensor, image: Any, channel: int, y: int, x: 
 
 
 def slow_code(layer: Layer, target: Tensor, acc: int, channel: int) -> int:
+    if layer.rounding is Rounding.THRESHOLDS:
+        return target.lo + sum(int(threshold) <= acc for threshold in layer.thresholds[channel])
     index = channel if len(layer.multiplier) > 1 else 0
-    value = Fraction((acc + int(layer.bias[channel])) * int(layer.multiplier[index]), 2 ** int(layer.shift[index]))
-    return min(max(slow_round(value, layer.rounding) + target.zero_point, layer.clamp[0]), layer.clamp[1])
+    scale = int(layer.multiplier[index]), int(layer.shift[index])
+    value = slow_rescale(acc + int(layer.bias[channel]), *scale, layer.rounding)
+    return min(max(value + target.zero_point, layer.clamp[0]), layer.clamp[1])
+
+
+def slow_add(layer: Layer, sources: list[Tensor], target: Tensor, samples: list[Any]) -> Any:
+    scales = [(int(m), int(s)) for m, s in zip(layer.multiplier, layer.shift, strict=True)]
+    result = np.zeros(target.shape, np.int64)
+    for index in np.ndindex(target.shape):
+        total = 0
+        for source, sample, scale in zip(sources, samples, scales[:2], strict=True):
+            code = (int(sample[index]) - source.zero_point) << layer.left_shift
+            total += slow_rescale(code, *scale, layer.rounding)
+        code = slow_rescale(total, *scales[2], layer.rounding) + target.zero_point
+        result[index] = min(max(code, layer.clamp[0]), layer.clamp[1])
+    return result
 
 
 def slow_window(layer: Layer, image: Any, channel: int, y: int, x: int) -> list[int]:
@@ -67,7 +116,12 @@ def slow_window(layer: Layer, image: Any, channel: int, y: int, x: int) -> list[
     return [int(image[channel, r, c]) for r in rows for c in columns if 0 <= r < height and 0 <= c < width]
 
 
-def slow_layer(layer: Layer, source: Tensor, target: Tensor, sample: Any) -> Any:
+def slow_layer(layer: Layer, sources: list[Tensor], target: Tensor, samples: list[Any]) -> Any:
+    if layer.kind is Kind.ADD:
+        return slow_add(layer, sources, target, samples)
+    if layer.kind is Kind.CONCAT:
+        return np.array([row for sample in samples for row in sample])
+    source, sample = sources[0], samples[0]
     result = np.zeros(target.shape, np.int64)
     if layer.kind is Kind.LINEAR:
         codes = [int(code) for code in sample.reshape(-1)]
@@ -97,9 +151,12 @@ def assert_equals_loop(model: Model, inputs: Any) -> None:
     fast = run(model, inputs)
     assert set(fast) == set(model.tensors)
     for index, sample in enumerate(inputs):
+        values = {model.input: sample}
         for layer in model.layers:
-            sample = slow_layer(layer, model.tensors[layer.input], model.tensors[layer.output], sample)
-            np.testing.assert_array_equal(fast[layer.output][index], sample, err_msg=layer.name)
+            sources = [model.tensors[name] for name in layer.inputs]
+            samples = [values[name] for name in layer.inputs]
+            slow = values[layer.output] = slow_layer(layer, sources, model.tensors[layer.output], samples)
+            np.testing.assert_array_equal(fast[layer.output][index], slow, err_msg=layer.name)
 
 
 @pytest.mark.parametrize("name", sorted(TINY))
@@ -111,9 +168,22 @@ def test_run_equals_the_loop_on_tiny_networks(name: str) -> None:
 @pytest.mark.parametrize("seed", range(15))
 @pytest.mark.parametrize("structure", ["dense", "nonstructured", "column"])
 def test_run_equals_the_loop_on_random_networks(seed: int, structure: str) -> None:
-    rounding = list(Rounding)[seed % 3]
+    rounding = list(Rounding)[seed % len(Rounding)]
     model = random_model(np.random.default_rng(seed), structure=structure, rounding=rounding, samples=SAMPLES)
     assert_equals_loop(model, model.golden["input"])
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_run_equals_the_loop_on_random_graphs(seed: int) -> None:
+    model = random_graph(np.random.default_rng(seed), rounding=list(Rounding)[seed % len(Rounding)], samples=SAMPLES)
+    assert_equals_loop(model, model.golden["input"])
+
+
+def test_resnet8_runs_in_batches_of_any_memory() -> None:
+    model = resnet8_like(samples=SAMPLES)
+    results = run(model, model.golden["input"], batch=2)
+    for name, codes in model.golden.items():
+        np.testing.assert_array_equal(results[name], codes)
 
 
 @pytest.mark.parametrize("kernel", [(2, 2), (3, 1)])
@@ -144,17 +214,72 @@ def test_run_returns_codes_of_eight_bits_and_only_what_is_wanted() -> None:
     assert code_dtype(Tensor("a", (1,), bits=8, signed=True)) == np.int8
 
 
-@pytest.mark.parametrize("rounding", list(Rounding))
-def test_requantize_equals_fractions(rounding: Rounding) -> None:
+SHIFTS = [rounding for rounding in Rounding if rounding is not Rounding.THRESHOLDS]
+TFLITE = (Rounding.TFLITE_DOUBLE, Rounding.TFLITE_SINGLE)
+
+
+@pytest.mark.parametrize("rounding", SHIFTS)
+def test_requantize_equals_big_integers(rounding: Rounding) -> None:
     rng = np.random.default_rng(7)
-    edges = [-(1 << 31), -(1 << 20), -3, -2, -1, 0, 1, 2, 3, (1 << 20) - 1, (1 << 31) - 1]
-    for shift in (0, 1, 2, 5, 16, 30, 47):
-        for multiplier in (0, 1, 3, (1 << 16) + 1, (1 << 17) - 1):
-            acc = np.array([*edges, *rng.integers(-(1 << 31), 1 << 31, 20)])
-            limit = (-(1 << 50), 1 << 50)
-            fast = requantize(acc, 5, multiplier, shift, rounding, -3, limit)
-            slow = [slow_round(Fraction((int(v) + 5) * multiplier, 2**shift), rounding) - 3 for v in acc]
-            assert fast.tolist() == slow, (shift, multiplier)
+    top = (1 << 31) - 8
+    edges = [-top, -(1 << 20), -3, -2, -1, 0, 1, 2, 3, (1 << 20) - 1, top]
+    shifts, multipliers = [0, 1, 2, 5, 16, 30, 47], [0, 1, 3, (1 << 16) + 1, (1 << 17) - 1]
+    if rounding in TFLITE:
+        shifts += [31, 32, 33, 40, 62]
+        multipliers += [1 << 30, (1 << 30) + 1, (1 << 31) - 1, *rng.integers(1 << 30, 1 << 31, 3).tolist()]
+    for shift, multiplier in itertools.product(shifts, multipliers):
+        acc = np.array([*edges, *rng.integers(-top, top, 20)])
+        limit = (-(1 << 62), 1 << 62)
+        fast = requantize(acc, 5, multiplier, shift, rounding, -3, limit)
+        slow = [slow_rescale(int(v) + 5, multiplier, shift, rounding) - 3 for v in acc]
+        assert fast.tolist() == slow, (shift, multiplier)
+
+
+@pytest.mark.parametrize("rounding", SHIFTS)
+def test_rescale_equals_big_integers_on_exact_halves_and_by_channel(rounding: Rounding) -> None:
+    rng = np.random.default_rng(8)
+    shift = rng.integers(0, 12, (1, 64))
+    value = np.arange(-200, 201)[:, None] << np.maximum(shift - 1, 0)
+    multiplier = rng.choice([1, 3, 5, 1 << 10], (1, 64))
+    fast = rescale(value, multiplier, shift, rounding)
+    for (row, column), got in np.ndenumerate(fast):
+        slow = slow_rescale(int(value[row, column]), int(multiplier[0, column]), int(shift[0, column]), rounding)
+        assert got == slow
+
+
+def test_tflite_double_rounds_twice_and_single_once() -> None:
+    # 3 * 2^30 / 2^32 is 0.75: one rounding gives 1; two give 1.5 -> 2 (half up), then 2 / 2 = 1.
+    # -1 * 2^30 / 2^32 is -0.25; two roundings give -0.5 -> 0 (half up), then 0; one gives 0.
+    # 1 * 2^30 / 2^32 is 0.25; two give 0.5 -> 1, then 0.5 -> 1: the double rounding differs.
+    value = np.array([3, -1, 1, -3, -5])
+    assert rescale(value, 1 << 30, 32, Rounding.TFLITE_DOUBLE).tolist() == [1, 0, 1, -1, -1]
+    assert rescale(value, 1 << 30, 32, Rounding.TFLITE_SINGLE).tolist() == [1, 0, 0, -1, -1]
+
+
+def test_thresholds_have_no_rescale() -> None:
+    with pytest.raises(ValueError, match="Rounding must be a shift, not 'thresholds'"):
+        rescale(1, 1, 0, Rounding.THRESHOLDS)
+
+
+def test_thresholds_count_from_the_smallest_code() -> None:
+    acc = np.array([[-6, -5, -4, 0, 1, 9], [2, 1, 0, -1, -2, -3]])
+    thresholds = np.array([[-5, 1, 1], [0, 0, 2]], np.int32)
+    assert threshold_codes(acc, thresholds, -2).tolist() == [[-2, -1, -1, -1, 1, 1], [1, 0, 0, -2, -2, -2]]
+
+
+def test_add_range_is_reached() -> None:
+    model = tiny("add_scales")
+    layer = model.layer("add1")
+    sources = [model.tensors[name] for name in layer.inputs]
+    ranges = add_range(layer, sources)
+    wide = replace(model.tensors["add1"], bits=32, zero_point=0)
+    layer = replace(layer, multiplier=np.array([*layer.multiplier[:2], 1]), shift=np.array([*layer.shift[:2], 0]))
+    layer = replace(layer, clamp=(wide.lo, wide.hi))
+    part = replace(model, tensors={**model.tensors, "add1": wide})
+    for side in (0, 1):
+        inputs = [np.full((1, *t.shape), (t.lo, t.hi)[side]) for t in sources]
+        assert (run_layer(part, layer, inputs) == ranges[2][side]).all()
+    assert ranges[2] == (ranges[0][0] + ranges[1][0], ranges[0][1] + ranges[1][1])
 
 
 @pytest.mark.parametrize(
@@ -163,6 +288,9 @@ def test_requantize_equals_fractions(rounding: Rounding) -> None:
         (Rounding.FLOOR, [-2, -2, -1, -1, 0, 0, 1, 1]),
         (Rounding.HALF_UP, [-2, -1, -1, 0, 0, 1, 1, 2]),
         (Rounding.HALF_AWAY, [-2, -2, -1, -1, 0, 1, 1, 2]),
+        (Rounding.HALF_EVEN, [-2, -2, -1, 0, 0, 0, 1, 2]),
+        (Rounding.TFLITE_SINGLE, [-2, -1, -1, 0, 0, 1, 1, 2]),
+        (Rounding.TFLITE_DOUBLE, [-2, -1, -1, 0, 0, 1, 1, 2]),
     ],
 )
 def test_requantize_rounds_halves(rounding: Rounding, expected: list[int]) -> None:
@@ -198,7 +326,7 @@ def test_accumulator_range_is_reached_and_never_left(name: str) -> None:
 def test_accumulator_range_counts_running_sums_padding_and_narrow_codes() -> None:
     source = Tensor("input", (1, 2, 2), bits=4, zero_point=15)
     weight = np.array([[[[3, -2], [0, -1]]]], np.int16)
-    layer = Layer("conv1", Kind.CONV2D, "input", "output", weight, np.array([7], np.int32), kernel=(2, 2))
+    layer = Layer("conv1", Kind.CONV2D, ("input",), "output", weight, np.array([7], np.int32), kernel=(2, 2))
     proven = accumulator_range(layer, source)
     assert (proven.partial, proven.total, proven.biased) == ((-45, 45), (-45, 45), (-38, 52))
     assert (proven.partial_width, proven.biased_width) == (7, 7)
@@ -214,7 +342,7 @@ def test_accumulator_range_counts_running_sums_padding_and_narrow_codes() -> Non
 def test_accumulator_width_is_twos_complement(limits: tuple[int, int], width: int) -> None:
     lo, hi = limits
     weight = np.array([[lo], [hi]], np.int16)
-    layer = Layer("fc1", Kind.LINEAR, "input", "output", weight, np.zeros(2, np.int32))
+    layer = Layer("fc1", Kind.LINEAR, ("input",), "output", weight, np.zeros(2, np.int32))
     assert accumulator_range(layer, Tensor("input", (1,)), (1, 1)).biased_width == width
 
 
@@ -227,9 +355,23 @@ def test_code_range_is_the_clamp_of_the_producer_through_max_pools() -> None:
     assert code_range(model, "pool1") == (3, 99)
 
 
+def test_code_range_of_a_concatenation_holds_those_of_its_inputs_and_of_an_addition_its_clamp() -> None:
+    model = tiny("concat")
+    layers = [
+        replace(layer, clamp={"conv1": (5, 70), "conv2": (3, 20)}.get(layer.name, layer.clamp))
+        for layer in model.layers
+    ]
+    model = replace(model, layers=tuple(layers))
+    assert code_range(model, "concat1") == (0, 255)
+    assert code_range(
+        replace(model, layers=(*layers[:2], replace(layers[2], inputs=("conv1", "conv2")))), "concat1"
+    ) == (3, 70)
+    assert code_range(tiny("add_scales"), "add1") == (-128, 127)
+
+
 def test_exact_dtype_is_proved_from_the_weights() -> None:
     weight = np.full((1, 1 << 12), 128, np.int16)
-    layer = Layer("fc1", Kind.LINEAR, "input", "output", weight, np.zeros(1, np.int32))
+    layer = Layer("fc1", Kind.LINEAR, ("input",), "output", weight, np.zeros(1, np.int32))
     assert _exact_dtype(layer, 31) == np.float32
     assert _exact_dtype(layer, 32) == np.float64
     assert _exact_dtype(layer, 1 << 34) == np.int64
@@ -242,7 +384,7 @@ def test_wide_codes_are_exact_in_every_dtype(bits: int) -> None:
     source = Tensor("input", (64,), bits=bits, signed=True)
     rng = np.random.default_rng(3)
     weight = rng.integers(-128, 129, (3, 64)).astype(np.int16)
-    layer = Layer("fc1", Kind.LINEAR, "input", "output", weight, np.zeros(3, np.int32))
+    layer = Layer("fc1", Kind.LINEAR, ("input",), "output", weight, np.zeros(3, np.int32))
     codes = rng.integers(source.lo, source.hi + 1, (5, 64))
     expected = [[sum(int(w) * int(c) for w, c in zip(row, sample, strict=True)) for row in weight] for sample in codes]
     assert accumulate(layer, source, codes).tolist() == expected

@@ -12,7 +12,7 @@ import pytest
 
 from models import TINY, digits_like, random_model, tiny
 from zeroskip.compiler.errors import CompileError
-from zeroskip.compiler.ir import Grid, Model, Pool, Tensor
+from zeroskip.compiler.ir import Grid, Model, Pool, Rounding, Tensor
 from zeroskip.compiler.verify import grid_limits, verify
 
 
@@ -112,17 +112,37 @@ BROKEN: list[tuple[Callable[[Model], Model], str]] = [
     ),
     (change_layer(2, name="conv1"), "Layer name 'conv1' must be unique, but two layers have it"),
     (
-        change_layer(0, input="conv2"),
-        "Layer 'conv1' reads 'conv2', which layer 'conv2' writes only afterwards: a cycle",
+        change_layer(0, inputs=("conv2",)),
+        "Layer 'conv1' reads 'conv2', which layer 'conv2' writes only afterwards: a cycle, or layers out of order",
     ),
     (
-        change_layer(0, input="conv1"),
-        "Layer 'conv1' reads 'conv1', which layer 'conv1' writes only afterwards: a cycle",
+        change_layer(0, inputs=("conv1",)),
+        "Layer 'conv1' reads 'conv1', which layer 'conv1' writes only afterwards: a cycle, or layers out of order",
     ),
-    (change_layer(2, input="gone"), "Layer 'conv2' reads 'gone', but no layer writes a tensor of that name"),
+    (change_layer(2, inputs=("gone",)), "Layer 'conv2' reads 'gone', but no layer writes a tensor of that name"),
     (
-        change_layer(2, input="conv1"),
-        "Layer 'conv2' reads 'conv1', but layer 'pool1' does too; only chains are supported",
+        change_layer(2, inputs=("conv1",)),
+        "Layer 'pool1' writes 'pool1', but no layer reads it; remove the dead layer",
+    ),
+    (change_layer(2, inputs=("pool1", "conv1")), "Layer 'conv2' is conv2d and must have one input, not 2"),
+    (change_layer(2, inputs=()), "Layer 'conv2' is conv2d and must have one input, not 0"),
+    (
+        change_layer(2, inputs=["pool1"]),
+        "Layer 'conv2' must have inputs that are a tuple of tensor names, not ['pool1']",
+    ),
+    (change_layer(4, left_shift=1), "Layer 'fc1' is linear and must have no left shift"),
+    (
+        change_layer(4, thresholds=np.zeros((32, 3), np.int32)),
+        "Layer 'fc1' has rounding half_up and must have no thresholds",
+    ),
+    (change_layer(4, codebook=np.zeros(2, np.int16)), "Layer 'fc1' has grid zero_excluded and must have no codebook"),
+    (
+        lambda m: change_layer(4, grid=Grid.BINARY)(m),
+        "Layer 'fc1' must have 1 weight bits on grid binary, not 4",
+    ),
+    (
+        change_layer(4, rounding=Rounding.THRESHOLDS),
+        "Layer 'fc1' has rounding thresholds and must have no multiplier",
     ),
     (
         change_layer(1, output="conv1"),

@@ -27,9 +27,28 @@ FORMAT_MAJOR = 1
 IntArray = NDArray[Any]
 Choice = TypeVar("Choice", bound=enum.Enum)
 
-_DTYPES = {"weight": "I16", "bias": "I32", "multiplier": "I32", "shift": "I8"}
+_DTYPES = {
+    "weight": "I16",
+    "weight_index": "U8",
+    "codebook": "I16",
+    "bias": "I32",
+    "multiplier": "I32",
+    "shift": "I8",
+    "thresholds": "I32",
+}
 _REQUIRED = object()
-_WEIGHTED = (Kind.CONV2D, Kind.LINEAR)
+# Layer kinds as files name them, and how many axes their windows have; one axis becomes a map of height 1.
+_KINDS = {
+    "conv2d": (Kind.CONV2D, 2),
+    "linear": (Kind.LINEAR, 0),
+    "max_pool2d": (Kind.MAX_POOL2D, 2),
+    "avg_pool2d": (Kind.AVG_POOL2D, 2),
+    "add": (Kind.ADD, 0),
+    "concat": (Kind.CONCAT, 0),
+    "conv1d": (Kind.CONV2D, 1),
+    "max_pool1d": (Kind.MAX_POOL2D, 1),
+    "avg_pool1d": (Kind.AVG_POOL2D, 1),
+}
 
 
 def load_artifact(path: Path | str) -> Model:
@@ -185,7 +204,8 @@ class _Reader:
             raise InputError(f"{self.what}: {where} must have 1 to 8 bits, not {bits}")
         return Tensor(
             name,
-            tuple(shape),
+            # A sequence (C, L) is a map of height 1.
+            (shape[0], 1, shape[1]) if len(shape) == 2 else tuple(shape),
             bits,
             self.field(entry, where, "signed", bool),
             self.field(entry, where, "scale", float),
@@ -196,48 +216,85 @@ class _Reader:
         """Return a layer and add the names of its arrays to ``names``."""
         name = self.field(entry, f"layer number {index}", "name", str)
         where = f"layer {name!r}"
-        kind = self.choice(entry, where, "kind", Kind)
+        known = self.field(entry, where, "kind", str)
+        if known not in _KINDS:
+            raise InputError(f"{self.what}: {where} has kind {known!r}; supported are {', '.join(_KINDS)}")
+        kind, axes = _KINDS[known]
         inputs = self.field(entry, where, "inputs", list)
-        if len(inputs) != 1 or not isinstance(inputs[0], str):
-            raise InputError(f"{self.what}: {where} must have one input, not {inputs!r}; only chains are supported")
+        if not inputs or not all(isinstance(item, str) for item in inputs):
+            raise InputError(f"{self.what}: {where} must have a list of tensor names as 'inputs', not {inputs!r}")
         output = self.field(entry, where, "output", str)
         if output not in tensors:
             raise InputError(f"{self.what}: {where} writes tensor {output!r}, which the header does not declare")
-        settings: dict[str, Any] = {"name": name, "kind": kind, "input": inputs[0], "output": output}
-        if kind is not Kind.LINEAR:
-            settings["stride"] = self.integers(entry, where, "stride", 2)
-            settings["padding"] = self.integers(entry, where, "padding", 4, [0, 0, 0, 0])
-        if kind in _WEIGHTED:
-            settings |= self.weighted(entry, where, kind, name, names)
-        else:
-            settings["kernel"] = self.integers(entry, where, "kernel", 2)
-            whole = [tensors[output].lo, tensors[output].hi]
-            settings["clamp"] = self.integers(entry, where, "clamp", 2, whole)
+        target = tensors[output]
+        settings: dict[str, Any] = {"name": name, "kind": kind, "inputs": tuple(inputs), "output": output}
+        if axes:
+            settings["stride"] = self.window(entry, where, "stride", axes)
+            padding = self.integers(entry, where, "padding", 2 * axes, [0] * (2 * axes))
+            settings["padding"] = padding if axes == 2 else (0, padding[0], 0, padding[1])
+        if kind in (Kind.CONV2D, Kind.LINEAR):
+            settings |= self.weighted(entry, where, known, target, names)
+        elif kind is Kind.ADD:
+            settings["left_shift"] = self.field(entry, where, "left_shift", int, 0)
+            settings |= self.requantization(entry, where, names)
+            settings["clamp"] = self.integers(entry, where, "clamp", 2)
+        elif kind is not Kind.CONCAT:
+            settings["kernel"] = self.window(entry, where, "kernel", axes)
+            settings["clamp"] = self.integers(entry, where, "clamp", 2, [target.lo, target.hi])
         return Layer(**settings)
 
-    def weighted(self, entry: dict[str, Any], where: str, kind: Kind, name: str, names: set[str]) -> dict[str, Any]:
+    def window(self, table: Mapping[str, Any], where: str, key: str, axes: int, default: Any = _REQUIRED) -> Any:
+        """Return ``table[key]``, ``axes`` integers, as ``(y, x)``."""
+        values = self.integers(table, where, key, axes, default)
+        return values if axes == 2 else (1, *values)
+
+    def weighted(self, entry: dict[str, Any], where: str, kind: str, target: Tensor, names: set[str]) -> dict[str, Any]:
         """Return the settings that only convolutions and linear layers have."""
-        arrays = {part: self.array(name, part) for part in _DTYPES}
-        names.update(f"{name}.{part}" for part in _DTYPES)
-        settings: dict[str, Any] = {
-            **arrays,
-            "rounding": self.choice(entry, where, "rounding", Rounding),
-            "grid": self.choice(entry, where, "grid", Grid),
-            "weight_bits": self.field(entry, where, "weight_bits", int),
-            "clamp": self.integers(entry, where, "clamp", 2),
-            "structure": self.structure(entry, where, arrays["weight"]),
-        }
-        rank = 4 if kind is Kind.CONV2D else 2
-        if arrays["weight"].ndim != rank:
-            order = "OIHW" if rank == 4 else "OI"
+        settings = self.requantization(entry, where, names)
+        grid = settings["grid"] = self.choice(entry, where, "grid", Grid)
+        if grid is Grid.CODEBOOK:
+            weight, settings["codebook"] = self.decoded(entry["name"], names)
+        else:
+            weight = self.array(entry["name"], "weight", names)
+        order = {"conv2d": "OIHW", "conv1d": "OIL", "linear": "OI"}[kind]
+        if weight.ndim != len(order):
             raise InputError(
-                f"{self.what}: {where} must have weight of shape {order}, not {arrays['weight'].shape}; export it again"
+                f"{self.what}: {where} must have weight of shape {order}, not {weight.shape}; export it again"
             )
-        if kind is Kind.CONV2D:
-            settings["kernel"] = tuple(int(size) for size in arrays["weight"].shape[2:])
-            settings["dilation"] = self.integers(entry, where, "dilation", 2, [1, 1])
+        settings["weight_bits"] = self.field(entry, where, "weight_bits", int)
+        settings["structure"] = self.structure(entry, where, weight)
+        clamp: Any = _REQUIRED
+        if settings["rounding"] is Rounding.THRESHOLDS:
+            clamp = [target.lo, target.lo + sum(settings["thresholds"].shape[1:])]
+            rows = np.zeros(len(weight), np.int32)
+            settings["bias"] = self.array(entry["name"], "bias", names, rows)
+        else:
+            settings["bias"] = self.array(entry["name"], "bias", names)
+        settings["clamp"] = self.integers(entry, where, "clamp", 2, clamp)
+        if kind == "conv1d":
+            weight = weight[:, :, None]
+        if kind != "linear":
+            settings["kernel"] = tuple(int(size) for size in weight.shape[2:])
+            axes = _KINDS[kind][1]
+            settings["dilation"] = self.window(entry, where, "dilation", axes, [1] * axes)
             settings["groups"] = self.field(entry, where, "groups", int, 1)
-        return settings
+        return settings | {"weight": weight}
+
+    def requantization(self, entry: dict[str, Any], where: str, names: set[str]) -> dict[str, Any]:
+        """Return the rounding of a layer and the arrays it takes."""
+        rounding = self.choice(entry, where, "rounding", Rounding)
+        parts = ("thresholds",) if rounding is Rounding.THRESHOLDS else ("multiplier", "shift")
+        return {"rounding": rounding} | {part: self.array(entry["name"], part, names) for part in parts}
+
+    def decoded(self, layer: str, names: set[str]) -> tuple[IntArray, IntArray]:
+        """Return the levels that a layer's indices choose from its codebook, and the codebook."""
+        index, codebook = (self.array(layer, part, names) for part in ("weight_index", "codebook"))
+        if codebook.ndim != 1 or (index.size and int(index.max()) >= len(codebook)):
+            raise InputError(
+                f"{self.what} has a tensor '{layer}.weight_index' with indices up to {int(index.max(initial=0))}, but "
+                f"'{layer}.codebook' has shape {codebook.shape}; export it again"
+            )
+        return (codebook[index] if index.size else index.astype(np.int16)), codebook
 
     def structure(self, entry: dict[str, Any], where: str, weight: IntArray) -> dict[str, Any]:
         """Return the sparsity structure, which the weights must have."""
@@ -247,17 +304,20 @@ class _Reader:
             raise InputError(f"{self.what}: {where} {fault}; export it again")
         return structure
 
-    def array(self, layer: str, part: str) -> IntArray:
-        """Return a layer's array after checking its dtype."""
+    def array(self, layer: str, part: str, names: set[str], default: IntArray | None = None) -> IntArray:
+        """Return a layer's array after checking its dtype, and add its name to ``names``."""
         name = f"{layer}.{part}"
         entry = self.container.entries.get(name)
         if entry is None:
+            if default is not None:
+                return default
             raise InputError(f"{self.what} has no tensor {name!r}, which layer {layer!r} needs; export it again")
         if entry.dtype != _DTYPES[part]:
             raise InputError(
                 f"{self.what} must have tensor {name!r} of dtype {_DTYPES[part]}, not {entry.dtype}"
                 f"{self.float_hint(name, entry.dtype)}"
             )
+        names.add(name)
         return self.container.arrays[name]
 
     def float_hint(self, name: str, dtype: str) -> str:
@@ -278,4 +338,5 @@ class _Reader:
             raise InputError(
                 f"{self.what} must have tensor {name!r} of dtype {wanted}, not {dtype}{self.float_hint(name, dtype)}"
             )
-        return self.container.arrays[name]
+        array = self.container.arrays[name]
+        return array[:, :, None] if array.ndim == 3 and len(tensor.shape) == 3 and tensor.shape[1] == 1 else array

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,33 +11,93 @@ from numpy.typing import NDArray
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.ir import Kind, Layer, Model
 
-__all__ = ["Span", "arrays_of", "channel_list", "input_channels", "keep_channels", "spans", "with_layer"]
+__all__ = [
+    "Span",
+    "arrays_of",
+    "channel_list",
+    "input_channels",
+    "keep_channels",
+    "obstacle",
+    "replace_layers",
+    "select_rows",
+    "source_of",
+    "span_from",
+]
 
 IntArray = NDArray[Any]
 
 _LISTED = 8
+_POOLINGS = (Kind.MAX_POOL2D, Kind.AVG_POOL2D)
+_JOINS = {Kind.ADD: "adds", Kind.CONCAT: "concatenates"}
 
 
 @dataclass(frozen=True)
 class Span:
-    """Indices of two layers with weights that have nothing but poolings between them."""
+    """Two layers with weights and the poolings between them: nothing else reads what the producer writes."""
 
-    producer: int
-    consumer: int
-
-
-def spans(model: Model) -> Iterator[Span]:
-    """Yield every pair of consecutive layers with weights, in execution order."""
-    weighted = [index for index, layer in enumerate(model.layers) if layer.weight is not None]
-    for producer, consumer in pairwise(weighted):
-        yield Span(producer, consumer)
+    producer: Layer
+    between: tuple[Layer, ...]
+    consumer: Layer
 
 
-def arrays_of(layer: Layer) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    """Return weight, bias, multiplier and shift of a layer that has them."""
-    if layer.weight is None or layer.bias is None or layer.multiplier is None or layer.shift is None:
+def span_from(model: Model, name: str) -> Span | None:
+    """Return the span whose producer is the layer ``name``; None where it has none, see :func:`obstacle`."""
+    producer = model.layer(name)
+    path = _path(model, producer)
+    if producer.weight is None or len(path) == 1 or path[-1].weight is None:
+        return None
+    return Span(producer, tuple(path[1:-1]), path[-1])
+
+
+def obstacle(model: Model, name: str) -> str | None:
+    """Return why the output channels of layer ``name`` must stay; None if a span begins there or it feeds the output.
+
+    They must where several layers read them, or an addition or a concatenation reads or writes them.
+    """
+    path = _path(model, model.layer(name))
+    for layer in (path[0], path[-1]):
+        if layer.kind in _JOINS:
+            return f"{layer.name!r} {_JOINS[layer.kind]} them"
+    readers = model.readers(path[-1].output)
+    unread = path[-1].kind in _POOLINGS or len(path) == 1
+    return f"{len(readers)} layers read {path[-1].output!r}" if unread and len(readers) > 1 else None
+
+
+def source_of(model: Model, consumer: Layer) -> Layer | None:
+    """Return the layer that computes what ``consumer`` reads, poolings left out; None for the network's input."""
+    source = model.producer(consumer.input)
+    while source is not None and source.kind in _POOLINGS:
+        source = model.producer(source.input)
+    return source
+
+
+def _path(model: Model, producer: Layer) -> list[Layer]:
+    """Return the layers from ``producer`` on, each the only reader of the one before, up to the first non-pooling."""
+    path = [producer]
+    while len(path) == 1 or path[-1].kind in _POOLINGS:
+        readers = model.readers(path[-1].output)
+        if len(readers) != 1 or path[-1].output == model.output:
+            break
+        path.append(readers[0])
+    return path
+
+
+def arrays_of(layer: Layer) -> tuple[IntArray, IntArray]:
+    """Return weight and bias of a layer that has them."""
+    if layer.weight is None or layer.bias is None:
         raise CompileError(f"Layer {layer.name!r} has no weights: its kind is {layer.kind.value}")
-    return layer.weight, layer.bias, layer.multiplier, layer.shift
+    return layer.weight, layer.bias
+
+
+def select_rows(layer: Layer, rows: IntArray) -> Layer:
+    """Return the layer with the output channels ``rows`` (bool, or indices in their new order) in all its arrays."""
+    weight, bias = arrays_of(layer)
+    selected = replace(layer, weight=weight[rows], bias=bias[rows])
+    if layer.thresholds is not None:
+        return replace(selected, thresholds=layer.thresholds[rows])
+    if layer.multiplier is None or layer.shift is None or len(layer.multiplier) != len(weight):
+        return selected
+    return replace(selected, multiplier=layer.multiplier[rows], shift=layer.shift[rows])
 
 
 def input_channels(layer: Layer, channels: int) -> IntArray:
@@ -48,9 +106,10 @@ def input_channels(layer: Layer, channels: int) -> IntArray:
     return weight.reshape(weight.shape[0], channels, -1)
 
 
-def with_layer(model: Model, index: int, layer: Layer) -> Model:
-    """Return the model with one layer replaced."""
-    return replace(model, layers=(*model.layers[:index], layer, *model.layers[index + 1 :]))
+def replace_layers(model: Model, *layers: Layer) -> Model:
+    """Return the model with ``layers`` in the places of those of the same names."""
+    changed = {layer.name: layer for layer in layers}
+    return replace(model, layers=tuple(changed.get(layer.name, layer) for layer in model.layers))
 
 
 def keep_channels(model: Model, span: Span, keep: IntArray) -> Model:
@@ -58,29 +117,19 @@ def keep_channels(model: Model, span: Span, keep: IntArray) -> Model:
 
     Golden samples are cut alike. What the consumer added for a removed channel is lost: fold it first.
     """
-    producer, consumer = model.layers[span.producer], model.layers[span.consumer]
-    weight, bias, multiplier, shift = arrays_of(producer)
-    per_channel = len(multiplier) == len(weight) and len(weight) > 1
-    producer = replace(
-        producer,
-        weight=weight[keep],
-        bias=bias[keep],
-        multiplier=multiplier[keep] if per_channel else multiplier,
-        shift=shift[keep] if per_channel else shift,
-    )
+    producer, consumer = span.producer, span.consumer
+    producer = select_rows(producer, keep)
     rest = np.ascontiguousarray(input_channels(consumer, len(keep))[:, keep])
-    rows = rest.shape[0]
-    shape = (rows, -1) if consumer.kind is Kind.LINEAR else (rows, rest.shape[1], *consumer.kernel)
+    count = rest.shape[0]
+    shape = (count, -1) if consumer.kind is Kind.LINEAR else (count, rest.shape[1], *consumer.kernel)
     consumer = replace(consumer, weight=rest.reshape(shape))
     tensors, golden = dict(model.tensors), dict(model.golden)
-    for layer in model.layers[span.producer : span.consumer]:
+    for layer in (producer, *span.between):
         tensor = tensors[layer.output]
         tensors[layer.output] = replace(tensor, shape=(int(keep.sum()), *tensor.shape[1:]))
         if layer.output in golden:
             golden[layer.output] = np.ascontiguousarray(golden[layer.output][:, keep])
-    layers = list(model.layers)
-    layers[span.producer], layers[span.consumer] = producer, consumer
-    return replace(model, layers=tuple(layers), tensors=tensors, golden=golden)
+    return replace(replace_layers(model, producer, consumer), tensors=tensors, golden=golden)
 
 
 def channel_list(channels: IntArray) -> str:

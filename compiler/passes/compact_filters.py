@@ -15,16 +15,17 @@ from zeroskip.compiler.passes.channels import (
     channel_list,
     input_channels,
     keep_channels,
-    spans,
-    with_layer,
+    obstacle,
+    replace_layers,
+    span_from,
 )
-from zeroskip.compiler.reference import code_range, requantize, row_ranges
+from zeroskip.compiler.reference import code_range, layer_codes, row_ranges
 
 __all__ = ["compact_filters"]
 
 IntArray = NDArray[Any]
 
-_BIAS = np.iinfo(np.int32)
+_INT32 = np.iinfo(np.int32)
 
 
 def compact_filters(model: Model, report: list[str] | None = None) -> Model:
@@ -32,8 +33,8 @@ def compact_filters(model: Model, report: list[str] | None = None) -> Model:
 
     A channel is constant when the smallest and the largest accumulator it can reach give the same code. The code times
     the next layer's weights goes into that layer's bias: exact where the next layer has no padding, or where the
-    constant is its padding code. Everything else stays, and the report says why; so does one channel of a layer that is
-    constant throughout.
+    constant is its padding code. Everything else stays, what several layers, an addition or a concatenation read
+    included, and the report says why; so does one channel of a layer that is constant throughout.
 
     Parameters
     ----------
@@ -41,9 +42,12 @@ def compact_filters(model: Model, report: list[str] | None = None) -> Model:
     report : list of str, gets a line for every layer with constant channels
     """
     lines: list[str] = []
-    for span in list(spans(model)):
-        model = _compact(model, span, lines)
-    _report_output(model, lines)
+    for name in [layer.name for layer in model.layers if layer.weight is not None]:
+        span = span_from(model, name)
+        if span is None:
+            _report_stay(model, model.layer(name), lines)
+        else:
+            model = _compact(model, span, lines)
     if report is not None:
         report.extend(lines)
     return model
@@ -52,21 +56,17 @@ def compact_filters(model: Model, report: list[str] | None = None) -> Model:
 def _constants(model: Model, layer: Layer) -> tuple[IntArray, IntArray]:
     """Return which output channels are constant (bool) and their codes."""
     source, target = model.tensors[layer.input], model.tensors[layer.output]
-    _, bias, multiplier, shift = arrays_of(layer)
-    lo, hi = (
-        requantize(limit, bias, multiplier, shift, layer.rounding, target.zero_point, layer.clamp)
-        for limit in row_ranges(layer, source, code_range(model, source.name))
-    )
+    lo, hi = (layer_codes(layer, target, limit) for limit in row_ranges(layer, source, code_range(model, source.name)))
     return lo == hi, lo
 
 
 def _compact(model: Model, span: Span, lines: list[str]) -> Model:
     """Remove the constant channels between the two layers of ``span``."""
-    producer, consumer = model.layers[span.producer], model.layers[span.consumer]
+    producer, consumer = span.producer, span.consumer
     constant, codes = _constants(model, producer)
     if not constant.any():
         return model
-    for between in model.layers[span.producer + 1 : span.consumer]:
+    for between in span.between:
         if between.kind is Kind.AVG_POOL2D:
             codes = np.clip(codes, *between.clamp)
     what = f"compact_filters: layer {producer.name!r}:"
@@ -87,11 +87,11 @@ def _compact(model: Model, span: Span, lines: list[str]) -> Model:
     if not removable.any():
         return model
     folded = _fold(consumer, len(constant), codes * removable)
-    if folded is None:
-        lines.append(f"{what} {_count(removable)} stay: the bias of {consumer.name!r} would exceed 32 bits")
+    if isinstance(folded, str):
+        lines.append(f"{what} {_count(removable)} stay: {folded}")
         return model
     lines.append(f"{what} {_count(removable)} removed and folded into the bias of {consumer.name!r}")
-    return keep_channels(with_layer(model, span.consumer, folded), span, ~removable)
+    return keep_channels(replace_layers(model, folded), replace(span, consumer=folded), ~removable)
 
 
 def _foldable(consumer: Layer, source: Tensor, codes: IntArray) -> IntArray:
@@ -100,13 +100,24 @@ def _foldable(consumer: Layer, source: Tensor, codes: IntArray) -> IntArray:
     return exact
 
 
-def _fold(consumer: Layer, channels: int, codes: IntArray) -> Layer | None:
-    """Return the consumer with ``codes`` times its weights in its bias; None if that exceeds int32."""
+def _fold(consumer: Layer, channels: int, codes: IntArray) -> Layer | str:
+    """Return the consumer with ``codes`` times its weights in its bias, or why that cannot be."""
     taps = input_channels(consumer, channels).sum(axis=2, dtype=np.int64)
-    bias = arrays_of(consumer)[1].astype(np.int64) + taps @ codes.astype(np.int64)
-    if bias.min() < _BIAS.min or bias.max() > _BIAS.max:
-        return None
+    constant = taps @ codes.astype(np.int64)
+    if consumer.thresholds is not None:
+        # acc + constant >= threshold is acc >= threshold - constant.
+        thresholds = consumer.thresholds.astype(np.int64) - constant[:, None]
+        if not _fits(thresholds):
+            return f"the thresholds of {consumer.name!r} would exceed 32 bits"
+        return replace(consumer, thresholds=thresholds.astype(np.int32))
+    bias = arrays_of(consumer)[1].astype(np.int64) + constant
+    if not _fits(bias):
+        return f"the bias of {consumer.name!r} would exceed 32 bits"
     return replace(consumer, bias=bias.astype(np.int32))
+
+
+def _fits(values: IntArray) -> bool:
+    return bool(values.min() >= _INT32.min and values.max() <= _INT32.max)
 
 
 def _count(channels: IntArray) -> str:
@@ -116,14 +127,9 @@ def _count(channels: IntArray) -> str:
     return f"{len(numbers)} constant channel{plural} of {len(channels)} ({channel_list(numbers)})"
 
 
-def _report_output(model: Model, lines: list[str]) -> None:
-    """Say which channels of the network's output are constant; they stay."""
-    weighted = [layer for layer in model.layers if layer.weight is not None]
-    if not weighted:
-        return
-    constant, _ = _constants(model, weighted[-1])
+def _report_stay(model: Model, layer: Layer, lines: list[str]) -> None:
+    """Say which channels are constant though nothing can be folded: of the network's output, or of shared tensors."""
+    constant, _ = _constants(model, layer)
     if constant.any():
-        lines.append(
-            f"compact_filters: layer {weighted[-1].name!r}: {_count(constant)} stay: they belong to the "
-            "network's output"
-        )
+        reason = obstacle(model, layer.name) or "they belong to the network's output"
+        lines.append(f"compact_filters: layer {layer.name!r}: {_count(constant)} stay: {reason}")

@@ -21,32 +21,30 @@ def fuse_max_pool(model: Model, report: list[str] | None = None) -> Model:
     model : Model
     report : list of str, gets a line for every pooling
     """
-    layers: list[Layer] = []
     tensors, golden = dict(model.tensors), dict(model.golden)
+    layers = {layer.name: layer for layer in model.layers}
     lines: list[str] = []
     for layer in model.layers:
-        before = layers[-1] if layers else None
         if layer.kind is not Kind.MAX_POOL2D:
-            layers.append(layer)
             continue
+        before = next((other for other in layers.values() if other.output == layer.input), None)
         obstacle = _obstacle(model, before, layer)
         if before is None or obstacle is not None:
             lines.append(f"fuse_max_pool: layer {layer.name!r} stays a pass of its own: {obstacle}")
-            layers.append(layer)
             continue
         pool = None if layer.kernel == (1, 1) else Pool(layer.kernel, layer.stride)
-        del tensors[before.output]
+        del tensors[before.output], layers[layer.name]
         golden.pop(before.output, None)
-        layers[-1] = replace(before, output=layer.output, pool=pool)
+        layers[before.name] = replace(before, output=layer.output, pool=pool)
         lines.append(f"fuse_max_pool: layer {layer.name!r} is fused into {before.name!r}")
     if report is not None:
         report.extend(lines)
-    return replace(model, layers=tuple(layers), tensors=tensors, golden=golden)
+    return replace(model, layers=tuple(layers.values()), tensors=tensors, golden=golden)
 
 
 def _obstacle(model: Model, before: Layer | None, pool: Layer) -> str | None:
     """Return why ``pool`` cannot be fused into the layer ``before`` it, None if it can."""
-    if before is None or before.output != pool.input or before.kind is not Kind.CONV2D:
+    if before is None or before.kind is not Kind.CONV2D:
         return "the layer before it is no convolution"
     if before.pool is not None:
         return f"{before.name!r} has a fused pooling already"
@@ -54,7 +52,6 @@ def _obstacle(model: Model, before: Layer | None, pool: Layer) -> str | None:
         return f"its windows of {pool.kernel} overlap or leave gaps at stride {pool.stride}"
     if any(pool.padding):
         return f"it has padding {pool.padding}"
-    readers = sum(layer.input == before.output for layer in model.layers)
-    if readers != 1 or before.output == model.output:
+    if len(model.readers(before.output)) != 1 or before.output == model.output:
         return f"the unpooled tensor {before.output!r} is needed elsewhere"
     return None
