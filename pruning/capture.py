@@ -30,6 +30,8 @@ class Kind(enum.Enum):
     LINEAR = "linear"
     MAX_POOL2D = "max_pool2d"
     AVG_POOL2D = "avg_pool2d"
+    ADD = "add"
+    CONCAT = "concat"
 
 
 @dataclass(frozen=True)

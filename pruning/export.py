@@ -16,6 +16,7 @@ import safetensors
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
+from torch import Tensor
 
 from zeroskip.pruning.capture import Kind
 from zeroskip.pruning.checkpoints import replace_bytes
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "Record", "artifact_bytes", "read_header", "write_artifact"]
 
-FORMAT = "1.0"
+FORMAT = "1.1"
+# Readers of 1.0 know no graphs and no other layers and roundings than these; files that need no more say 1.0.
+_OLD_FORMAT = "1.0"
+_OLD_KINDS = (Kind.CONV2D, Kind.LINEAR, Kind.MAX_POOL2D, Kind.AVG_POOL2D)
+_OLD_ROUNDINGS = ("floor", "half_up", "half_away")
+_OLD_GRIDS = ("signed", "symmetric", "zero_excluded")
+_OLD_STRUCTURES = ("dense", "nonstructured", "column")
+_PARTS = {"weight": np.int16, "bias": np.int32, "multiplier": np.int32, "shift": np.int8, "thresholds": np.int32}
 
 
 @dataclass(frozen=True)
@@ -56,10 +64,26 @@ def _tensor_header(net: QuantizedNetwork) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _format(net: QuantizedNetwork) -> str:
+    """Return the oldest format that holds the network."""
+    read = [name for layer in net.golden.layers for name in layer.inputs]
+    old = len(read) == len(set(read))
+    old &= all(layer.kind in _OLD_KINDS and layer.rounding.value in _OLD_ROUNDINGS for layer in net.golden.layers)
+    old &= all(grid.grid in _OLD_GRIDS for grid in net.grids.values())
+    old &= all(structure["kind"] in _OLD_STRUCTURES for structure in net.structures.values())
+    return _OLD_FORMAT if old else FORMAT
+
+
 def _layer_header(net: QuantizedNetwork, layer: IntegerLayer) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "name": layer.name, "kind": layer.kind.value, "inputs": [layer.input], "output": layer.output,
+        "name": layer.name, "kind": layer.kind.value, "inputs": list(layer.inputs), "output": layer.output,
     }  # fmt: skip
+    if layer.kind is Kind.CONCAT:
+        return entry
+    if layer.kind is Kind.ADD:
+        return entry | {
+            "left_shift": layer.left_shift, "rounding": layer.rounding.value, "clamp": list(layer.clamp),
+        }  # fmt: skip
     if layer.weight is None:
         entry |= {"kernel": list(layer.kernel), "stride": list(layer.stride), "padding": list(layer.padding)}
         return entry | {"clamp": list(layer.clamp)} if layer.kind is Kind.AVG_POOL2D else entry
@@ -71,23 +95,22 @@ def _layer_header(net: QuantizedNetwork, layer: IntegerLayer) -> dict[str, Any]:
     grid = net.grids[layer.name]
     return entry | {
         "structure": dict(net.structures[layer.name]), "weight_bits": grid.bits, "grid": grid.grid,
-        "weight_scale": net.weight_scales[layer.name], "rounding": "half_up", "clamp": list(layer.clamp),
+        "weight_scale": net.weight_scales[layer.name], "rounding": layer.rounding.value, "clamp": list(layer.clamp),
     }  # fmt: skip
 
 
 def _tensors(net: QuantizedNetwork) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
     for layer in net.golden.layers:
-        if layer.weight is None or layer.bias is None or layer.multiplier is None or layer.shift is None:
-            continue
-        grid = net.grids[layer.name]
-        weight = layer.weight.numpy()
-        if weight.min() < grid.lo or weight.max() > grid.hi:
-            raise PruningError(f"Layer '{layer.name}' has levels outside {grid.lo}..{grid.hi}")
-        tensors[f"{layer.name}.weight"] = weight.astype(np.int16)
-        tensors[f"{layer.name}.bias"] = layer.bias.numpy().astype(np.int32)
-        tensors[f"{layer.name}.multiplier"] = layer.multiplier.numpy().astype(np.int32)
-        tensors[f"{layer.name}.shift"] = layer.shift.numpy().astype(np.int8)
+        if layer.weight is not None:
+            grid = net.grids[layer.name]
+            weight = layer.weight.numpy()
+            if weight.min() < grid.lo or weight.max() > grid.hi:
+                raise PruningError(f"Layer '{layer.name}' has levels outside {grid.lo}..{grid.hi}")
+        for part, dtype in _PARTS.items():
+            array: Tensor | None = getattr(layer, part)
+            if array is not None:
+                tensors[f"{layer.name}.{part}"] = array.numpy().astype(dtype)
     for name, values in net.golden.run(net.samples).items():
         tensors[f"golden/{name}"] = values.contiguous().numpy()
     return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
@@ -116,7 +139,7 @@ def artifact_bytes(net: QuantizedNetwork, name: str, record: Record) -> bytes:
     tensors = _tensors(net)
     layers = net.golden.layers
     header = {
-        "format": FORMAT, "name": record.name or name, "network": record.network, "dataset": record.dataset,
+        "format": _format(net), "name": record.name or name, "network": record.network, "dataset": record.dataset,
         "input": layers[0].input, "output": layers[-1].output,
         "tensors": _tensor_header(net), "layers": [_layer_header(net, layer) for layer in layers],
         "recipe": record.recipe, "seed": record.seed, "accuracy": record.accuracy,

@@ -234,7 +234,7 @@ def _integer_layer(
     out = output_name(graph, op)
     form = plan.activations[out]
     common: dict[str, Any] = {
-        "name": op.name, "kind": op.kind, "input": source, "output": out, "kernel": op.kernel, "stride": op.stride,
+        "name": op.name, "kind": op.kind, "inputs": (source,), "output": out, "kernel": op.kernel, "stride": op.stride,
         "padding": op.padding, "dilation": op.dilation, "groups": op.groups,
         "clamp": (0 if op.relu else form.lo, form.hi),
     }  # fmt: skip
