@@ -225,7 +225,8 @@ def _check_geometry(layer: Layer, source: Tensor) -> None:
 
 def _check_array(layer: Layer, label: str, array: IntArray | None, dtype: str) -> IntArray:
     if array is None:
-        raise CompileError(f"Layer {layer.name!r} has no {label}, but a {layer.kind.value} layer needs one")
+        article = "an" if layer.kind.value[0] == "a" else "a"
+        raise CompileError(f"Layer {layer.name!r} has no {label}, but {article} {layer.kind.value} layer needs one")
     if array.dtype != np.dtype(dtype):
         raise CompileError(f"Layer {layer.name!r} must have {label} of dtype {dtype}, not {array.dtype}")
     return array

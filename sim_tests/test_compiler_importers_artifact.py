@@ -16,7 +16,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from models import TINY, artifact_parts, digits_like, random_model, tiny, write_artifact, write_parts
+from models import (
+    TINY,
+    artifact_parts,
+    conv1d_like,
+    digits_like,
+    random_model,
+    sequence_parts,
+    tiny,
+    write_artifact,
+    write_parts,
+)
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.compiler.importers.structure import STRUCTURES, structure_fault
@@ -608,9 +618,8 @@ def test_padding_of_an_average_pool_is_refused(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_damaged_header_gives_an_input_error_or_a_legal_network(seed: int, tmp_path: Path) -> None:
-    path = write_artifact(tiny("stride_2", samples=2), tmp_path / "a.safetensors")
+def damage(path: Path, seed: int) -> None:
+    """Change one byte of the header a hundred times: the file is refused, or read as a legal network."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     rng = np.random.default_rng(seed)
@@ -625,6 +634,11 @@ def test_a_damaged_header_gives_an_input_error_or_a_legal_network(seed: int, tmp
             outcomes.add(type(error))
     assert outcomes <= {Model, InputError}
     assert InputError in outcomes
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_header_gives_an_input_error_or_a_legal_network(seed: int, tmp_path: Path) -> None:
+    damage(write_artifact(tiny("stride_2", samples=2), tmp_path / "a.safetensors"), seed)
 
 
 @pytest.mark.parametrize(
@@ -644,9 +658,260 @@ def test_a_damaged_header_gives_an_input_error_or_a_legal_network(seed: int, tmp
         ({"kind": "column", "keep": True}, [[1]], "not True"),
         ({"kind": "column", "keep": 0}, [[1]], "not 0"),
         ({"keep": 1}, [[1]], "has structure None"),
+        ({"kind": ["column"]}, [[1]], "has structure ['column']"),
+        # filters and channels
+        ({"kind": "filter", "keep": 0.5}, [[1, 0], [0, 0]], None),
+        ({"kind": "filter", "keep": 1}, [[1, 0], [0, 1], [0, 0]], "2 of 3 filters"),
+        ({"kind": "channel", "keep": 1}, [[1, 0], [3, 0]], None),
+        ({"kind": "channel", "keep": 1}, [[1, 0], [0, 3]], "2 of 2 input channels"),
+        # vectors: along the row of a linear layer, or down its column; the last one is shorter
+        ({"kind": "vector", "axis": "input", "size": 2, "keep": 2}, [[1, 1, 0, 0, 5]], None),
+        ({"kind": "vector", "axis": "input", "size": 2, "keep": 1}, [[0, 1, 1, 0, 0]], "2 of 3 vectors"),
+        ({"kind": "vector", "axis": "output", "size": 2, "keep": 1}, [[1, 0], [1, 0], [0, 0]], None),
+        ({"kind": "vector", "axis": "output", "size": 2, "keep": 1}, [[0, 0], [1, 0], [1, 0]], "2 of 4 vectors"),
+        ({"kind": "vector", "axis": "both", "size": 2}, [[1]], "axis is input or output, not 'both'"),
+        ({"kind": "vector", "axis": "input"}, [[1]], "size is a count of at least 1, not None"),
+        ({"kind": "vector", "axis": "input", "size": 1 << 80, "keep": 1}, [[1, 1]], None),
+        # blocks of the matrix
+        ({"kind": "block", "rows": 2, "columns": 2, "keep": 1}, [[1, 1, 0], [1, 1, 0], [0, 0, 0]], None),
+        ({"kind": "block", "rows": 2, "columns": 2, "keep": 1}, [[1, 0, 0], [0, 0, 0], [0, 0, 1]], "2 of 4 blocks"),
+        ({"kind": "block", "rows": 2}, [[1]], "columns is a count of at least 1, not None"),
+        # N of M along a row; the last group is shorter
+        ({"kind": "nm", "n": 1, "m": 2}, [[1, 0, 0, 1, 1]], None),
+        (
+            {"kind": "nm", "n": 1, "m": 2},
+            [[0, 0, 0, 0, 0], [1, 0, 1, 1, 1]],
+            "2 weights that are not 0 in row 1, entries 2",
+        ),
+        ({"kind": "nm", "n": 3, "m": 2}, [[1]], "n is at most its m, not 3 of 2"),
+        ({"kind": "nm", "n": 2}, [[1]], "m is a count of at least 1, not None"),
+        # banks
+        ({"kind": "bank_balanced", "banks": 2, "keep": 1}, [[1, 0, 0, 1]], None),
+        ({"kind": "bank_balanced", "banks": 2, "keep": 0.5}, [[1, 0, 0, 1]], None),
+        (
+            {"kind": "bank_balanced", "banks": 2, "keep": 1},
+            [[1, 0, 1, 1]],
+            "2 weights that are not 0 in bank 1 of row 0",
+        ),
+        ({"kind": "bank_balanced", "banks": 3, "keep": 1}, [[1, 0, 1, 1]], "rows of 4 weights"),
+        ({"kind": "bank_balanced", "keep": 1}, [[1, 0, 1, 1]], "banks is a count of at least 1"),
+        # one magnitude a block
+        ({"kind": "micro_block", "size": 2}, [[3, -3, 0, 2, 5]], None),
+        ({"kind": "micro_block", "size": 2}, [[3, -3, 1, 2]], "magnitude 1 and 2 in row 0, block 1"),
+        ({"kind": "micro_block", "size": 2, "keep": 1}, [[3, 3, 2, 2]], "2 of 2 micro blocks"),
+        ({"kind": "micro_block"}, [[1]], "size is a count of at least 1"),
     ],
 )
 def test_structure_is_counted_as_pruning_counts(structure: Any, weight: Any, fault: str | None) -> None:
     found = structure_fault(structure, np.array(weight, np.int16))
     assert (found is None) == (fault is None)
     assert fault is None or fault in str(found)
+
+
+@pytest.mark.parametrize(
+    ("structure", "kernels", "fault"),
+    [
+        # two filters of two channels, kernels of 1 x 3, each given as its positions that live
+        ({"kind": "kernel", "keep": 2}, [[[0], []], [[], [1, 2]]], None),
+        ({"kind": "kernel", "keep": 1}, [[[0], []], [[], [1, 2]]], "2 of 4 kernels"),
+        ({"kind": "channel", "keep": 1}, [[[0], []], [[1], []]], None),
+        ({"kind": "vector", "axis": "input", "size": 2, "keep": 1}, [[[1], [1]], [[], []]], None),
+        ({"kind": "vector", "axis": "input", "size": 2, "keep": 1}, [[[1], [2]], [[], []]], "2 of 6 vectors"),
+        ({"kind": "vector", "axis": "output", "size": 2, "keep": 1}, [[[1], []], [[1], []]], None),
+        ({"kind": "vector", "axis": "output", "size": 2, "keep": 1}, [[[1], []], [[0], []]], "2 of 6 vectors"),
+        ({"kind": "nm", "n": 1, "m": 3}, [[[0], [2]], [[1], []]], None),
+        ({"kind": "pattern", "patterns": [[0, 1], [2]]}, [[[0, 1], [2]], [[1], []]], None),
+        (
+            {"kind": "pattern", "patterns": [[0, 1], [2]]},
+            [[[0], []], [[], [1, 2]]],
+            "kernel 1 of filter 1 at positions [1, 2], which no pattern",
+        ),
+        ({"kind": "pattern", "patterns": [[0, 1], [2]], "keep": 1}, [[[0], [1]], [[], []]], "2 of 4 kernels"),
+        ({"kind": "pattern", "patterns": [[0, 3]]}, [[[0], [1]], [[], []]], "lists of positions 0 to 2, not [0, 3]"),
+        ({"kind": "pattern", "patterns": ["01"]}, [[[0], [1]], [[], []]], "lists of positions 0 to 2, not '01'"),
+        ({"kind": "pattern", "patterns": []}, [[[0], [1]], [[], []]], "1 to 256 patterns, not []"),
+        ({"kind": "pattern"}, [[[0], [1]], [[], []]], "1 to 256 patterns, not None"),
+    ],
+)
+@pytest.mark.parametrize("rank", [3, 4])
+def test_structure_of_kernels(structure: Any, kernels: Any, fault: str | None, rank: int) -> None:
+    weight = np.zeros((2, 2, 3), np.int16)
+    for row, channel in np.ndindex(2, 2):
+        weight[row, channel, kernels[row][channel]] = 1
+    found = structure_fault(structure, weight if rank == 3 else weight[:, :, None])
+    assert (found is None) == (fault is None), found
+    assert fault is None or fault in str(found)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in TINY if name.startswith("structure_")))
+def test_weights_off_their_structure_are_refused(name: str, tmp_path: Path) -> None:
+    parts = parts_of(tiny(name))
+    weight = np.array(parts.arrays["conv1.weight"])
+    # Every weight lives, and no two neighbours share a magnitude.
+    parts.arrays["conv1.weight"] = (1 + np.arange(weight.size) % 2).reshape(weight.shape).astype(np.int16)
+    path = write_parts(parts.arrays, parts.header, tmp_path / "a.safetensors")
+    kind = parts.layers[0]["structure"]["kind"]
+    with pytest.raises(
+        InputError, match=rf"layer 'conv1' has .* its structure.*{'' if kind == 'pattern' else kind}.*; export"
+    ):
+        load_artifact(path)
+
+
+# What format 1.1 adds
+
+
+def test_sequences_become_maps_of_height_1(tmp_path: Path) -> None:
+    for model in (tiny("conv1d"), conv1d_like(samples=3)):
+        arrays, header = sequence_parts(model)
+        assert header["layers"][0]["kind"] == "conv1d"
+        assert arrays["conv1.weight"].ndim == arrays["golden/input"].ndim == 3
+        assert_same_model(load_artifact(write_parts(arrays, header, tmp_path / "a.safetensors")), model)
+
+
+def test_a_codebook_is_stored_as_indices(tmp_path: Path) -> None:
+    model = tiny("codebook")
+    arrays, header = artifact_parts(model)
+    assert header["format"] == "1.1"
+    assert "conv1.weight" not in arrays
+    np.testing.assert_array_equal(arrays["conv1.codebook"][arrays["conv1.weight_index"]], model.layers[0].weight)
+    assert_same_model(load_artifact(write_parts(arrays, header, tmp_path / "a.safetensors")), model)
+
+
+def test_a_threshold_layer_may_state_its_bias_and_clamp_or_leave_them_out(tmp_path: Path) -> None:
+    model = tiny("thresholds")
+    parts = parts_of(model)
+    assert "conv1.bias" not in parts.arrays
+    for layer in parts.layers:
+        layer.pop("clamp", None)
+    parts.arrays["conv1.bias"] = np.zeros(5, np.int32)
+    assert_same_model(load_artifact(write_parts(parts.arrays, parts.header, tmp_path / "a.safetensors")), model)
+
+
+def test_formats_are_the_oldest_that_hold_the_network(tmp_path: Path) -> None:
+    for name, version in (("depthwise", "1.0"), ("half_away", "1.0"), ("add", "1.1"), ("structure_nm", "1.1")):
+        assert artifact_parts(tiny(name, samples=2))[1]["format"] == version
+    parts = parts_of(tiny("add"))
+    parts.header["format"] = "1.9"
+    load_artifact(write_parts(parts.arrays, parts.header, tmp_path / "a.safetensors"))
+
+
+BAD_NEW: list[tuple[str, Callable[[Parts], None], str]] = [
+    ("add", set_entry("layer:1", "left_shift", "x"), ": layer 'add1' must have an integer as 'left_shift', not 'x'"),
+    ("add", set_entry("layer:1", "clamp", None), ": layer 'add1' must have an entry 'clamp'; export it again"),
+    (
+        "add",
+        lambda parts: parts.arrays.pop("add1.shift"),
+        " has no tensor 'add1.shift', which layer 'add1' needs; export it again",
+    ),
+    (
+        "add",
+        lambda parts: parts.arrays.update({"add1.bias": np.zeros(2, np.int32)}),
+        " has a tensor 'add1.bias', which belongs to no layer; export it again",
+    ),
+    (
+        "add",
+        set_entry("layer:1", "rounding", "thresholds"),
+        " has no tensor 'add1.thresholds', which layer 'add1' needs; export it again",
+    ),
+    (
+        "add",
+        set_entry("layer:1", "inputs", ["conv1"]),
+        f" {LEGAL}Layer 'add1' is add and must have two inputs, not 1{AGAIN}",
+    ),
+    (
+        "concat",
+        set_entry("tensor:conv2", "scale", 0.5),
+        (
+            f" {LEGAL}Layer 'concat1' passes codes through, but its input 'conv2' has scale 0.5 and its output "
+            f"'concat1' {1 / 255}; give all of them one scale and zero point when quantizing{AGAIN}"
+        ),
+    ),
+    (
+        "thresholds",
+        lambda parts: parts.arrays.pop("conv1.thresholds"),
+        " has no tensor 'conv1.thresholds', which layer 'conv1' needs; export it again",
+    ),
+    (
+        "thresholds",
+        set_array("conv1.thresholds", lambda t: t.astype(np.float32)),
+        " must have tensor 'conv1.thresholds' of dtype I32, not F32; quantize the network before exporting it",
+    ),
+    (
+        "thresholds",
+        set_array("conv1.thresholds", lambda t: t.reshape(-1)[0]),
+        (
+            f" {LEGAL}Layer 'conv1' must have thresholds of shape (5, 1 to 15), for its rows and the codes of its "
+            f"output 'conv1', not (1,){AGAIN}"
+        ),
+    ),
+    (
+        "thresholds",
+        set_array("conv1.thresholds", lambda t: t[:, ::-1]),
+        f" {LEGAL}Layer 'conv1' must have ascending thresholds, but those of channel 0 fall{AGAIN}",
+    ),
+    (
+        "codebook",
+        lambda parts: parts.arrays.pop("conv1.codebook"),
+        " has no tensor 'conv1.codebook', which layer 'conv1' needs; export it again",
+    ),
+    (
+        "codebook",
+        set_array("conv1.codebook", lambda c: c[:2]),
+        (
+            " has a tensor 'conv1.weight_index' with indices up to 7, but 'conv1.codebook' has shape (2,); export it "
+            "again"
+        ),
+    ),
+    (
+        "codebook",
+        set_array("conv1.codebook", lambda c: c[:, None]),
+        (
+            " has a tensor 'conv1.weight_index' with indices up to 7, but 'conv1.codebook' has shape (8, 1); export it "
+            "again"
+        ),
+    ),
+    (
+        "codebook",
+        set_array("conv1.weight_index", lambda i: i.astype(np.int16)),
+        " must have tensor 'conv1.weight_index' of dtype U8, not I16; export it again",
+    ),
+    (
+        "codebook",
+        set_element("conv1.codebook", (0,), 9),
+        f" {LEGAL}Layer 'conv1' must have a codebook whose entry 0 is 0, the pruned position, not 9{AGAIN}",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "text"), BAD_NEW, ids=[f"{n}-{name}" for n, (name, _, _) in enumerate(BAD_NEW)]
+)
+def test_bad_contents_of_newer_features(name: str, edit: Callable[[Parts], None], text: str, tmp_path: Path) -> None:
+    parts = parts_of(tiny(name))
+    edit(parts)
+    refused(write_parts(parts.arrays, parts.header, tmp_path / "a.safetensors"), text)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("stride", [1, 1], ": layer 'conv1' must have 1 integer as 'stride', not [1, 1]"),
+        ("padding", [1, 1, 1, 1], ": layer 'conv1' must have 2 integers as 'padding', not [1, 1, 1, 1]"),
+        ("dilation", [1, 1], ": layer 'conv1' must have 1 integer as 'dilation', not [1, 1]"),
+        ("kind", "conv2d", ": layer 'conv1' must have 2 integers as 'stride', not [1]"),
+        ("kind", "linear", ": layer 'conv1' must have weight of shape OI, not (5, 2, 3); export it again"),
+    ],
+)
+def test_bad_sequences(key: str, value: Any, text: str, tmp_path: Path) -> None:
+    arrays, header = sequence_parts(tiny("conv1d"))
+    header["layers"][0][key] = value
+    refused(write_parts(arrays, header, tmp_path / "a.safetensors"), text)
+    arrays["conv1.weight"] = arrays["conv1.weight"][:, :, None]
+    header["layers"][0] = sequence_parts(tiny("conv1d"))[1]["layers"][0]
+    text = ": layer 'conv1' must have weight of shape OIL, not (5, 2, 1, 3); export it again"
+    refused(write_parts(arrays, header, tmp_path / "a.safetensors"), text)
+
+
+@pytest.mark.parametrize("name", ["add", "concat", "codebook", "thresholds", "structure_pattern"])
+def test_a_damaged_header_of_a_newer_network(name: str, tmp_path: Path) -> None:
+    damage(write_artifact(tiny(name, samples=2), tmp_path / "a.safetensors"), 3)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import TINY, digits_like, random_model, tiny
+from models import TINY, digits_like, random_graph, random_model, tiny
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.ir import Grid, Model, Pool, Rounding, Tensor
 from zeroskip.compiler.verify import grid_limits, verify
@@ -58,6 +58,11 @@ def test_tiny_networks_are_legal(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
+def test_random_graphs_are_legal(seed: int) -> None:
+    verify(random_graph(np.random.default_rng(seed), samples=2))
+
+
+@pytest.mark.parametrize("seed", range(20))
 def test_random_networks_are_legal(seed: int) -> None:
     verify(random_model(np.random.default_rng(seed), samples=2))
 
@@ -71,6 +76,9 @@ def test_random_networks_are_legal(seed: int) -> None:
         (Grid.ZERO_EXCLUDED, 1, (-1, 1)),
         (Grid.ZERO_EXCLUDED, 4, (-8, 8)),
         (Grid.ZERO_EXCLUDED, 8, (-128, 128)),
+        (Grid.BINARY, 1, (-1, 1)),
+        (Grid.TERNARY, 2, (-1, 1)),
+        (Grid.CODEBOOK, 3, (-256, 255)),
     ],
 )
 def test_grid_limits(grid: Grid, bits: int, limits: tuple[int, int]) -> None:
@@ -302,3 +310,257 @@ def test_convolution_needs_an_image() -> None:
         CompileError, match=r"Layer 'conv1' needs an input of shape \(C, H, W\), but 'input' has shape \(13,\)"
     ):
         verify(broken)
+
+
+# Networks of one feature, broken: TINY name, edit, text.
+BROKEN_TINY: list[tuple[str, Callable[[Model], Model], str]] = [
+    # graphs
+    (
+        "add",
+        lambda m: replace(m, layers=(m.layers[1], m.layers[0], m.layers[2])),
+        "Layer 'add1' reads 'conv1', which layer 'conv1' writes only afterwards: a cycle, or layers out of order",
+    ),
+    (
+        "branches",
+        change_layer(4, inputs=("conv2", "conv2")),
+        "Layer 'conv3' writes 'conv3', but no layer reads it; remove the dead layer",
+    ),
+    (
+        "branches",
+        lambda m: replace(m, layers=m.layers[:-1], output="add1"),
+        "Model 'tiny-branches' has output 'add1', but its last layer 'concat1' writes 'concat1'",
+    ),
+    # additions
+    ("add", change_layer(1, inputs=("conv1",)), "Layer 'add1' is add and must have two inputs, not 1"),
+    ("add", change_layer(1, inputs=("conv1", "input", "input")), "Layer 'add1' is add and must have two inputs, not 3"),
+    (
+        "add",
+        change_tensor("input", shape=(2, 7, 7)),
+        "Layer 'conv1' computes shape (2, 7, 7), but its output 'conv1' has shape (2, 7, 6)",
+    ),
+    (
+        "branches",
+        change_layer(4, inputs=("conv2", "pool1")),
+        "Layer 'conv3' writes 'conv3', but no layer reads it; remove the dead layer",
+    ),
+    (
+        "add_scales",
+        change_layer(2, inputs=("conv1", "input")),
+        "Layer 'conv2' writes 'conv2', but no layer reads it; remove the dead layer",
+    ),
+    (
+        "add_scales",
+        lambda m: change_layer(4, inputs=("conv3", "input"))(m),
+        (
+            "Layer 'add2' adds inputs of equal shape, but 'conv3' has (5, 7, 6) and 'input' (2, 7, 6); give a shortcut "
+            "that changes the shape a 1x1 convolution"
+        ),
+    ),
+    ("add", change_layer(1, bias=np.zeros(2, np.int32)), "Layer 'add1' is an addition and must have no bias"),
+    ("add", change_layer(1, multiplier=None), "Layer 'add1' has no multiplier, but an add layer needs one"),
+    (
+        "add",
+        change_array(1, "multiplier", lambda a: a[:1]),
+        "Layer 'add1' must have multiplier of shape (3,), two inputs and the output, not (1,)",
+    ),
+    (
+        "add",
+        change_array(1, "shift", lambda a: a[:2]),
+        "Layer 'add1' has multiplier of shape (3,), but shift of shape (2,)",
+    ),
+    (
+        "add",
+        change_array(1, "multiplier", with_value((2,), 1 << 17)),
+        "Layer 'add1' must have multiplier 0 to 131071, not 131072",
+    ),
+    (
+        "add",
+        change_layer(1, rounding=Rounding.THRESHOLDS),
+        "Layer 'add1' is an addition and must have a rounding with multiplier and shift, not thresholds",
+    ),
+    ("add", change_layer(1, left_shift=21), "Layer 'add1' must have a left shift of 0 to 20, not 21"),
+    ("add", change_layer(1, left_shift=-1), "Layer 'add1' must have a left shift of 0 to 20, not -1"),
+    (
+        "add",
+        change_layer(1, stride=(2, 2)),
+        "Layer 'add1' is add and must have no kernel, stride, dilation, padding or groups",
+    ),
+    (
+        "add",
+        change_layer(1, clamp=(0, 256)),
+        "Layer 'add1' must have a clamp within 0 to 255, the range of its output 'add1', not 0 to 256",
+    ),
+    (
+        "add",
+        lambda m: change_layer(
+            1, multiplier=np.array([1 << 16] * 3, np.int32), shift=np.zeros(3, np.int8), left_shift=8
+        )(m),
+        "Layer 'add1' has a rescaled input 'conv1' of 0 to 4278190080, but it must fit 32 bits; raise the shift",
+    ),
+    (
+        "add",
+        lambda m: change_layer(
+            1, multiplier=np.array([1 << 15] * 3, np.int32), shift=np.zeros(3, np.int8), left_shift=8
+        )(m),
+        "Layer 'add1' has a rescaled sum of 0 to 4278190080, but it must fit 32 bits; raise the shift",
+    ),
+    # concatenations
+    ("concat", change_layer(2, inputs=("conv1",)), "Layer 'concat1' is concat and must have two or more inputs, not 1"),
+    (
+        "concat",
+        change_layer(2, multiplier=np.ones(3, np.int32)),
+        "Layer 'concat1' is a concatenation and must have no multiplier",
+    ),
+    (
+        "concat",
+        change_tensor("conv2", zero_point=2),
+        (
+            "Layer 'concat1' passes codes through, but its input 'conv2' has zero point 2 and its output 'concat1' 0; "
+            "give all of them one scale and zero point when quantizing"
+        ),
+    ),
+    (
+        "concat",
+        change_tensor("conv2", scale=0.5),
+        (
+            f"Layer 'concat1' passes codes through, but its input 'conv2' has scale 0.5 and its output 'concat1' "
+            f"{1 / 255}; give all of them one scale and zero point when quantizing"
+        ),
+    ),
+    (
+        "branches",
+        change_layer(5, inputs=("add1", "pool1")),
+        "Layer 'concat1' joins channels of maps of equal size, but 'add1' has shape (3, 2, 2) and 'pool1' (4, 3, 3)",
+    ),
+    (
+        "concat",
+        change_layer(2, inputs=("conv1", "conv2")),
+        "Layer 'concat1' computes shape (5, 7, 6), but its output 'concat1' has shape (7, 7, 6)",
+    ),
+    # roundings
+    (
+        "tflite_double",
+        change_array(0, "shift", with_value((0,), 63)),
+        "Layer 'conv1' must have shift 0 to 62, not 63",
+    ),
+    (
+        "tflite_single",
+        change_array(0, "multiplier", with_value((0,), -1)),
+        "Layer 'conv1' must have multiplier 0 to 2147483647, not -1",
+    ),
+    (
+        "thresholds",
+        change_layer(0, thresholds=None),
+        "Layer 'conv1' has no thresholds, but a conv2d layer needs one",
+    ),
+    (
+        "thresholds",
+        change_array(0, "thresholds", lambda t: t.astype(np.int64)),
+        "Layer 'conv1' must have thresholds of dtype int32, not int64",
+    ),
+    (
+        "thresholds",
+        change_array(0, "thresholds", lambda t: np.repeat(t, 2, axis=1)),
+        (
+            "Layer 'conv1' must have thresholds of shape (5, 1 to 15), for its rows and the codes of its output "
+            "'conv1', not (5, 30)"
+        ),
+    ),
+    (
+        "thresholds",
+        change_array(0, "thresholds", lambda t: t[:4]),
+        (
+            "Layer 'conv1' must have thresholds of shape (5, 1 to 15), for its rows and the codes of its output "
+            "'conv1', not (4, 15)"
+        ),
+    ),
+    (
+        "thresholds",
+        change_array(0, "thresholds", with_value((3, 0), (1 << 31) - 1)),
+        "Layer 'conv1' must have ascending thresholds, but those of channel 3 fall",
+    ),
+    (
+        "thresholds",
+        change_array(0, "bias", with_value((1,), 1)),
+        "Layer 'conv1' has rounding thresholds and must have a bias of 0; subtract it from the thresholds",
+    ),
+    (
+        "thresholds",
+        change_layer(0, clamp=(0, 14)),
+        "Layer 'conv1' must have the clamp of its thresholds, 0 to 15, not 0 to 14",
+    ),
+    (
+        "thresholds",
+        change_layer(0, shift=np.zeros(1, np.int8)),
+        "Layer 'conv1' has rounding thresholds and must have no shift",
+    ),
+    # grids
+    (
+        "binary",
+        change_array(0, "weight", with_value((0, 0, 0, 0), 0)),
+        (
+            "Layer 'conv1' must have weight levels -1 and 1 (grid binary), not 0; a pruned layer of signs has grid "
+            "zero_excluded with 1 bit, or ternary"
+        ),
+    ),
+    (
+        "binary",
+        change_array(0, "weight", with_value((0, 0, 0, 0), 2)),
+        "Layer 'conv1' must have weight levels -1 to 1 (grid binary, 1 bits), not 2",
+    ),
+    ("ternary", change_layer(0, weight_bits=1), "Layer 'conv1' must have 2 weight bits on grid ternary, not 1"),
+    (
+        "ternary",
+        change_array(0, "weight", with_value((0, 0, 0, 0), -2)),
+        "Layer 'conv1' must have weight levels -1 to 1 (grid ternary, 2 bits), not -2",
+    ),
+    ("codebook", change_layer(0, codebook=None), "Layer 'conv1' has no codebook, but a conv2d layer needs one"),
+    (
+        "codebook",
+        change_array(0, "codebook", lambda c: c[:1]),
+        "Layer 'conv1' must have a codebook of 2 to 256 levels, not shape (1,)",
+    ),
+    (
+        "codebook",
+        change_array(0, "codebook", with_value((0,), 3)),
+        "Layer 'conv1' must have a codebook whose entry 0 is 0, the pruned position, not 3",
+    ),
+    (
+        "codebook",
+        change_array(0, "codebook", with_value((1,), 256)),
+        "Layer 'conv1' must have codebook levels -256 to 255, signed 9 bits, not 256",
+    ),
+    (
+        "codebook",
+        change_layer(0, weight_bits=4),
+        "Layer 'conv1' has a codebook of 8 levels, which needs an index of 3 bits, but 4 weight bits",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "edit", "text"), BROKEN_TINY, ids=[text[:60] for _, _, text in BROKEN_TINY])
+def test_each_rule_of_the_newer_features_is_checked(name: str, edit: Callable[[Model], Model], text: str) -> None:
+    with pytest.raises(CompileError, match=f"^{re.escape(text)}$"):
+        verify(edit(tiny(name, samples=2)))
+
+
+def test_a_weight_outside_the_codebook_is_refused() -> None:
+    model = tiny("codebook")
+    strange = next(level for level in range(1, 256) if level not in model.layers[0].codebook)
+    broken = change_array(0, "weight", with_value((0, 0, 0, 0), strange))(model)
+    with pytest.raises(CompileError, match=f"^Layer 'conv1' must have weights from its codebook, not {strange}$"):
+        verify(broken)
+
+
+def test_tflite_roundings_take_accumulators_of_32_bits() -> None:
+    model = change_array(0, "bias", with_value((0,), (1 << 31) - 1))(tiny("tflite_double"))
+    text = r"Layer 'conv1' has accumulators of -?\d+ to \d+, but rounding tflite_double takes 32 bits"
+    with pytest.raises(CompileError, match=text):
+        verify(model)
+
+
+def test_one_tensor_may_be_added_to_itself() -> None:
+    model = tiny("add")
+    layers = (replace(model.layers[1], inputs=("input", "input")), model.layers[2])
+    tensors = {name: tensor for name, tensor in model.tensors.items() if name != "conv1"}
+    verify(replace(model, layers=layers, tensors=tensors, golden={}))

@@ -177,7 +177,8 @@ class _Reader:
         """Return ``table[key]``, which must be a list of ``count`` integers, as a tuple."""
         value = self.field(table, where, key, list, default)
         if len(value) != count or not all(type(item) is int for item in value):
-            raise InputError(f"{self.what}: {where} must have {count} integers as {key!r}, not {value!r}")
+            plural = "s" if count > 1 else ""
+            raise InputError(f"{self.what}: {where} must have {count} integer{plural} as {key!r}, not {value!r}")
         return tuple(value)
 
     def choice(self, table: Mapping[str, Any], where: str, key: str, options: type[Choice]) -> Choice:
