@@ -7,8 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models import TINY, Spec, build_model, conv, linear, max_pool, random_codes, random_model, tiny
-from zeroskip.compiler.ir import Model, Tensor
+from models import (
+    TINY,
+    Spec,
+    add,
+    build_model,
+    concat,
+    conv,
+    linear,
+    max_pool,
+    random_codes,
+    random_graph,
+    random_model,
+    tiny,
+)
+from zeroskip.compiler.ir import Model, Rounding, Tensor
 from zeroskip.compiler.passes.compact_columns import compact_columns
 from zeroskip.compiler.reference import run
 from zeroskip.compiler.verify import verify
@@ -50,6 +63,12 @@ def test_random_networks_keep_their_output(seed: int) -> None:
     rng = np.random.default_rng(seed)
     structure = "column" if seed % 2 else "nonstructured"
     compact(random_model(rng, layers=4, structure=structure, keep=float(rng.choice([0.05, 0.2, 0.4]))))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_graphs_keep_their_output(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    compact(random_graph(rng, layers=8, structure="channel", keep=float(rng.choice([0.2, 0.4]))))
 
 
 @pytest.mark.parametrize("name", sorted(TINY))
@@ -117,3 +136,58 @@ def test_the_model_given_is_not_changed() -> None:
     compact_columns(model)
     assert model.tensors["fc1"].shape == (6,)
     assert model.golden["fc1"].shape == (16, 6)
+
+
+def test_what_several_layers_read_stays() -> None:
+    specs = [
+        conv(4),
+        conv(3, padding=1),
+        conv(3, inputs=("conv1",), padding=1),
+        add("conv2", "conv3"),
+        linear(4, **LAST),
+    ]
+    after, report = compact(network(*specs, unread={"conv2": [1, 3], "fc1": [0]}))
+    assert report == [
+        "compact_columns: layer 'add1': 1 of 3 channels (0) stay, though 'fc1' does not read them: 'add1' adds them",
+        (
+            "compact_columns: layer 'conv1': 2 of 4 channels (1, 3) stay, though 'conv2' does not read them: "
+            "2 layers read 'conv1'"
+        ),
+    ]
+    assert after.tensors["conv1"].shape[0] == 4
+
+
+def test_what_is_concatenated_or_pooled_for_several_layers_stays() -> None:
+    specs = [
+        conv(4, out_scale=1.0), max_pool(2), conv(2, 1, out_scale=1.0), concat("pool1", "conv2"), linear(4, **LAST)
+    ]  # fmt: skip
+    _, report = compact(network(*specs, unread={"fc1": [5], "conv2": [2]}))
+    assert report == [
+        (
+            "compact_columns: layer 'concat1': 1 of 6 channels (5) stay, though 'fc1' does not read them: 'concat1' "
+            "concatenates them"
+        ),
+        (
+            "compact_columns: layer 'conv1': 1 of 4 channels (2) stay, though 'conv2' does not read them: "
+            "2 layers read 'pool1'"
+        ),
+    ]
+
+
+def test_what_a_structure_counts_stays() -> None:
+    specs = [linear(6), linear(8, structure="nm", detail={"n": 2, "m": 3}), linear(4, **LAST)]
+    after, report = compact(network(*specs, unread={"fc2": [1, 4], "fc3": [7]}))
+    assert report == [
+        "compact_columns: layer 'fc2': 1 of 8 channels (7) removed: 'fc3' does not read them",
+        (
+            "compact_columns: layer 'fc1': 2 of 6 channels (1, 4) stay, though 'fc2' does not read them: "
+            "the structure of 'fc2' (nm) counts input channels"
+        ),
+    ]
+    assert after.layers[1].weight.shape == (7, 6)
+
+
+def test_thresholds_go_with_their_rows() -> None:
+    model = network(linear(6, rounding=Rounding.THRESHOLDS, out_bits=3), linear(4, **LAST), unread={"fc2": [1, 4]})
+    after, _ = compact(model)
+    np.testing.assert_array_equal(after.layers[0].thresholds, model.layers[0].thresholds[[0, 2, 3, 5]])

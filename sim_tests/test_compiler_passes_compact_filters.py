@@ -8,8 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import TINY, Spec, avg_pool, build_model, conv, linear, max_pool, random_codes, random_model, tiny
-from zeroskip.compiler.ir import Model, Tensor
+from models import (
+    TINY,
+    Spec,
+    avg_pool,
+    build_model,
+    concat,
+    conv,
+    linear,
+    max_pool,
+    random_codes,
+    random_graph,
+    random_model,
+    resnet8_like,
+    tiny,
+)
+from zeroskip.compiler.ir import Model, Rounding, Tensor
 from zeroskip.compiler.passes.compact_filters import compact_filters
 from zeroskip.compiler.passes.fuse_max_pool import fuse_max_pool
 from zeroskip.compiler.reference import run
@@ -54,6 +68,13 @@ def test_random_networks_keep_their_output(seed: int, fused: bool) -> None:
     rng = np.random.default_rng(seed)
     model = random_model(rng, layers=4, structure="nonstructured", keep=float(rng.choice([0.02, 0.1, 0.3])))
     compact(fuse_max_pool(model) if fused else model)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_graphs_keep_their_output(seed: int) -> None:
+    rounding = list(Rounding)[seed % len(Rounding)]
+    options = {"structure": "filter", "keep": 0.4, "rounding": rounding}
+    compact(random_graph(np.random.default_rng(seed), layers=8, **options))
 
 
 @pytest.mark.parametrize("name", sorted(TINY))
@@ -201,3 +222,61 @@ def test_one_multiplier_for_all_channels_stays_one() -> None:
     after, _ = compact(model)
     assert after.layers[0].weight.shape[0] == 3
     assert after.layers[0].multiplier.shape == after.layers[0].shift.shape == (1,)
+
+
+def test_constants_of_a_residual_network_stay_where_they_are_added() -> None:
+    after, report = compact(resnet8_like(structure="filter", keep=0.75, samples=2))
+    widths = [after.tensors[layer.output].shape[0] for layer in after.layers if layer.name in ("conv2", "conv3")]
+    assert widths == [12, 16]
+    assert "compact_filters: layer 'conv1': 4 constant channels of 16" in report[0]
+    assert report[0].endswith("stay: 2 layers read 'conv1'")
+    assert "removed and folded into the bias of 'conv3'" in report[1]
+    assert report[2].endswith("stay: 'add1' adds them")
+
+
+def test_constants_that_are_concatenated_stay() -> None:
+    model = network(
+        conv(3, 3, out_scale=1.0, **SPARSE, empty_rows=(1,)),
+        conv(2, 3, out_scale=1.0, inputs=("input",)),
+        concat("conv1", "conv2"),
+        linear(4, **LAST),
+    )
+    _, report = compact(model)
+    assert report == ["compact_filters: layer 'conv1': 1 constant channel of 3 (1) stay: 'concat1' concatenates them"]
+
+
+def test_a_constant_moves_the_thresholds_of_the_next_layer() -> None:
+    model = network(
+        linear(6, empty_rows=(2,)),
+        linear(5, rounding=Rounding.THRESHOLDS, out_bits=4),
+        linear(4, **LAST),
+        constants={"fc1": {2: 99}},
+    )
+    after, report = compact(model)
+    assert report == [
+        "compact_filters: layer 'fc1': 1 constant channel of 6 (2) removed and folded into the thresholds of 'fc2'"
+    ]
+    moved = model.layers[1].thresholds - 99 * model.layers[1].weight[:, 2:3].astype(np.int32)
+    np.testing.assert_array_equal(after.layers[1].thresholds, moved)
+    assert not after.layers[1].bias.any()
+
+
+def test_thresholds_that_would_overflow_keep_the_channel() -> None:
+    model = network(linear(3, empty_rows=(0,)), linear(2, rounding=Rounding.THRESHOLDS), constants={"fc1": {0: 255}})
+    thresholds = np.array(model.layers[1].thresholds)
+    thresholds[:, 0] = np.iinfo(np.int32).min
+    weight = np.abs(model.layers[1].weight)
+    model = replace(model, layers=(model.layers[0], replace(model.layers[1], weight=weight, thresholds=thresholds)))
+    model = replace(model, golden=run(model, model.golden["input"]))
+    _, report = compact(model)
+    assert report[0].endswith("1 constant channel of 3 (0) stay: the thresholds of 'fc2' would exceed 32 bits")
+
+
+def test_a_threshold_layer_that_no_input_moves_is_constant() -> None:
+    model = network(conv(3, 3, rounding=Rounding.THRESHOLDS, out_bits=2), linear(4, **LAST))
+    thresholds = np.array(model.layers[0].thresholds)
+    thresholds[1] = np.iinfo(np.int32).max
+    model = replace(model, layers=(replace(model.layers[0], thresholds=thresholds), model.layers[1]))
+    model = replace(model, golden=run(model, model.golden["input"]))
+    after, _ = compact(model)
+    assert after.layers[0].thresholds.shape == (2, 3)

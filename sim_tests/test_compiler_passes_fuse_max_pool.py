@@ -7,7 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models import TINY, build_model, conv, linear, max_pool, random_codes, random_model, tiny
+from models import (
+    TINY,
+    add,
+    build_model,
+    conv,
+    linear,
+    max_pool,
+    random_codes,
+    random_graph,
+    random_model,
+    tiny,
+)
 from zeroskip.compiler.ir import Kind, Model, Pool, Rounding, Tensor
 from zeroskip.compiler.passes.fuse_max_pool import fuse_max_pool
 from zeroskip.compiler.reference import run
@@ -31,6 +42,12 @@ def assert_same(before: Model, after: Model) -> None:
 def test_random_networks_keep_every_code(seed: int) -> None:
     rounding = list(Rounding)[seed % len(Rounding)]
     model = random_model(np.random.default_rng(seed), layers=5, rounding=rounding)
+    assert_same(model, fuse_max_pool(model))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_graphs_keep_every_code(seed: int) -> None:
+    model = random_graph(np.random.default_rng(seed), layers=8)
     assert_same(model, fuse_max_pool(model))
 
 
@@ -113,3 +130,29 @@ def test_a_convolution_whose_map_is_read_elsewhere_is_not_fused() -> None:
     assert report == [
         "fuse_max_pool: layer 'pool1' stays a pass of its own: the unpooled tensor 'conv1' is needed elsewhere"
     ]
+
+
+def test_only_a_map_with_one_reader_is_fused_wherever_its_pooling_stands() -> None:
+    specs = [
+        conv(3, 3, padding=1),
+        conv(3, 3, padding=1),
+        conv(2, 3, inputs=("conv1",)),
+        replace(max_pool(2), inputs=("conv2",)),
+        add("conv2", "conv1"),
+        replace(max_pool(2), inputs=("conv3",)),
+        replace(max_pool(2), inputs=("add1",)),
+        add("pool3", "pool1"),
+        linear(2, inputs=("pool2",)),
+        linear(2, inputs=("add2",)),
+        add("fc1", "fc2", relu=False, out_signed=True),
+    ]
+    model = build_model(np.random.default_rng(0), SOURCE, specs)
+    report: list[str] = []
+    fused = fuse_max_pool(model, report)
+    assert_same(model, fused)
+    assert report == [
+        "fuse_max_pool: layer 'pool1' stays a pass of its own: the unpooled tensor 'conv2' is needed elsewhere",
+        "fuse_max_pool: layer 'pool2' is fused into 'conv3'",
+        "fuse_max_pool: layer 'pool3' stays a pass of its own: the layer before it is no convolution",
+    ]
+    assert fused.layer("conv3").output == "pool2"

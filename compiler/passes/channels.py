@@ -14,6 +14,7 @@ from zeroskip.compiler.ir import Kind, Layer, Model
 __all__ = [
     "Span",
     "arrays_of",
+    "bound",
     "channel_list",
     "input_channels",
     "keep_channels",
@@ -44,7 +45,7 @@ def span_from(model: Model, name: str) -> Span | None:
     """Return the span whose producer is the layer ``name``; None where it has none, see :func:`obstacle`."""
     producer = model.layer(name)
     path = _path(model, producer)
-    if producer.weight is None or len(path) == 1 or path[-1].weight is None:
+    if producer.weight is None or len(path) == 1 or path[-1].weight is None or bound(producer, path[-1]):
         return None
     return Span(producer, tuple(path[1:-1]), path[-1])
 
@@ -52,15 +53,29 @@ def span_from(model: Model, name: str) -> Span | None:
 def obstacle(model: Model, name: str) -> str | None:
     """Return why the output channels of layer ``name`` must stay; None if a span begins there or it feeds the output.
 
-    They must where several layers read them, or an addition or a concatenation reads or writes them.
+    They must where several layers read them, where an addition or a concatenation reads or writes them, and where a
+    structure counts them.
     """
     path = _path(model, model.layer(name))
     for layer in (path[0], path[-1]):
         if layer.kind in _JOINS:
             return f"{layer.name!r} {_JOINS[layer.kind]} them"
+    if len(path) > 1 and path[-1].weight is not None:
+        return bound(path[0], path[-1])
     readers = model.readers(path[-1].output)
-    unread = path[-1].kind in _POOLINGS or len(path) == 1
-    return f"{len(readers)} layers read {path[-1].output!r}" if unread and len(readers) > 1 else None
+    return f"{len(readers)} layers read {path[-1].output!r}" if len(readers) > 1 else None
+
+
+def bound(producer: Layer, consumer: Layer) -> str | None:
+    """Return which structure needs the channels between two layers in their places; None if they may go or move."""
+    for layer, axis, kinds in (
+        (producer, "output", ("block", "vector")),
+        (consumer, "input", ("block", "vector", "nm", "bank_balanced", "micro_block")),
+    ):
+        kind = layer.structure.get("kind")
+        if kind in kinds and layer.structure.get("axis", axis) == axis:
+            return f"the structure of {layer.name!r} ({kind}) counts {axis} channels"
+    return None
 
 
 def source_of(model: Model, consumer: Layer) -> Layer | None:

@@ -27,8 +27,8 @@ def compact_columns(model: Model, report: list[str] | None = None) -> Model:
     """Remove every channel whose weights in the next layer are all pruned, with the filter or row that computes it.
 
     Runs from the last layer to the first: a row removed here may be the only reader of a channel before it. One channel
-    of a tensor that nobody reads stays, and so does what a grouped convolution writes or reads, and what several layers
-    read, an addition or a concatenation.
+    of a tensor that nobody reads stays, and so does what a grouped convolution writes or reads, what several layers, an
+    addition or a concatenation read, and what a structure counts.
 
     Parameters
     ----------

@@ -33,8 +33,8 @@ def compact_filters(model: Model, report: list[str] | None = None) -> Model:
 
     A channel is constant when the smallest and the largest accumulator it can reach give the same code. The code times
     the next layer's weights goes into that layer's bias: exact where the next layer has no padding, or where the
-    constant is its padding code. Everything else stays, what several layers, an addition or a concatenation read
-    included, and the report says why; so does one channel of a layer that is constant throughout.
+    constant is its padding code. Everything else stays, and the report says why: what several layers, an addition or a
+    concatenation read, what a structure counts, and one channel of a layer that is constant throughout.
 
     Parameters
     ----------
@@ -90,7 +90,8 @@ def _compact(model: Model, span: Span, lines: list[str]) -> Model:
     if isinstance(folded, str):
         lines.append(f"{what} {_count(removable)} stay: {folded}")
         return model
-    lines.append(f"{what} {_count(removable)} removed and folded into the bias of {consumer.name!r}")
+    place = "bias" if consumer.thresholds is None else "thresholds"
+    lines.append(f"{what} {_count(removable)} removed and folded into the {place} of {consumer.name!r}")
     return keep_channels(replace_layers(model, folded), replace(span, consumer=folded), ~removable)
 
 
