@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroskip.pruning.capture import Graph, Kind, Op
+from zeroskip.pruning.capture import POOLINGS, Graph, Kind, Op
 from zeroskip.pruning.errors import PruningError, nearest
 from zeroskip.pruning.quantizers import Weights, fake_quantize, round_half_up, search_scale
 from zeroskip.pruning.training import Input
@@ -128,13 +128,13 @@ def _input_codes(source: Input | None, x: Tensor, graph: Graph) -> Activation:
         _log.warning("No Input(...) is declared: the float input is calibrated to signed 8 bit")
         return Activation(8, True, top / 127 if top > 0 else 1.0)
     offset = source.mean * source.range
-    first = next(op for op in graph.ops if op.weight)
-    if any(first.padding) and abs(offset - round(offset)) > 1e-6:
+    padded = [op for op in graph.first_layers() if any(op.padding)]
+    if padded and abs(offset - round(offset)) > 1e-6:
         raise PruningError(
-            f"Layer '{first.name}' pads its input, so mean * range must be a whole code, not {offset:g}; "
+            f"Layer '{padded[0].name}' pads its input, so mean * range must be a whole code, not {offset:g}; "
             "use mean 0, or a mean that is a multiple of 1/range"
         )
-    whole = float(round(offset)) if any(first.padding) else offset
+    whole = float(round(offset)) if padded else offset
     return Activation(8, False, 1 / (source.range * source.std), whole)
 
 
@@ -166,22 +166,55 @@ def calibrate(
 
     with torch.no_grad():
         graph.forward(tensors, x, activation=observe)
-    before = "input"
+    if power_of_two:
+        _check_power_of_two(graph)
+    shared = _shared_codes(graph)
     for op in graph.ops:
         name = output_name(graph, op)
-        if op.weight is None:
-            forms[name] = forms[before]
-        else:
-            if power_of_two and op.norm is not None:
-                raise PruningError(
-                    f"Layer '{op.name}' has BatchNorm, which needs a multiplier a channel; use power_of_two=False or "
-                    "train without BatchNorm"
-                )
+        if op.weight is not None:
             scales[op.name] = search_scale(tensors[op.weight], grids[op.name])
-            step = forms[before].scale * scales[op.name] if power_of_two else None
-            forms[name] = _best(_sampled(seen[op.name]), activations, not op.relu, step)
-        before = name
+        if op.kind in POOLINGS:
+            forms[name] = forms[op.inputs[0]]
+            continue
+        # The layers whose values the shared codes must hold; poolings and concatenations only pass them on.
+        makers = [m for m in graph.ops if shared[m.name] == shared[op.name] and (m.weight or m.kind is Kind.ADD)]
+        known = [output_name(graph, m) for m in makers if output_name(graph, m) in forms]
+        if known:
+            forms[name] = forms[known[0]]
+            continue
+        values = np.concatenate([_sampled(seen[m.name]) for m in makers])
+        step = forms[op.inputs[0]].scale * scales[op.name] if power_of_two else None
+        forms[name] = _best(values, activations, not all(m.relu for m in makers), step)
     return Plan(source, power_of_two, grids, scales, forms)
+
+
+def _check_power_of_two(graph: Graph) -> None:
+    """Refuse what shifts alone cannot do."""
+    for op in graph.ops:
+        if op.norm is not None:
+            raise PruningError(
+                f"Layer '{op.name}' has BatchNorm, which needs a multiplier a channel; use power_of_two=False or "
+                "train without BatchNorm"
+            )
+        if op.kind in (Kind.ADD, Kind.CONCAT):
+            raise PruningError(
+                f"Layer '{op.name}' joins tensors, whose scales need a multiplier; use power_of_two=False"
+            )
+
+
+def _shared_codes(graph: Graph) -> dict[str, str]:
+    """Return a representative of each layer: layers of one representative must have one scale.
+
+    A concatenation passes codes through, so it shares them with all its inputs, and a pooling with its own.
+    """
+    leader: dict[str, str] = {}
+    for op in graph.ops:
+        leader[op.name] = op.name
+        if op.kind is Kind.CONCAT or (op.kind in POOLINGS and op.inputs[0] in leader):
+            for name in op.inputs:
+                old = leader[name]
+                leader = {key: op.name if value == old else value for key, value in leader.items()}
+    return leader
 
 
 def fake_quant_forward(
@@ -196,7 +229,7 @@ def fake_quant_forward(
         return fake_quantize(value, plan.grids[op.name], plan.weight_scales[op.name], masks.get(op.name))
 
     def activation(op: Op, y: Tensor) -> Tensor:
-        return y if op.kind is Kind.MAX_POOL2D else plan.activations[output_name(graph, op)].fake(y)
+        return y if op.kind in (Kind.MAX_POOL2D, Kind.CONCAT) else plan.activations[output_name(graph, op)].fake(y)
 
     def forward(x: Tensor) -> Tensor:
         return graph.forward(tensors, x, weight, activation)

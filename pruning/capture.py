@@ -1,10 +1,11 @@
-"""Capture an ``nn.Module`` as a chain of layers with torch.export, or refuse it naming operation and source line."""
+"""Capture an ``nn.Module`` as a graph of layers with torch.export, or refuse it naming operation and source line."""
 
 from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +15,15 @@ from torch import Tensor, fx, nn
 
 from zeroskip.pruning.errors import PruningError
 
-__all__ = ["SUPPORTED", "Graph", "Kind", "Norm", "Op", "capture", "tensors_of"]
+__all__ = ["INPUT", "POOLINGS", "SUPPORTED", "Graph", "Kind", "Norm", "Op", "as_map", "capture", "tensors_of"]
+
+INPUT = "input"
 
 SUPPORTED = (
-    "Conv2d (zeros padding), Linear, BatchNorm directly after one of these, ReLU directly after these (or after the "
-    "max pool that follows), MaxPool2d and AvgPool2d without padding, AdaptiveAvgPool2d(1), flatten/view/reshape to "
-    "(N, features), Dropout in eval mode; one input, one output, no branches"
+    "Conv2d and Conv1d (zeros padding), Linear, BatchNorm directly after one of these, a sum of two layers, ReLU "
+    "directly after these (or after the max pool that follows), torch.cat along the channels, MaxPool and AvgPool "
+    "without padding, AdaptiveAvgPool(1) or a mean over the positions, flatten/view/reshape to (N, features), Dropout "
+    "in eval mode; one input, one output"
 )
 
 
@@ -32,6 +36,9 @@ class Kind(enum.Enum):
     AVG_POOL2D = "avg_pool2d"
     ADD = "add"
     CONCAT = "concat"
+
+
+POOLINGS = (Kind.MAX_POOL2D, Kind.AVG_POOL2D)
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,13 @@ class Norm:
 class Op:
     """One layer: its module's tensors by name, its geometry ``(y, x)``, and the ReLU that follows it.
 
-    ``padding`` is ``(top, left, bottom, right)``; shapes are of one sample, without the batch axis.
+    ``inputs`` names the layers it reads, :data:`INPUT` stands for the network's input. ``padding`` is ``(top, left,
+    bottom, right)``; shapes are of one sample, without the batch axis. Sequences are maps of height 1.
     """
 
     name: str
     kind: Kind
+    inputs: tuple[str, ...]
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
     weight: str | None = None
@@ -78,8 +87,13 @@ class Op:
         """Name of the module that owns the weight, as in ``named_modules()``."""
         return (self.weight or "").rpartition(".")[0]
 
-    def evaluate(self, tensors: Mapping[str, Tensor], x: Tensor, weight: Tensor | None) -> Tensor:
+    def evaluate(self, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor], weight: Tensor | None) -> Tensor:
         """Return the layer's float output; ``weight`` stands in for the module's own."""
+        x = inputs[0]
+        if self.kind is Kind.ADD:
+            return F.relu(x + inputs[1]) if self.relu else x + inputs[1]
+        if self.kind is Kind.CONCAT:
+            return torch.cat(list(inputs), 1)
         if self.kind is Kind.MAX_POOL2D:
             return F.max_pool2d(x, self.kernel, self.stride)
         if self.kind is Kind.AVG_POOL2D:
@@ -91,7 +105,7 @@ class Op:
             top, left, bottom, right = self.padding
             if (top, left) != (bottom, right):
                 x, top, left = F.pad(x, (left, right, top, bottom)), 0, 0
-            y = F.conv2d(x, weight, bias, self.stride, (top, left), self.dilation, self.groups)
+            y = F.conv2d(x, as_map(weight), bias, self.stride, (top, left), self.dilation, self.groups)
         else:
             y = F.linear(x.flatten(1), weight, bias)
         if self.norm is not None:
@@ -103,7 +117,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Graph:
-    """The layers of a network in order, each fed by the one before."""
+    """The layers of a network, each behind those it reads; the last one is the output."""
 
     ops: tuple[Op, ...]
     in_shape: tuple[int, ...]
@@ -116,14 +130,37 @@ class Graph:
         activation: Callable[[Op, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Run the layers; the hooks replace weights and activations (for observation or fake quantization)."""
+        values = {INPUT: x.reshape(-1, *self.in_shape)}
+        left = Counter(name for op in self.ops for name in op.inputs)
         for op in self.ops:
             own = None if op.weight is None else tensors[op.weight]
             if own is not None and weight is not None:
                 own = weight(op, own)
-            x = op.evaluate(tensors, x, own)
-            if activation is not None:
-                x = activation(op, x)
-        return x
+            x = op.evaluate(tensors, [values[name] for name in op.inputs], own)
+            left.subtract(op.inputs)
+            for name in set(op.inputs):
+                if not left[name]:
+                    del values[name]
+            values[op.name] = x if activation is None else activation(op, x)
+        return values[self.ops[-1].name]
+
+    def beyond_input(self) -> frozenset[str]:
+        """Return the names of the input and of the poolings on it: their codes are the input's."""
+        names = {INPUT}
+        for op in self.ops:
+            if op.kind in POOLINGS and op.inputs[0] in names:
+                names.add(op.name)
+        return frozenset(names)
+
+    def first_layers(self) -> tuple[Op, ...]:
+        """Return the layers with weights that read the input, poolings left out."""
+        names = self.beyond_input()
+        return tuple(op for op in self.ops if op.weight and op.inputs[0] in names)
+
+
+def as_map(weight: Tensor) -> Tensor:
+    """Return a convolution's weight as ``OIHW``; a 1-D one gets the height 1."""
+    return weight.unsqueeze(2) if weight.dim() == 3 else weight
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -153,7 +190,7 @@ def capture(model: nn.Module, sample: Tensor) -> Graph:
 
 
 class _Reader:
-    """Walks the exported graph once and builds the chain."""
+    """Walks the exported graph once and builds the layers."""
 
     def __init__(self, program: Any, sample: Tensor) -> None:
         signature = program.graph_signature
@@ -162,8 +199,10 @@ class _Reader:
         self.names: dict[str, str] = dict(signature.inputs_to_parameters) | dict(signature.inputs_to_buffers)
         self.inputs = tuple(signature.user_inputs)
         self.outputs = tuple(signature.user_outputs)
-        self.ops: list[Op] = []
-        self.tail: fx.Node | None = None
+        self.ops: dict[str, Op] = {}
+        # The layer whose result a node is; several nodes are, where one only changes the shape or was absorbed.
+        self.made_by: dict[fx.Node, str] = {}
+        self.pool_nodes: dict[str, fx.Node] = {}
 
     def read(self) -> Graph:
         if len(self.inputs) != 1 or len(self.outputs) != 1:
@@ -174,17 +213,48 @@ class _Reader:
         for node in self.graph.nodes:
             if node.op == "placeholder":
                 if node.name == self.inputs[0]:
-                    self.tail, in_shape = node, self._shape(node)
+                    self.made_by[node] = INPUT
+                    in_shape = self._map(node)
             elif node.op == "call_function":
                 self._call(node)
             elif node.op == "output":
-                if self.tail is None or self.outputs[0] != self.tail.name:
+                made = {known.name: name for known, name in self.made_by.items()}
+                if not self.ops or made.get(self.outputs[0]) != list(self.ops)[-1]:
                     raise PruningError("The network's output must be that of its last layer")
             else:
                 raise self._refuse(node, f"node '{node.op}'")
-        if not any(op.weight for op in self.ops):
+        ops = tuple(self.ops.values())
+        if not any(op.weight for op in ops):
             raise PruningError("The network has no convolution and no linear layer")
-        return Graph(tuple(self.ops), in_shape)
+        read = {name for op in ops for name in op.inputs}
+        for op in ops[:-1]:
+            if op.name not in read:
+                raise PruningError(f"Layer '{op.name}' is computed, but the network's output does not depend on it")
+        return Graph(ops, in_shape)
+
+    def _add(self, node: fx.Node, op: Op) -> None:
+        self.ops[op.name] = op
+        self.made_by[node] = op.name
+
+    def _unique(self, name: str) -> str:
+        """Return ``name``, numbered where a layer has it already."""
+        return name if name not in self.ops and name != INPUT else f"{name}_{len(self.ops)}"
+
+    def _map(self, node: fx.Node) -> tuple[int, ...]:
+        """Return the shape of one sample as the layers see it: a sequence is a map of height 1."""
+        shape = self._shape(node)
+        return (shape[0], 1, shape[1]) if len(shape) == 2 else shape
+
+    def _source(self, node: fx.Node, value: Any) -> fx.Node:
+        """Return an argument that must be the result of a layer."""
+        if not isinstance(value, fx.Node) or value not in self.made_by:
+            raise self._refuse(node, f"operation '{node.target}' on something else than the result of a layer")
+        return value
+
+    def _alone(self, node: fx.Node, name: str) -> bool:
+        """Return whether ``node`` is all that reads the result of layer ``name``: the layer may then absorb it."""
+        aliases = [known for known, maker in self.made_by.items() if maker == name]
+        return {user for known in aliases for user in known.users} - set(aliases) == {node}
 
     def _shape(self, node: fx.Node) -> tuple[int, ...]:
         shape = tuple(int(n) for n in node.meta["val"].shape)
@@ -206,33 +276,33 @@ class _Reader:
         full = str(node.target)
         name = full.removeprefix("aten.").split(".")[0].removesuffix("_")
         handlers: dict[str, Callable[[fx.Node, dict[str, Any]], None]] = {
-            "conv2d": self._conv2d,
+            "conv1d": self._conv,
+            "conv2d": self._conv,
             "linear": self._linear,
             "batch_norm": self._batch_norm,
             "relu": self._relu,
+            "add": self._sum,
+            "cat": self._concat,
+            "max_pool1d": self._pool,
             "max_pool2d": self._pool,
+            "avg_pool1d": self._pool,
             "avg_pool2d": self._pool,
+            "adaptive_avg_pool1d": self._global_pool,
             "adaptive_avg_pool2d": self._global_pool,
+            "mean": self._mean,
             "flatten": self._flatten,
             "view": self._flatten,
             "reshape": self._flatten,
+            "squeeze": self._flatten,
             "dropout": self._dropout,
             "contiguous": self._identity,
         }
         if not full.startswith("aten.") or name not in handlers:
             raise self._refuse(node, f"operation '{full}'")
         arguments = self._arguments(node)
-        source = arguments.get("input", arguments.get("self"))
-        if source is not self.tail or self.tail is None:
-            raise self._refuse(
-                node, f"operation '{full}' on something else than the previous layer's output (a branch)"
-            )
-        if len(self.tail.users) != 1:
-            raise self._refuse(
-                node, f"operation '{full}' on a tensor that is used {len(self.tail.users)} times (a branch)"
-            )
+        if name != "cat":
+            arguments["input"] = self._source(node, arguments.get("input", arguments.get("self")))
         handlers[name](node, arguments)
-        self.tail = node
 
     def _parameter(self, node: fx.Node, value: Any) -> str | None:
         if value is None:
@@ -244,25 +314,24 @@ class _Reader:
 
     def _layer_name(self, node: fx.Node, weight: str) -> str:
         module = weight.rpartition(".")[0]
-        if any(op.weight == weight for op in self.ops):
+        if any(op.weight == weight for op in self.ops.values()):
             raise self._refuse(node, f"layer '{module}' used twice")
-        name = (module or weight).replace(".", "_")
-        return name if all(op.name != name for op in self.ops) else f"{name}_{len(self.ops)}"
+        return self._unique((module or weight).replace(".", "_"))
 
-    def _conv2d(self, node: fx.Node, a: dict[str, Any]) -> None:
+    def _conv(self, node: fx.Node, a: dict[str, Any]) -> None:
         weight = self._parameter(node, a["weight"])
         if weight is None:
             raise self._refuse(node, "a convolution without a weight")
-        source: fx.Node = a["input"]
-        kernel = _pair(a["weight"].meta["val"].shape[2:])
-        dilation = _pair(a["dilation"])
-        self.ops.append(
+        shape = a["weight"].meta["val"].shape[2:]
+        kernel, dilation = _window(shape, shape), _window(a["dilation"], shape)
+        self._add(
+            node,
             Op(
-                name=self._layer_name(node, weight), kind=Kind.CONV2D,
-                in_shape=self._shape(source), out_shape=self._shape(node),
-                weight=weight, bias=self._parameter(node, a["bias"]), kernel=kernel, stride=_pair(a["stride"]),
-                padding=_padding(a["padding"], kernel, dilation), dilation=dilation, groups=int(a["groups"]),
-            )
+                name=self._layer_name(node, weight), kind=Kind.CONV2D, inputs=(self.made_by[a["input"]],),
+                in_shape=self._map(a["input"]), out_shape=self._map(node),
+                weight=weight, bias=self._parameter(node, a["bias"]), kernel=kernel, stride=_window(a["stride"], shape),
+                padding=_padding(a["padding"], kernel, dilation, shape), dilation=dilation, groups=int(a["groups"]),
+            ),
         )  # fmt: skip
 
     def _linear(self, node: fx.Node, a: dict[str, Any]) -> None:
@@ -270,84 +339,151 @@ class _Reader:
         source = self._shape(a["input"])
         if weight is None or len(source) != 1:
             raise self._refuse(node, f"a linear layer on an input of shape {source}; flatten it to (N, features) first")
-        before = self.ops[-1].out_shape if self.ops else source
-        self.ops.append(
+        name = self.made_by[a["input"]]
+        before = self.ops[name].out_shape if name in self.ops else source
+        self._add(
+            node,
             Op(
-                name=self._layer_name(node, weight), kind=Kind.LINEAR, in_shape=before, out_shape=self._shape(node),
-                weight=weight, bias=self._parameter(node, a["bias"]),
-            )
+                name=self._layer_name(node, weight), kind=Kind.LINEAR, inputs=(name,), in_shape=before,
+                out_shape=self._shape(node), weight=weight, bias=self._parameter(node, a["bias"]),
+            ),
         )  # fmt: skip
 
     def _batch_norm(self, node: fx.Node, a: dict[str, Any]) -> None:
         if a["training"]:
             raise self._refuse(node, "BatchNorm in training mode")
         mean, var = self._parameter(node, a["running_mean"]), self._parameter(node, a["running_var"])
-        last = self.ops[-1] if self.ops else None
+        name = self.made_by[a["input"]]
+        last = self.ops.get(name)
         if last is None or last.weight is None or last.relu or last.norm or mean is None or var is None:
             raise self._refuse(node, "BatchNorm that does not follow a convolution or linear layer directly")
+        if not self._alone(node, name):
+            raise self._refuse(node, f"BatchNorm of layer '{name}', whose result without it is used as well")
         norm = Norm(self._parameter(node, a["weight"]), self._parameter(node, a["bias"]), mean, var, float(a["eps"]))
-        self.ops[-1] = replace(last, norm=norm)
+        self._add(node, replace(last, norm=norm))
 
     def _relu(self, node: fx.Node, a: dict[str, Any]) -> None:
         # A maximum and a ReLU commute, so a ReLU behind a max pool belongs to the layer before the pool.
-        place = len(self.ops) - 1
-        while place >= 0 and self.ops[place].kind is Kind.MAX_POOL2D:
-            place -= 1
-        if place < 0 or self.ops[place].weight is None:
-            raise self._refuse(node, "ReLU that does not follow a convolution or linear layer")
-        self.ops[place] = replace(self.ops[place], relu=True)
+        name, reader = self.made_by[a["input"]], node
+        while True:
+            op = self.ops.get(name)
+            if op is None or (op.weight is None and op.kind not in (Kind.MAX_POOL2D, Kind.ADD)):
+                raise self._refuse(node, "ReLU that does not follow a convolution or linear layer or a sum")
+            if op.relu:
+                break
+            if not self._alone(reader, name):
+                raise self._refuse(node, f"ReLU of layer '{name}', whose result without it is used as well")
+            if op.kind is not Kind.MAX_POOL2D:
+                self.ops[name] = replace(op, relu=True)
+                break
+            name, reader = op.inputs[0], self.pool_nodes[name]
+        self.made_by[node] = self.made_by[a["input"]]
+
+    def _sum(self, node: fx.Node, a: dict[str, Any]) -> None:
+        other = a["other"]
+        if not isinstance(other, fx.Node) or a.get("alpha", 1) != 1:
+            raise self._refuse(node, f"operation '{node.target}' with a number")
+        pair = (a["input"], self._source(node, other))
+        if any(self._shape(source) != self._shape(node) for source in pair):
+            raise self._refuse(node, "a sum of tensors of different shapes")
+        self._join(node, Kind.ADD, "add", pair)
+
+    def _concat(self, node: fx.Node, a: dict[str, Any]) -> None:
+        axes = len(self._shape(node)) + 1
+        sources = tuple(self._source(node, value) for value in a["tensors"])
+        if a["dim"] % axes != 1 or len(sources) < 2:
+            raise self._refuse(node, f"torch.cat along axis {a['dim']}; only the channels, axis 1, are known")
+        self._join(node, Kind.CONCAT, "concat", sources)
+
+    def _join(self, node: fx.Node, kind: Kind, stem: str, sources: tuple[fx.Node, ...]) -> None:
+        inputs = tuple(self.made_by[source] for source in sources)
+        if INPUT in inputs or any(self._reads_input(name) for name in inputs):
+            raise self._refuse(node, f"the network's input in '{node.target}'; put a convolution between them")
+        if any(self.ops[name].out_shape != self._map(source) for name, source in zip(inputs, sources, strict=True)):
+            raise self._refuse(node, f"flattened maps in '{node.target}'; join the maps and flatten the result")
+        number = 1 + sum(op.kind is kind for op in self.ops.values())
+        name = self._unique(f"{stem}{number}")
+        self._add(node, Op(name, kind, inputs, self._map(sources[0]), self._map(node)))
+
+    def _reads_input(self, name: str) -> bool:
+        """Return whether layer ``name`` is a pooling of the network's input."""
+        op = self.ops[name]
+        return op.kind in POOLINGS and (op.inputs[0] == INPUT or self._reads_input(op.inputs[0]))
 
     def _pool(self, node: fx.Node, a: dict[str, Any]) -> None:
-        source = a.get("input", a.get("self"))
-        kernel = _pair(a["kernel_size"])
-        plain = _pair(a["padding"]) == (0, 0) and not a["ceil_mode"]
-        plain = plain and _pair(a.get("dilation", 1)) == (1, 1) and a.get("divisor_override") is None
-        if not plain or source is None or len(self._shape(source)) != 3:
+        source = a["input"]
+        shape = self._shape(source)[1:]
+        kernel = _window(a["kernel_size"], shape)
+        plain = set(_list(a["padding"])) == {0} and not a["ceil_mode"]
+        plain = plain and set(_list(a.get("dilation", 1))) == {1} and a.get("divisor_override") is None
+        if not plain or not shape:
             raise self._refuse(node, "a pooling with padding, dilation, ceil_mode or divisor_override")
-        kind = Kind.MAX_POOL2D if "max_pool2d" in str(node.target) else Kind.AVG_POOL2D
-        self._add_pool(node, source, kind, kernel, _pair(a["stride"]) if a["stride"] else kernel)
+        kind = Kind.MAX_POOL2D if "max_pool" in str(node.target) else Kind.AVG_POOL2D
+        self._add_pool(node, source, kind, kernel, _window(a["stride"], shape) if a["stride"] else kernel)
 
     def _global_pool(self, node: fx.Node, a: dict[str, Any]) -> None:
-        source = a.get("input", a.get("self"))
-        if source is None or _pair(a["output_size"]) != (1, 1):
+        shape = self._shape(a["input"])
+        if set(_list(a["output_size"])) != {1}:
             raise self._refuse(node, f"adaptive average pooling to {a['output_size']}")
-        size = _pair(self._shape(source)[1:])
-        self._add_pool(node, source, Kind.AVG_POOL2D, size, size)
+        size = _window(shape[1:], shape[1:])
+        self._add_pool(node, a["input"], Kind.AVG_POOL2D, size, size)
+
+    def _mean(self, node: fx.Node, a: dict[str, Any]) -> None:
+        shape = self._shape(a["input"])
+        axes = sorted(int(axis) % (len(shape) + 1) for axis in a.get("dim") or [])
+        if len(shape) < 2 or axes != list(range(2, len(shape) + 1)):
+            raise self._refuse(node, f"a mean over the axes {a.get('dim')}; only all positions of a map are known")
+        size = _window(shape[1:], shape[1:])
+        self._add_pool(node, a["input"], Kind.AVG_POOL2D, size, size)
 
     def _add_pool(
         self, node: fx.Node, source: fx.Node, kind: Kind, kernel: tuple[int, int], stride: tuple[int, int]
     ) -> None:
-        number = 1 + sum(op.weight is None for op in self.ops)
-        self.ops.append(Op(f"pool{number}", kind, self._shape(source), self._shape(node), kernel=kernel, stride=stride))
+        number = 1 + sum(op.kind in POOLINGS for op in self.ops.values())
+        name, before = self._unique(f"pool{number}"), self._map(source)
+        height, width = ((size - k) // s + 1 for size, k, s in zip(before[1:], kernel, stride, strict=True))
+        inputs = (self.made_by[source],)
+        self._add(node, Op(name, kind, inputs, before, (before[0], height, width), kernel=kernel, stride=stride))
+        self.pool_nodes[name] = node
 
     def _flatten(self, node: fx.Node, a: dict[str, Any]) -> None:
-        if len(self._shape(node)) != 1 and self._shape(node) != self._shape(node.all_input_nodes[0]):
+        if len(self._shape(node)) != 1 and self._shape(node) != self._shape(a["input"]):
             raise self._refuse(node, f"a change of shape to {self._shape(node)}; only (N, features) is known")
+        self._identity(node, a)
 
     def _dropout(self, node: fx.Node, a: dict[str, Any]) -> None:
         if a["train"]:
             raise self._refuse(node, "dropout in training mode")
+        self._identity(node, a)
 
     def _identity(self, node: fx.Node, a: dict[str, Any]) -> None:
         """Accept an operation that changes no value."""
+        self.made_by[node] = self.made_by[a["input"]]
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    """Return an int or a list of one or two as ``(y, x)``."""
-    if isinstance(value, int):
-        return value, value
-    items = [int(v) for v in value]
+def _list(value: Any) -> list[int]:
+    """Return an int or a list of ints as a list."""
+    return [value] if isinstance(value, int) else [int(v) for v in value]
+
+
+def _window(value: Any, shape: Sequence[Any]) -> tuple[int, int]:
+    """Return an int or a list as ``(y, x)`` for a window over positions of ``shape``; a sequence has height 1."""
+    items = _list(value)
+    if len(shape) == 1:
+        return 1, items[0]
     return (items[0], items[0]) if len(items) == 1 else (items[0], items[1])
 
 
-def _padding(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
+def _padding(
+    value: Any, kernel: tuple[int, int], dilation: tuple[int, int], shape: Sequence[Any]
+) -> tuple[int, int, int, int]:
     """Return ``(top, left, bottom, right)`` of a padding argument; ``same`` puts the odd one below and right."""
     if value == "valid":
         return 0, 0, 0, 0
     if value == "same":
         y, x = ((k - 1) * d for k, d in zip(kernel, dilation, strict=True))
         return y // 2, x // 2, y - y // 2, x - x // 2
-    top, left = _pair(value)
+    top, left = (0, _list(value)[0]) if len(shape) == 1 else _window(value, shape)
     return top, left, top, left
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.calibration import Activation, Plan, calibrate, output_name
-from zeroskip.pruning.capture import Graph, Op, capture, tensors_of
+from zeroskip.pruning.capture import Graph, Kind, Op, as_map, capture, tensors_of
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, write_artifact
@@ -29,6 +29,7 @@ Samples = ImageSet | Tensor | tuple[Tensor, Tensor] | Iterable[Any]
 _GOLDEN_SAMPLES = 16
 _MULTIPLIER_BITS = 15
 _MAX_SHIFT = 47
+_ADD_FRACTION_BITS = 8
 _CALIBRATION_SAMPLES = 1024
 
 
@@ -56,12 +57,12 @@ class QuantizedNetwork:
 
     def codes(self, x: Tensor) -> Tensor:
         """Return the input codes of ``x``: codes stay as they are, floats are what the float network takes."""
+        tensor = self.golden.tensors["input"]
         if x.is_floating_point():
-            return _input_codes(x, self.first)
-        dtype = self.golden.tensors["input"].dtype
-        if x.dtype != dtype:
-            raise PruningError(f"Input codes must be {dtype}, not {x.dtype}")
-        return x
+            x = _input_codes(x, self.first)
+        if x.dtype != tensor.dtype:
+            raise PruningError(f"Input codes must be {tensor.dtype}, not {x.dtype}")
+        return _as_maps(x, tensor.shape)
 
     def accuracy(self, data: Samples) -> float:
         """Return the share of ``data`` classified correctly: codes, or floats as the float network takes them."""
@@ -142,6 +143,11 @@ def _input_codes(x: Tensor, form: Activation) -> Tensor:
     return codes.clamp(form.lo, form.hi).to(torch.int8 if form.signed else torch.uint8)
 
 
+def _as_maps(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return sequences ``(N, C, L)`` as the maps of height 1 that the network takes; everything else stays."""
+    return x.unsqueeze(2) if x.dim() == 3 and len(shape) == 3 and shape[1] == 1 else x
+
+
 def layer_masks(graph: Graph, tensors: Mapping[str, Tensor], layers: Admm | None) -> dict[str, Tensor]:
     """Return the kept weights of every layer: those of ``layers``, elsewhere the nonzero ones."""
     held = layers.masks() if layers else {}
@@ -190,10 +196,10 @@ def quantize(
     masks = layer_masks(graph, tensors, layers)
     codes = _describe_tensors(graph, plan)
     integer = tuple(
-        _integer_layer(graph, i, tensors, plan, masks.get(op.name), codes) for i, op in enumerate(graph.ops)
+        _integer_layer(graph, op, tensors, plan, masks.get(op.name)) for op in graph.ops
     )  # fmt: skip
     structures = {op.name: _structure(layers, op) for op in graph.ops if op.weight}
-    golden_in = _input_codes(inputs[:_GOLDEN_SAMPLES], plan.activations["input"])
+    golden_in = _as_maps(_input_codes(inputs[:_GOLDEN_SAMPLES], plan.activations["input"]), graph.in_shape)
     return QuantizedNetwork(
         IntegerNetwork(integer, codes),
         structures,
@@ -212,32 +218,33 @@ def _structure(layers: Admm | None, op: Op) -> dict[str, Any]:
 def _describe_tensors(graph: Graph, plan: Plan) -> dict[str, Codes]:
     """Return the header's view of the tensors: an image input is described in pixels, ``x = code / range`` (- mean)."""
     first = plan.activations["input"]
-    padded = any(next(op for op in graph.ops if op.weight).padding)
+    padded = any(any(op.padding) for op in graph.first_layers())
     scale = 1 / plan.source.range if plan.source else first.scale
     codes = {
         "input": Codes("input", graph.in_shape, first.bits, first.signed, scale, int(first.offset) if padded else 0)
     }
-    pools_input = True
+    as_input = graph.beyond_input()
     for op in graph.ops:
         name, form = output_name(graph, op), plan.activations[output_name(graph, op)]
-        pools_input = pools_input and op.weight is None
-        zero = codes["input"].zero_point if pools_input else 0
-        codes[name] = Codes(name, op.out_shape, form.bits, form.signed, scale if pools_input else form.scale, zero)
+        same = op.name in as_input
+        zero = codes["input"].zero_point if same else 0
+        codes[name] = Codes(name, op.out_shape, form.bits, form.signed, scale if same else form.scale, zero)
     return codes
 
 
 def _integer_layer(
-    graph: Graph, index: int, tensors: Mapping[str, Tensor], plan: Plan, mask: Tensor | None, codes: Mapping[str, Codes]
+    graph: Graph, op: Op, tensors: Mapping[str, Tensor], plan: Plan, mask: Tensor | None
 ) -> IntegerLayer:
-    op = graph.ops[index]
-    source = output_name(graph, graph.ops[index - 1]) if index else "input"
+    source = op.inputs[0]
     out = output_name(graph, op)
     form = plan.activations[out]
     common: dict[str, Any] = {
-        "name": op.name, "kind": op.kind, "inputs": (source,), "output": out, "kernel": op.kernel, "stride": op.stride,
+        "name": op.name, "kind": op.kind, "inputs": op.inputs, "output": out, "kernel": op.kernel, "stride": op.stride,
         "padding": op.padding, "dilation": op.dilation, "groups": op.groups,
         "clamp": (0 if op.relu else form.lo, form.hi),
     }  # fmt: skip
+    if op.kind is Kind.ADD:
+        return _addition(common, op, plan, form.scale)
     if op.weight is None or mask is None:
         return IntegerLayer(**common)
     step = plan.weight_scales[op.name]
@@ -257,8 +264,16 @@ def _integer_layer(
     ratios = unit / form.scale if op.norm is not None else (unit / form.scale)[:1]
     multiplier, shift = _requantization(op.name, ratios, plan.power_of_two)
     return IntegerLayer(
-        **common, weight=levels.to(torch.int16), bias=bias.to(torch.int32), multiplier=multiplier, shift=shift
+        **common, weight=as_map(levels.to(torch.int16)), bias=bias.to(torch.int32), multiplier=multiplier, shift=shift
     )  # fmt: skip
+
+
+def _addition(common: dict[str, Any], op: Op, plan: Plan, scale: float) -> IntegerLayer:
+    """Return a sum: the inputs go to the output's scale with some bits of fraction, which a plain shift rounds off."""
+    fraction = 2.0**_ADD_FRACTION_BITS
+    ratios = [plan.activations[name].scale / scale * fraction for name in op.inputs]
+    multiplier, shift = _requantization(op.name, torch.tensor([*ratios, 1 / fraction], dtype=torch.float64), False)
+    return IntegerLayer(**common, multiplier=multiplier, shift=shift)
 
 
 def _affine(op: Op, tensors: Mapping[str, Tensor], channels: int) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from torch_networks import GRAPHS, Residual, Sequence, shaken
 from zeroskip.pruning import PruningError
 from zeroskip.pruning.capture import Kind, capture, tensors_of
 
@@ -33,11 +34,7 @@ class Full(nn.Module):
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_every_supported_form_equals_the_module():
     model = Full()
-    for module in model.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            nn.init.normal_(module.weight)
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2)
+    shaken(model).train()
     x = torch.randn(3, 2, 8, 6)
     graph = capture(model, x)
     assert model.training
@@ -53,6 +50,40 @@ def test_every_supported_form_equals_the_module():
     torch.testing.assert_close(graph.forward(tensors_of(model), x), model(x))
 
 
+def twice(x, form):
+    """Use a tensor and a form of it."""
+    return x + form(x)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("name", sorted(GRAPHS))
+def test_graphs_equal_their_module(name):
+    torch.manual_seed(0)
+    make, shape = GRAPHS[name]
+    model, x = shaken(make()), torch.randn(3, *shape)
+    graph = capture(model, x)
+    torch.testing.assert_close(graph.forward(tensors_of(model), x), model(x))
+
+
+def test_a_residual_network_becomes_sums_with_their_relu():
+    graph = capture(Residual(), torch.randn(2, 3, 8, 8))
+    add = [op for op in graph.ops if op.kind is Kind.ADD]
+    assert [op.inputs for op in add] == [("blocks_0_conv2", "stem_0"), ("blocks_1_conv2", "blocks_1_downsample_0")]
+    assert all(op.relu for op in add)
+    by_name = {op.name: op for op in graph.ops}
+    assert by_name["blocks_0_conv1"].relu and not by_name["blocks_0_conv2"].relu
+    assert by_name["pool1"].kernel == (4, 4)
+    assert by_name["fc"].inputs == ("pool1",)
+
+
+def test_sequences_are_maps_of_height_1():
+    graph = capture(Sequence(), torch.randn(2, 2, 40))
+    assert graph.in_shape == (2, 1, 40)
+    first = graph.ops[0]
+    assert (first.kernel, first.stride, first.padding) == ((1, 7), (1, 2), (0, 3, 0, 3))
+    assert (graph.ops[1].kernel, graph.ops[1].out_shape) == ((1, 2), (4, 1, 10))
+
+
 class Refused(nn.Module):
     """A network with one form too many."""
 
@@ -60,8 +91,9 @@ class Refused(nn.Module):
         super().__init__()
         self.form = form
         self.conv = nn.Conv2d(1, 2, 3)
-        self.fc = nn.Linear(2 * 6 * 6, 3)
         self.norm = nn.BatchNorm2d(2)
+        self.pair = nn.Conv2d(1, 2, 3)
+        self.fc = nn.Linear(form(self.eval(), torch.zeros(2, 1, 8, 8)).flatten(1).shape[1], 3)
 
     def forward(self, x):
         return self.fc(self.form(self, x).flatten(1))
@@ -72,7 +104,32 @@ class Refused(nn.Module):
     [
         (lambda m, x: F.gelu(m.conv(x)), r"operation 'aten\.gelu\.default' at .*test_pruning_capture\.py:\d+ \("),
         (lambda m, x: torch.sigmoid(m.conv(x)), r"operation 'aten\.sigmoid\.default'"),
-        (lambda m, x: m.conv(x) + 1.0, r"operation 'aten\.add\.Tensor'"),
+        (lambda m, x: m.conv(x) + 1.0, r"operation 'aten\.add\.Tensor' with a number"),
+        (lambda m, x: torch.add(m.conv(x), x[:, :, 2:, 2:]), r"operation 'aten\.slice\.Tensor'"),
+        (lambda m, x: torch.add(m.conv(x), m.pair(x), alpha=2), r"operation 'aten\.add\.Tensor' with a number"),
+        (lambda m, x: m.conv(x) + m.pair(x)[:, :1], r"operation 'aten\.slice\.Tensor'"),
+        (
+            lambda m, x: torch.cat([m.conv(x), F.avg_pool2d(x, 3, 1)], 1),
+            r"the network's input in 'aten\.cat\.default'; put a convolution",
+        ),
+        (lambda m, x: m.conv(x) + m.conv.bias[:, None, None], r"operation 'aten\.\w+\.\w+'"),
+        (lambda m, x: m.conv(x) + F.max_pool2d(m.pair(x), 6), "a sum of tensors of different shapes"),
+        (
+            lambda m, x: torch.cat([m.conv(x), m.pair(x)], 2),
+            "torch.cat along axis 2; only the channels, axis 1, are known",
+        ),
+        (
+            lambda m, x: torch.cat([m.conv(x).flatten(1), m.pair(x).flatten(1)], 1),
+            r"flattened maps in 'aten\.cat\.default'; join the maps and flatten the result",
+        ),
+        (lambda m, x: F.relu(torch.cat([m.conv(x), m.pair(x)], 1)), "ReLU that does not follow a convolution"),
+        (lambda m, x: twice(m.conv(x), F.relu), "ReLU of layer 'conv', whose result without it is used as well"),
+        (lambda m, x: twice(m.conv(x), m.norm), "BatchNorm of layer 'conv', whose result without it is used as well"),
+        (
+            lambda m, x: twice(m.conv(x), lambda y: F.relu(F.max_pool2d(y, 1))),
+            "ReLU of layer 'conv', whose result without it is used as well",
+        ),
+        (lambda m, x: m.conv(x).mean(1, keepdim=True), r"a mean over the axes \[1\]; only all positions of a map"),
         (
             lambda m, x: m.norm(F.relu(m.conv(x))),
             "BatchNorm that does not follow a convolution or linear layer directly",
@@ -119,3 +176,16 @@ def test_a_layer_used_twice_is_refused():
 
     with pytest.raises(PruningError, match="layer 'fc' used twice"):
         capture(Twice(), torch.randn(2, 4))
+
+
+def test_what_the_output_does_not_depend_on_is_refused():
+    class Dead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.a(x), self.b(x)
+
+    with pytest.raises(PruningError, match="A network must have one input and one output, not 1 and 2"):
+        capture(Dead(), torch.randn(2, 4))

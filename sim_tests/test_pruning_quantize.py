@@ -10,6 +10,9 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
+from torch_networks import GRAPHS, shaken
+from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.reference import run
 from zeroskip.pruning import Admm, Column, Input, NonStructured, PruningError, quantize
 from zeroskip.pruning.calibration import calibrate, fake_quant_forward
 from zeroskip.pruning.capture import capture, tensors_of
@@ -203,3 +206,56 @@ def test_save_needs_the_suffix_and_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PruningError, match="cannot be written: .*; choose another folder"):
         net.save(tmp_path / "file" / "net.safetensors")
+
+
+# Graphs: from a module through the artifact to the compiler's reference
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("activations", [8, 6])
+@pytest.mark.parametrize("name", sorted(GRAPHS))
+def test_graphs_reach_the_compiler_exactly_and_stay_close_to_their_module(name, activations, tmp_path):
+    torch.manual_seed(1)
+    make, shape = GRAPHS[name]
+    model, x = shaken(make()), torch.randn(64, *shape)
+    net = quantize(model, x[:2], x, weights=8, activations=activations)
+    loaded = load_artifact(net.save(tmp_path / "net.safetensors"))
+    assert loaded.metadata["format"] == "1.1"
+    codes = net.codes(x)
+    torch_values, numpy_values = net.golden.run(codes), run(loaded, codes.numpy())
+    assert set(torch_values) == set(numpy_values)
+    for tensor, values in numpy_values.items():
+        np.testing.assert_array_equal(torch_values[tensor].numpy(), values, err_msg=tensor)
+    wanted = model(x).detach().numpy()
+    got = numpy_values["output"].reshape(wanted.shape) * loaded.tensors["output"].scale
+    assert np.corrcoef(wanted.ravel(), got.ravel())[0, 1] > (0.995 if activations == 8 else 0.97)
+
+
+def test_what_is_concatenated_gets_one_scale():
+    torch.manual_seed(1)
+    make, shape = GRAPHS["branches"]
+    x = torch.randn(32, *shape)
+    tensors = quantize(make().eval(), x[:2], x).golden.tensors
+    wide, deep, joined = tensors["wide"], tensors["deep"], tensors["concat1"]
+    assert (wide.scale, wide.signed) == (deep.scale, deep.signed) == (joined.scale, joined.signed)
+    assert joined.signed
+
+
+def test_joined_tensors_have_no_power_of_two_scales():
+    make, shape = GRAPHS["branches"]
+    x = torch.randn(8, *shape)
+    text = "Layer 'concat1' joins tensors, whose scales need a multiplier; use power_of_two=False"
+    with pytest.raises(PruningError, match=text):
+        quantize(make().eval(), x[:2], x, power_of_two=True)
+
+
+def test_pruned_sequences_keep_their_structure(tmp_path):
+    make, shape = GRAPHS["sequence"]
+    model, x = shaken(make()), torch.randn(32, *shape)
+    admm = Admm(model, {"conv2": NonStructured(0.25)})
+    admm.harden()
+    net = quantize(model, x[:2], x, layers=admm)
+    loaded = load_artifact(net.save(tmp_path / "net.safetensors"))
+    layer = loaded.layer("conv2")
+    assert layer.weight.shape == (4, 4, 1, 3)
+    assert (layer.nonzero, layer.structure) == (12, {"kind": "nonstructured", "keep": 0.25})

@@ -1,0 +1,111 @@
+"""Small float networks with branches, sums, concatenations and sequences, for the tests of pruning."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+__all__ = ["GRAPHS", "Branches", "InPlace", "Residual", "Sequence", "shaken"]
+
+
+class Block(nn.Module):
+    """A residual block as torchvision writes it."""
+
+    def __init__(self, before, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = None
+        if stride != 1 or before != width:
+            self.downsample = nn.Sequential(nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x):
+        identity = x if self.downsample is None else self.downsample(x)
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += identity
+        return self.relu(out)
+
+
+class Residual(nn.Module):
+    """A small residual network."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.blocks = nn.Sequential(Block(4, 4, 1), Block(4, 8, 2))
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(self.blocks(self.stem(x)), 1), 1))
+
+
+class Branches(nn.Module):
+    """Branches that are concatenated and added, grouped and depthwise convolutions, a mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3)
+        self.wide = nn.Conv2d(4, 4, 3, padding=1, groups=2)
+        self.deep = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.last, self.other = nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 1)
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        joined = torch.cat([F.relu(self.wide(x)), self.deep(x)], dim=1)
+        pooled = F.max_pool2d(F.relu(self.other(joined)), 1)
+        return self.fc(F.relu(self.last(joined) + pooled).mean((2, 3)))
+
+
+class InPlace(nn.Module):
+    """A sum and a ReLU in the place of a tensor that is used again."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(2, 3, 3) for _ in range(3))
+
+    def forward(self, x):
+        y = self.a(x)
+        z = y.add_(self.b(x))
+        torch.relu_(y)
+        return y + z + self.c(x)
+
+
+class Sequence(nn.Module):
+    """A 1-D network with a residual sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv1d(2, 4, 7, stride=2, padding=3)
+        self.norm1 = nn.BatchNorm1d(4)
+        self.conv2 = nn.Conv1d(4, 4, 3, padding="same", dilation=2)
+        self.pool = nn.MaxPool1d(2)
+        self.average = nn.AvgPool1d(3)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.pool(F.relu(self.norm1(self.conv1(x))))
+        x = self.average(F.relu(x + self.conv2(x)))
+        return self.fc(F.adaptive_avg_pool1d(x, 1).squeeze(2))
+
+
+def shaken(model):
+    """Give every BatchNorm numbers of its own."""
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return model.eval()
+
+
+GRAPHS = {
+    "residual": (Residual, (3, 8, 8)),
+    "branches": (Branches, (2, 8, 7)),
+    "in_place": (InPlace, (2, 6, 6)),
+    "sequence": (Sequence, (2, 40)),
+}
