@@ -50,6 +50,12 @@ def test_floats_of_codes_give_the_codes_back():
 
 
 SHAPE = "must have shape (vectors, 1, 2, 3) with at least one vector, not"
+def test_a_sequence_gets_its_height():
+    sequence = np.arange(10, dtype=np.uint8).reshape(1, 2, 5)
+    assert np.array_equal(to_codes(sequence, Tensor("x", (2, 1, 5)), "Inputs"), sequence[:, :, None])
+    assert np.array_equal(to_codes(sequence[:, :1], Tensor("x", (1, 1, 5)), "Inputs"), sequence[:, :1, None])
+
+
 REFUSED = {
     "shape": (CODES[..., :2], f"{SHAPE} (2, 1, 2, 2)"),
     "no batch axis": (CODES[0, 0], f"{SHAPE} (2, 3)"),

@@ -51,13 +51,16 @@ def read_inputs(path: Path, tensor: Tensor) -> NDArray[np.int64]:
 def to_codes(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[np.int64]:
     """Return the codes of ``array``: integers are codes already, floats are quantized by the tensor's scale.
 
-    ``clamp(half_even(x / scale) + zero_point)``. The first axis is the batch; a missing channel axis of 1 is added.
+    ``clamp(half_even(x / scale) + zero_point)``. The first axis is the batch; a missing channel axis of 1 is added, and
+    so is the height of 1 that a sequence has inside the network.
     """
     shape = tensor.shape
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
         raise InputError(f"{where} must hold integers (codes) or floats, not {array.dtype}")
     if array.ndim == len(shape) and len(shape) == 3 and shape[0] == 1 and array.shape[1:] == shape[1:]:
         array = array[:, None]
+    if array.ndim == len(shape) == 3 and shape[1] == 1 and array.shape[1:] == (shape[0], shape[2]):
+        array = array[:, :, None]
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
         raise InputError(
             f"{where} must have shape (vectors, {', '.join(map(str, shape))}) with at least one vector, "
