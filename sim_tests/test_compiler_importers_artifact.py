@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import models
 from models import (
     TINY,
     artifact_parts,
@@ -27,6 +28,7 @@ from models import (
     write_artifact,
     write_parts,
 )
+from zeroskip import pruning
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.compiler.importers.structure import STRUCTURES, structure_fault
@@ -785,6 +787,23 @@ def test_a_threshold_layer_may_state_its_bias_and_clamp_or_leave_them_out(tmp_pa
         layer.pop("clamp", None)
     parts.arrays["conv1.bias"] = np.zeros(5, np.int32)
     assert_same_model(load_artifact(write_parts(parts.arrays, parts.header, tmp_path / "a.safetensors")), model)
+
+
+ZOO = sorted((Path(pruning.__file__).parent / "zoo").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", ZOO, ids=[path.stem for path in ZOO])
+def test_zoo_artifacts_of_format_1_0_still_load_and_equal_their_golden_samples(path: Path) -> None:
+    model = load_artifact(path)
+    assert model.metadata["format"] == "1.0"
+    for name, codes in run(model, model.golden["input"], tensors=model.golden).items():
+        np.testing.assert_array_equal(codes, model.golden[name])
+
+
+@pytest.mark.parametrize("network", ["resnet8_like", "dscnn_like", "autoencoder_like"])
+def test_known_networks_come_back(network: str, tmp_path: Path) -> None:
+    model = getattr(models, network)(samples=2)
+    assert_same_model(load_artifact(write_artifact(model, tmp_path / "a.safetensors")), model)
 
 
 def test_formats_are_the_oldest_that_hold_the_network(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+import models
 from models import digits_like, lenet5_like, tiny, write_artifact
 from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.compiler.inspect import describe
@@ -32,6 +34,32 @@ def test_rows_of_lenet5() -> None:
     total = result["total"]
     assert (total["weights"], total["macs_dense"]) == (430_500, 500 * 576 + 25_000 * 64 + 400_000 + 5_000)
     assert total["rate"] == total["weights"] / total["kept"]
+
+
+# Multiply-accumulates as MLPerf Tiny's networks have them, and weights without biases and BatchNorm.
+KNOWN = {
+    "resnet8_like": (12_501_632, 77_360),
+    "resnet20_like": (40_813_184, 270_896),
+    "dscnn_like": (2_656_768, 22_016),
+    "autoencoder_like": (264_192, 264_192),
+}
+
+
+@pytest.mark.parametrize("network", sorted(KNOWN))
+def test_known_networks_have_their_size(network: str) -> None:
+    total = describe(getattr(models, network)(samples=1))["total"]
+    assert (total["macs_dense"], total["weights"]) == KNOWN[network]
+
+
+def test_rows_of_layers_that_join() -> None:
+    rows = {row["name"]: row for row in describe(tiny("branches"))["layers"]}
+    add, concat = rows["add1"], rows["concat1"]
+    assert (add["kind"], add["inputs"], add["window"], add["weights"]) == ("add", ["conv2", "conv3"], None, None)
+    assert (concat["inputs"], concat["input_shape"], concat["output_shape"]) == (
+        ["add1", "conv2"],
+        [3, 2, 2],
+        [6, 2, 2],
+    )
 
 
 def test_header_of_an_artifact_is_passed_on(tmp_path: Path) -> None:

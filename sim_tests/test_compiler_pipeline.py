@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models import digits_like, lenet5_like, random_codes, random_model
+import models
+from models import digits_like, lenet5_like, random_codes, random_graph, random_model
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.pipeline import PASSES, run_passes
 from zeroskip.compiler.reference import run
@@ -28,6 +29,23 @@ def test_all_passes_keep_the_output_and_a_second_run_finds_nothing(seed: int, st
     again, report = run_passes(after)
     assert not [line for line in report if " removed" in line or " fused into" in line]
     assert again.tensors == after.tensors
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("structure", ["filter", "channel", "kernel"])
+def test_all_passes_keep_the_output_of_random_graphs(seed: int, structure: str) -> None:
+    model = random_graph(np.random.default_rng(seed), layers=8, structure=structure, keep=0.3)
+    after, _ = run_passes(model)
+    inputs = random_codes(np.random.default_rng(seed + 1), model.tensors["input"], 8)
+    np.testing.assert_array_equal(run(after, inputs)["output"], run(model, inputs)["output"])
+
+
+@pytest.mark.parametrize("network", ["resnet8_like", "dscnn_like", "autoencoder_like", "conv1d_like"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_all_passes_keep_the_output_of_known_networks(network: str, bits: int) -> None:
+    model = getattr(models, network)(bits=bits, structure="nonstructured", keep=0.02, samples=2)
+    after, _ = run_passes(model)
+    np.testing.assert_array_equal(run(after, model.golden["input"])["output"], model.golden["output"])
 
 
 def test_same_model_same_report() -> None:

@@ -50,6 +50,8 @@ def test_floats_of_codes_give_the_codes_back():
 
 
 SHAPE = "must have shape (vectors, 1, 2, 3) with at least one vector, not"
+
+
 def test_a_sequence_gets_its_height():
     sequence = np.arange(10, dtype=np.uint8).reshape(1, 2, 5)
     assert np.array_equal(to_codes(sequence, Tensor("x", (2, 1, 5)), "Inputs"), sequence[:, :, None])
