@@ -2,7 +2,7 @@
 //
 // Plain files, named by +run=FOLDER, so that no test bench code runs while the design runs:
 //   in   inputs.bin    one byte an input word, all inferences in a row
-//   out  trace.hex     {cycle 48, layer 16, channel 16, y 16, x 16, data 16}, one record a value written
+//   out  trace.hex     {cycle 48, inference 16, layer 16, channel 16, place 32, data 16}, one record a value written
 //   out  outputs.hex   {cycle 48, data 16}, one record an output word accepted
 //   out  inputs.hex    {cycle 48, word 48}, one record for the first and the last input word of each inference
 //   out  states.hex    {cycle 48, state 16}, one record a change of `state`
@@ -12,8 +12,8 @@
 module sim_top #(
     parameter LAYER_BITS = 8,
     parameter CHANNEL_BITS = 16,
-    parameter Y_BITS = 16,
-    parameter X_BITS = 16,
+    parameter PLACE_BITS = 16,
+    parameter RESULTS = 1,
     parameter STATE_BITS = 8
 ) (
     input wire clk  /*verilator public_flat_rw*/,
@@ -58,24 +58,33 @@ module sim_top #(
 
     reg [7:0] i_payload;
     reg i_valid, o_ready;
-    wire i_ready, o_valid, trace_valid;
-    wire [7:0] o_payload, trace_data;
+    wire i_ready, o_valid;
+    wire [RESULTS-1:0] trace_valid;
+    wire trace_odd;
+    wire [7:0] o_payload;
+    wire [8*RESULTS-1:0] trace_data;
     wire [LAYER_BITS-1:0] trace_layer;
     wire [CHANNEL_BITS-1:0] trace_channel;
-    wire [Y_BITS-1:0] trace_y;
-    wire [X_BITS-1:0] trace_x;
+    wire [PLACE_BITS-1:0] trace_place;
     wire [STATE_BITS-1:0] state;
 
     accelerator dut (
         .clk(clk), .rst(rst),
         .i__payload(i_payload), .i__valid(i_valid), .i__ready(i_ready),
         .o__payload(o_payload), .o__valid(o_valid), .o__ready(o_ready),
-        .trace__valid(trace_valid), .trace__layer(trace_layer), .trace__channel(trace_channel),
-        .trace__y(trace_y), .trace__x(trace_x), .trace__data(trace_data),
+        .trace__valid(trace_valid), .trace__odd(trace_odd), .trace__layer(trace_layer), .trace__channel(trace_channel),
+        .trace__place(trace_place), .trace__data(trace_data),
         .state(state)
     );
 
-    wire [15:0] layer_16 = trace_layer, channel_16 = trace_channel, y_16 = trace_y, x_16 = trace_x, state_16 = state;
+    wire [15:0] layer_16 = trace_layer, channel_16 = trace_channel, state_16 = state;
+    wire [31:0] place_32 = trace_place;
+    integer result;
+    reg [47:0] traced_now;
+    // Results of one inference may leave while the next one runs: a bit that changes with every inference tells them.
+    reg traced_odd;
+    reg [15:0] traced_inference;
+    wire [15:0] inference_16 = traced_inference + (trace_odd != traced_odd);
 
     // xorshift32: one step a cycle gives the gaps of the source and the pauses of the sink.
     reg [31:0] random;
@@ -112,6 +121,8 @@ module sim_top #(
             cycle <= 0;
             idle <= 0;
             traced <= 0;
+            traced_odd <= 0;
+            traced_inference <= 0;
             input_word <= 0;
             input_inference <= 0;
             offered_word <= 0;
@@ -151,9 +162,18 @@ module sim_top #(
                 end
             end
 
-            if (trace_valid) begin
-                traced <= traced + 1;
-                $fwrite(trace_log, "%h", {cycle, layer_16, channel_16, y_16, x_16, 8'b0, trace_data});
+            traced_now = 0;
+            for (result = 0; result < RESULTS; result = result + 1) begin
+                if (trace_valid[result]) begin
+                    traced_now = traced_now + 1;
+                    $fwrite(trace_log, "%h",
+                            {cycle, inference_16, layer_16, channel_16, place_32 + result, 8'b0, trace_data[8*result +: 8]});
+                end
+            end
+            traced <= traced + traced_now;
+            if (|trace_valid) begin
+                traced_odd <= trace_odd;
+                traced_inference <= inference_16;
             end
 
             if (output_accepted) begin
@@ -172,7 +192,7 @@ module sim_top #(
                 state_known <= 1;
             end
 
-            idle <= input_accepted || trace_valid || output_accepted ? 0 : idle + 1;
+            idle <= input_accepted || |trace_valid || output_accepted ? 0 : idle + 1;
             if (all_received) drain <= drain + 1;
 
             if (drain == DRAIN_CYCLES) status <= DONE;

@@ -11,17 +11,25 @@ from typing import Any
 
 from zeroskip.compiler.errors import InputError
 
-__all__ = ["SimulatedDesign", "read_design"]
+__all__ = ["Places", "SimulatedDesign", "read_design"]
 
 _TOP_MODULE = "accelerator"
 _PARAMETER_PORTS = {
     "LAYER_BITS": "trace__layer",
     "CHANNEL_BITS": "trace__channel",
-    "Y_BITS": "trace__y",
-    "X_BITS": "trace__x",
+    "PLACE_BITS": "trace__place",
+    "RESULTS": "trace__valid",
     "STATE_BITS": "state",
 }
 _MAX_PORT_BITS = 16
+
+
+@dataclass(frozen=True)
+class Places:
+    """What the places in the trace of a layer mean: place ``first + i`` is element ``elements[i]`` of a map."""
+
+    first: int
+    elements: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class SimulatedDesign:
     """A compiled folder: ``names``, ``tensors`` and ``shapes`` have one entry a layer, in execution order.
 
     ``parameters`` are those of ``sim_top``; ``signed`` tells whether a layer's codes are two's complement (None: not
-    said).
+    said) and what the places in its trace mean (None: place ``i`` is element ``i``).
     """
 
     directory: Path
@@ -39,6 +47,7 @@ class SimulatedDesign:
     tensors: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     signed: tuple[bool | None, ...]
+    places: tuple[Places | None, ...]
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     output_signed: bool
@@ -79,6 +88,9 @@ def read_design(directory: Path) -> SimulatedDesign:
             tensors=tuple(layer["output"] for layer in layers),
             shapes=tuple(tuple(layer["shape"]) for layer in layers),
             signed=tuple(layer.get("signed") for layer in layers),
+            places=tuple(
+                Places(layer["first_place"], tuple(layer["places"])) if "places" in layer else None for layer in layers
+            ),
             input_shape=tuple(plan["input"]["shape"]),
             output_shape=tuple(plan["output"]["shape"]),
             output_signed=bool(plan["output"]["signed"]),

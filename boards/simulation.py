@@ -38,7 +38,7 @@ _MISSING_IMAGE = re.compile(r"^%Warning: (.*):\d+: \$readmem file not found|\$re
 _MIN_INFERENCES = 3
 _DONE = 1
 _RUNAWAY = 3
-_TRACE_RECORD_BYTES = 32
+_TRACE_RECORD_BYTES = 36
 _PROGRESS_SECONDS = 2.0
 
 IntArray = NDArray[Any]
@@ -254,9 +254,9 @@ def _expected_traces(
     if expected and not set(expected) & set(design.tensors):
         raise InputError(f"Expected tensors must be among {', '.join(design.tensors)}, not {', '.join(expected)}")
     traces = []
-    places = [*zip(design.names, design.tensors, design.shapes, design.signed, strict=True)]
-    places.append((OUTPUT_STREAM, design.tensors[-1], design.output_shape, design.output_signed))
-    for name, tensor, shape, signed in places:
+    rows = [*zip(design.names, design.tensors, design.shapes, design.signed, design.places, strict=True)]
+    rows.append((OUTPUT_STREAM, design.tensors[-1], design.output_shape, design.output_signed, None))
+    for name, tensor, shape, signed, places in rows:
         codes = expected.get(tensor)
         if codes is not None:
             codes = _check_codes(f"Expected tensor '{tensor}'", codes, shape)
@@ -267,7 +267,7 @@ def _expected_traces(
         elif signed is None:
             signed = codes is not None and bool((codes < 0).any())
         channels, height, width = (*shape, 1, 1)[:3]
-        traces.append(TensorTrace(name, (channels, height, width), signed, codes))
+        traces.append(TensorTrace(name, (channels, height, width), signed, codes, places))
     return tuple(traces)
 
 
@@ -359,7 +359,7 @@ def _compare(
     comparison = Comparison()
     cycles, words = _read_all(run / "outputs.hex", (48, 16))
     ends = cycles[stream.size - 1 :: stream.size][: len(vector_of)]
-    compare_trace(run / "trace.hex", layers, ends, vector_of, comparison)
+    compare_trace(run / "trace.hex", layers, len(ends), vector_of, comparison)
     outputs = compare_outputs(len(layers), stream, words, cycles, vector_of, comparison)
     (cycle,), (status,), (state,), (accepted,) = _read_all(run / "end.hex", (48, 16, 16, 48))
     failure, counted = None, None

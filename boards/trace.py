@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroskip.boards.simulated_design import Places
 from zeroskip.compiler.errors import VerificationError
 
 __all__ = ["Comparison", "Mismatch", "TensorTrace", "compare_outputs", "compare_trace", "read_records"]
@@ -67,6 +68,19 @@ class TensorTrace:
     shape: tuple[int, int, int]
     signed: bool
     expected: IntArray | None
+    places: Places | None = None
+
+    def positions(self, place: IntArray) -> tuple[IntArray, IntArray]:
+        """Return row and column of the places in a trace; -1 where the map has no such place."""
+        element = place
+        count = self.shape[1] * self.shape[2]
+        if self.places is not None:
+            table = np.array(self.places.elements, np.int64)
+            index = place - self.places.first
+            known = (index >= 0) & (index < len(table))
+            element = np.where(known, table[np.clip(index, 0, len(table) - 1)], -1)
+        outside = (element < 0) | (element >= count)
+        return np.where(outside, -1, element // self.shape[2]), np.where(outside, -1, element % self.shape[2])
 
     @property
     def size(self) -> int:
@@ -145,7 +159,7 @@ def read_records(path: Path, layout: Sequence[int]) -> Iterator[tuple[IntArray, 
 
 
 def compare_trace(
-    path: Path, tensors: Sequence[TensorTrace], ends: IntArray, vector_of: IntArray, comparison: Comparison
+    path: Path, tensors: Sequence[TensorTrace], finished: int, vector_of: IntArray, comparison: Comparison
 ) -> None:
     """Compare every value in the trace log; each element must be written exactly once an inference.
 
@@ -153,38 +167,37 @@ def compare_trace(
     ----------
     path : the trace log
     tensors : what each layer writes, in layer order
-    ends : ndarray[int64], shape (finished inferences,): cycle of the last output word; a write belongs to the first
-        inference that ends at or after its cycle
+    finished : inferences whose last output word has left
     vector_of : ndarray[int], shape (inferences,): the vector each inference was given
     comparison : receives the counts
     """
     inferences = len(vector_of)
     written = [np.zeros((inferences, tensor.size), np.uint8) for tensor in tensors]
-    for cycle, layer, channel, y, x, data in read_records(path, (48, 16, 16, 16, 16, 16)):
-        inference = np.searchsorted(ends, cycle)
+    for cycle, inference, layer, channel, place, data in read_records(path, (48, 16, 16, 16, 32, 16)):
         late = inference >= inferences
         for number in np.unique(layer[late | (layer >= len(tensors))]).tolist():
             known = number < len(tensors)
             nobody = TensorTrace(tensors[number].layer if known else f"number {number}", (0, 0, 0), False, None)
             rows = np.flatnonzero((layer == number) & (late | (not known)))
             vectors = vector_of[np.minimum(inference[rows], inferences - 1)]
-            places = (channel[rows], y[rows], x[rows])
+            places = (channel[rows], np.zeros_like(rows), place[rows])
             comparison.add(
                 "late" if known else "outside", number, nobody, vectors, places, None, data[rows], cycle[rows]
             )
         for number, tensor in enumerate(tensors):
             rows = np.flatnonzero((layer == number) & ~late)
             if rows.size:
-                columns = tuple(column[rows] for column in (inference, channel, y, x, data, cycle))
+                y, x = tensor.positions(place[rows])
+                columns = (inference[rows], channel[rows], y, x, data[rows], cycle[rows])
                 _compare_rows(number, tensor, columns, written[number], vector_of, comparison)
     for number, (tensor, counts) in enumerate(zip(tensors, written, strict=True)):
         # Only finished inferences can be said to miss a value.
-        inference, index = np.nonzero(counts[: len(ends)] == 0)
+        inference, index = np.nonzero(counts[:finished] == 0)
         if inference.size:
             vectors = vector_of[inference]
             wanted = None if tensor.expected is None else tensor.expected.reshape(-1, tensor.size)[vectors, index]
-            place = np.unravel_index(index, tensor.shape)
-            comparison.add("missing", number, tensor, vectors, place, wanted, None, None)
+            where = np.unravel_index(index, tensor.shape)
+            comparison.add("missing", number, tensor, vectors, where, wanted, None, None)
 
 
 def _compare_rows(
@@ -198,7 +211,7 @@ def _compare_rows(
     """Compare the writes of one layer in one chunk and count them in ``written``."""
     inside = np.ones(len(columns[0]), bool)
     for axis, limit in zip(columns[1:4], tensor.shape, strict=True):
-        inside &= axis < limit
+        inside &= (axis >= 0) & (axis < limit)
     if not inside.all():
         inference, channel, y, x, data, cycle = (column[~inside] for column in columns)
         places = (channel, y, x)

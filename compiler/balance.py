@@ -1,39 +1,59 @@
-"""Sort the rows of sparse linear layers by length, so that lanes that run in lock step end together."""
+"""Order the rows of sparse layers by length, so that lanes and cores that run in lock step end together."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from zeroskip.compiler.ir import Kind, Model
+from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.passes.channels import bound, select_rows
+from zeroskip.compiler.target import Format, Geometry
 
 __all__ = ["balance_rows"]
 
 
-def balance_rows(model: Model, lanes: int) -> tuple[Model, dict[str, tuple[int, ...]]]:
-    """Permute the rows of each linear layer whose only reader is a linear layer; the network's function is unchanged.
+def balance_rows(
+    model: Model, geometry: Geometry, formats: Mapping[str, Format]
+) -> tuple[Model, dict[str, tuple[int, ...]]]:
+    """Permute the rows of sparse layers, longest first, where the only consumer can follow; the function is unchanged.
 
     Returns the new model and, by tensor name, the original row of each position. Golden samples of a permuted tensor
     follow the permutation. The rows of the last layer keep their order: the host reads them. So do rows that a
     structure counts, such as blocks or N of M.
     """
-    layers = {layer.name: layer for layer in model.layers}
+    layers = list(model.layers)
     golden = dict(model.golden)
     orders: dict[str, tuple[int, ...]] = {}
-    for name in list(layers):
-        layer, readers = layers[name], model.readers(layers[name].output)
-        if layer.kind is not Kind.LINEAR or len(readers) != 1 or readers[0].kind is not Kind.LINEAR:
+    for index, layer in enumerate(layers):
+        if formats.get(layer.name, Format.DENSE) is Format.DENSE or layer.output == model.output:
             continue
-        if len(np.asarray(layer.bias)) <= lanes or bound(layer, readers[0]):
+        side_by_side = geometry.cores * (geometry.lanes if layer.kind is Kind.LINEAR else 1)
+        readers = [number for number, other in enumerate(layers) if layer.output in other.inputs]
+        if side_by_side == 1 or layer.groups > 1 or len(readers) != 1 or not _can_follow(layers[readers[0]]):
             continue
-        lengths = np.count_nonzero(np.asarray(layer.weight), axis=1)
+        if bound(layer, layers[readers[0]]):
+            continue
+        weight = np.asarray(layer.weight)
+        lengths = np.count_nonzero(weight.reshape(len(weight), -1), axis=1)
         order = np.lexsort((np.arange(len(lengths)), -lengths))
-        layers[name] = select_rows(layer, order)
-        consumer = layers[readers[0].name]
-        layers[consumer.name] = replace(consumer, weight=np.asarray(consumer.weight)[:, order])
+        layers[index] = select_rows(layer, order)
+        layers[readers[0]] = _permute_inputs(layers[readers[0]], order)
         if layer.output in golden:
             golden[layer.output] = golden[layer.output][:, order]
         orders[layer.output] = tuple(int(i) for i in order)
-    return replace(model, layers=tuple(layers.values()), golden=golden), orders
+    return replace(model, layers=tuple(layers), golden=golden), orders
+
+
+def _can_follow(reader: Layer) -> bool:
+    return reader.kind is Kind.LINEAR or (reader.kind is Kind.CONV2D and reader.groups == 1)
+
+
+def _permute_inputs(layer: Layer, order: np.ndarray) -> Layer:
+    """Follow a permutation of the input channels; a linear layer reads whole maps a channel."""
+    weight = np.asarray(layer.weight)
+    if layer.kind is Kind.CONV2D:
+        return replace(layer, weight=np.ascontiguousarray(weight[:, order]))
+    blocks = weight.reshape(len(weight), len(order), -1)[:, order]
+    return replace(layer, weight=np.ascontiguousarray(blocks.reshape(weight.shape)))

@@ -6,26 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zeroskip.compiler.program import LayerPlan, Program
-from zeroskip.compiler.target import Engine, EngineConfig
+from zeroskip.compiler.target import Format
+from zeroskip.compiler.timing import LOADED, unit_ends
 
 __all__ = ["LayerCycles", "ProgramCycles", "layer_cycles", "program_cycles"]
-
-SEQUENCER = 2
-"""Fetching the descriptor and starting (hw.sequencer)."""
-ISSUE_START = {Engine.DENSE: 1, Engine.SPARSE: 3}
-"""From start to the first slot (hw.issue)."""
-DECODE = {Engine.DENSE: 0, Engine.SPARSE: 3}
-"""From a slot to its tap number (hw.decoders.relative)."""
-TAP_TO_ACTIVATION = 12
-"""hw.gather, windowed layers and dense linear layers."""
-WORD_TO_ACTIVATION = 5
-"""hw.gather, sparse linear layers: from the decoder's lane words."""
-ACCUMULATE = 2
-"""hw.array without pooling, from activation to accumulator; pooling adds 1."""
-POST = 8
-"""hw.postprocess: also the cycles after the last value before the next layer is fetched."""
-UNLOAD_WORD = 9
-"""hw.accelerator: cycles an output word takes, read path and transfer."""
 
 
 @dataclass(frozen=True)
@@ -52,75 +36,66 @@ class ProgramCycles:
 
 def program_cycles(program: Program) -> ProgramCycles:
     """Return the cycles of one inference, from the first input word accepted to the last output word accepted."""
-    layers = tuple(layer_cycles(plan, program.config) for plan in program.layers)
+    timing = program.timing
     tensors = program.model.tensors
-    # the first input word is accepted one cycle after start; flush and hand-over belong to the load
-    load = tensors[program.model.input].size + POST
-    unload = SEQUENCER + UNLOAD_WORD * tensors[program.model.output].size
+    ends = (*timing.starts[1:], timing.finish)
+    layers = tuple(
+        layer_cycles(plan, end - start) for plan, start, end in zip(program.layers, timing.starts, ends, strict=True)
+    )
+    load = tensors[program.model.input].size - 1 + LOADED
+    # a word leaves one cycle after its address, and the cycle of the last one counts
+    unload = tensors[program.model.output].size + 1
     total = load + sum(layer.cycles for layer in layers) + unload
-    return ProgramCycles(load, layers, unload, total, total + POST + SEQUENCER)
+    return ProgramCycles(load, layers, unload, total, max(timing.period, timing.loaded))
 
 
-def layer_cycles(plan: LayerPlan, config: EngineConfig) -> LayerCycles:
-    """Return the cycles of one layer.
+def layer_cycles(plan: LayerPlan, cycles: int) -> LayerCycles:
+    """Split the ``cycles`` of one layer, from its start to the start of the next, into classes.
 
-    Units take ``max(slots, drain)`` cycles each after the first; then the pipeline runs out, the last unit drains and
-    the post-processor empties.
+    Stalls are waits for the drain between two units; overhead is what lies between the last slot of a layer and the
+    first of the next.
     """
-    geometry = config.geometry
-    drain = plan.fields["drain_wait"] + 1
-    busy = sum(unit.issue * unit.repeat for unit in plan.units)
-    first = plan.units[0].issue
-    stalls = sum(max(unit.issue, drain) * unit.repeat for unit in plan.units) - max(first, drain) + first - busy
-    sparse_linear = geometry.engine is Engine.SPARSE and plan.fields["linear"] == 1
-    depth = WORD_TO_ACTIVATION if sparse_linear else TAP_TO_ACTIVATION
-    latency = depth + DECODE[geometry.engine] + ACCUMULATE + int(config.has_pooling) + geometry.columns
-    tail = latency + plan.fields["drain_last"] + POST - 1
-    start = SEQUENCER + ISSUE_START[geometry.engine]
-    cycles = start + busy + stalls + tail
-    lanes = geometry.products
-    slots = _slots(plan, config, busy)
+    schedule = plan.schedule
+    busy = sum(schedule.lengths) * schedule.windows * schedule.tiles
+    stalls = int(unit_ends(schedule)[-1]) + 1 - busy
+    lanes = plan.products
+    slots = _slots(plan, busy)
     slots["stall"] = stalls * lanes
-    slots["drain"] = (tail - POST) * lanes
-    slots["overhead"] = (start + POST) * lanes
+    slots["drain"] = 0
+    slots["overhead"] = (cycles - busy - stalls) * lanes
     return LayerCycles(plan.name, cycles, lanes, plan.macs_useful / (cycles * lanes), slots)
 
 
-def _slots(plan: LayerPlan, config: EngineConfig, busy: int) -> dict[str, int]:
-    """Split the issued slots: useful, outside the map, outside the channels, escapes, waiting lanes."""
-    geometry = config.geometry
-    fields = plan.fields
-    issued = busy * geometry.products
+def _slots(plan: LayerPlan, busy: int) -> dict[str, int]:
+    """Split the issued slots: useful, outside the map, outside the channels, escapes, waiting for a longer row."""
+    lanes = plan.products
+    issued = busy * lanes
     useful = plan.macs_useful
-    if fields["linear"]:
-        if geometry.engine is Engine.DENSE:
-            columns = fields["slot_last"] + 1
-            rows = (fields["group_last"] + 1) * geometry.columns - plan.shape[0]
-            column_waste = rows * columns * geometry.lanes
-            return {
-                "useful": useful,
-                "tile_waste": issued - column_waste - useful,
-                "column_waste": column_waste,
-                "filler": 0,
-                "imbalance": 0,
-            }
-        filler = plan.entries - useful
-        return {
-            "useful": useful,
-            "tile_waste": 0,
-            "column_waste": 0,
-            "filler": filler,
-            "imbalance": issued - useful - filler,
-        }
+    entries = plan.entries if plan.format is not Format.DENSE else 0
+    if plan.front["linear"]:
+        if plan.format is Format.DENSE:
+            return _classes(useful, column_waste=issued - useful)
+        return _classes(useful, filler=entries - useful, imbalance=issued - entries)
     _, height, width = plan.shape
-    tiles = fields["tile_last"] + 1
-    filled = height * width / (tiles * geometry.lanes)
-    column_waste = 0
-    if geometry.engine is Engine.DENSE:
-        active = 1 if fields["channel_last"] == 0 else geometry.columns
-        groups = fields["group_last"] + 1
-        idle = groups * geometry.columns - (plan.shape[0] if active > 1 else groups)
-        column_waste = busy * geometry.lanes * idle // groups
-    tile_waste = round((issued - column_waste) * (1 - filled))
-    filler = issued - column_waste - tile_waste - useful
-    return {"useful": useful, "tile_waste": tile_waste, "column_waste": column_waste, "filler": filler, "imbalance": 0}
+    places = len(plan.places)
+    passes = plan.schedule.windows
+    if plan.format is Format.DENSE:
+        per_row = plan.schedule.lengths[0] * passes
+        rows = plan.shape[0] * per_row * places
+        return _classes(useful, tile_waste=rows - useful, column_waste=issued - rows)
+    tile_waste = int(entries * passes * (places - height * width))
+    filler = entries * passes * height * width - useful
+    imbalance = issued - entries * passes * places
+    return _classes(useful, tile_waste=tile_waste, filler=filler, imbalance=imbalance)
+
+
+def _classes(
+    useful: int, *, tile_waste: int = 0, column_waste: int = 0, filler: int = 0, imbalance: int = 0
+) -> dict[str, int]:
+    return {
+        "useful": useful,
+        "tile_waste": tile_waste,
+        "column_waste": column_waste,
+        "filler": filler,
+        "imbalance": imbalance,
+    }

@@ -15,7 +15,7 @@ from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program, Rom
-from zeroskip.compiler.target import Engine, Geometry
+from zeroskip.compiler.target import Format, Geometry
 
 __all__ = ["PROGRAM_FORMAT", "check_images", "load_program", "program_files"]
 
@@ -52,7 +52,7 @@ def _rom_header(rom: Rom, text: str) -> dict[str, Any]:
         "slots": rom.slots,
         "slot_bits": rom.slot_bits,
         "slot_order": "slot 0 in the low bits",
-        "row_restart": rom.format == "relative_index",
+        "row_restart": rom.format == Format.RELATIVE.value,
         "fields": [asdict(spec) for spec in rom.fields],
         "layers": [asdict(segment) for segment in rom.segments],
         "sha256": sha256(text.encode()).hexdigest(),
@@ -67,7 +67,7 @@ def _program_header(program: Program, index_bits: int | None) -> dict[str, Any]:
     return {
         "format": PROGRAM_FORMAT,
         "name": model.name,
-        "geometry": {"engine": geometry.engine.value, "lanes": geometry.lanes, "columns": geometry.columns},
+        "geometry": asdict(geometry),
         "index_bits": index_bits,
         "config": {key: value for key, value in asdict(config).items() if key != "geometry"},
         "input": {"name": model.input, **_tensor(tensors[model.input])},
@@ -76,9 +76,12 @@ def _program_header(program: Program, index_bits: int | None) -> dict[str, Any]:
             {
                 "name": plan.name,
                 "kind": plan.kind,
+                "format": plan.format.value,
                 "output": plan.output,
                 "shape": list(plan.shape),
                 "signed": tensors[plan.output].signed,
+                "first_place": plan.back["place_base"] * geometry.results,
+                "places": [-1 if place is None else place[0] * plan.shape[-1] + place[1] for place in plan.places],
                 "k": plan.index_bits or None,
                 "weight_bits": plan.weight_bits,
                 "macs_dense": plan.macs_dense,
@@ -126,12 +129,13 @@ def load_program(directory: Path) -> Program:
     try:
         header = json.loads(path.read_text())
         geometry = header["geometry"]
-        size = Geometry(Engine(geometry["engine"]), int(geometry["lanes"]), int(geometry["columns"]))
+        size = Geometry(**{key: int(value) for key, value in geometry.items()})
+        formats = {layer["name"]: Format(layer["format"]) for layer in header["layers"]}
         index_bits = header["index_bits"]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"File '{path}' is damaged ({error}); compile again") from error
     model, _ = run_passes(load_artifact(directory / "ir" / "model.safetensors"))
-    program = lower(model, size, index_bits=index_bits)
+    program = lower(model, size, formats, index_bits=index_bits)
     check_images(program, directory)
     return program
 

@@ -9,18 +9,26 @@ import numpy as np
 
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import CapacityError
-from zeroskip.compiler.ir import Model
-from zeroskip.compiler.lower import lower
+from zeroskip.compiler.ir import Kind, Layer, Model
+from zeroskip.compiler.lower import estimate_cycles, lower
 from zeroskip.compiler.program import Program
-from zeroskip.compiler.target import Engine, EngineConfig, Geometry
+from zeroskip.compiler.target import Engine, EngineConfig, Format, Geometry
 
 __all__ = ["DEFAULT_LIMITS", "Choice", "Limits", "choose_program", "program_blocks", "program_multipliers"]
+
+SPARSE_DENSITY = 0.7
+"""Below this density a layer is stored with indices when the engine is free to choose."""
+
+CANDIDATES = 4
+"""How many fitting geometries of each kind are compiled to the end."""
 
 CYCLE_TOLERANCE = 1.02
 """A smaller array is taken when it costs no more cycles than this ratio."""
 
-SPARSE_LANES = (4, 8, 16, 32)
-DENSE_SIZES = ((4, 2), (4, 5), (8, 2), (8, 3), (8, 5), (16, 1), (8, 10), (16, 5))
+LANES = (4, 8, 16, 32)
+DENSE_UNITS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+SPARSE_UNITS = (1, 2, 3, 4, 5, 6, 7, 8)
+RESULTS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,14 @@ DEFAULT_LIMITS = Limits("an ECP5-25F", 28, 56, ECP5_SHAPES)
 
 
 @dataclass(frozen=True, eq=False)
+class Candidate:
+    """A compiled program for one choice of engine; None: each layer its own."""
+
+    engine: Engine | None
+    program: Program
+
+
+@dataclass(frozen=True, eq=False)
 class Choice:
     """A compiled candidate and why it was taken."""
 
@@ -52,10 +68,12 @@ class Choice:
 def program_blocks(program: Program, shapes: Sequence[tuple[int, int]]) -> int:
     """Return how many block RAMs the activation banks and the block ROMs of ``program`` take."""
     config = program.config
-    total = config.geometry.lanes * _blocks(config.activation_depth, 8, shapes)
+    geometry = config.geometry
+    total = geometry.lanes * geometry.cores * _blocks(config.activation_depth, 8, shapes)
     for rom in program.roms:
         if rom.style == "block":
-            total += _blocks(rom.depth, rom.word_bits, shapes)
+            copies = geometry.cores if rom.name in ("taps", "offsets", "mask_y", "mask_x") else 1
+            total += copies * _blocks(rom.depth, rom.word_bits, shapes)
     return total
 
 
@@ -65,7 +83,28 @@ def _blocks(depth: int, width: int, shapes: Sequence[tuple[int, int]]) -> int:
 
 def program_multipliers(config: EngineConfig) -> int:
     """Return how many hard multipliers the array and the post-processor take."""
-    return config.geometry.products + (2 if config.multiplier_width else 0)
+    return config.geometry.products + (2 * config.geometry.results if config.multiplier_width else 0)
+
+
+def layer_formats(model: Model, engine: Engine | None) -> dict[str, Format]:
+    """Return the format of every layer with weights.
+
+    Without an engine a layer is sparse when it has zeros enough that its indices skip more than they cost: an index
+    design fetches a position for every weight either way.
+    """
+    formats = {}
+    for layer in model.layers:
+        if layer.weight is None:
+            continue
+        sparse = engine is Engine.SPARSE or (engine is None and density(layer) < SPARSE_DENSITY)
+        formats[layer.name] = Format.RELATIVE if sparse else Format.DENSE
+    return formats
+
+
+def density(layer: Layer) -> float:
+    """Return the fraction of a layer's weights that are not zero."""
+    weight = np.asarray(layer.weight)
+    return float(np.count_nonzero(weight)) / weight.size
 
 
 def choose_program(
@@ -75,65 +114,81 @@ def choose_program(
     *,
     lanes: int | None = None,
     columns: int | None = None,
+    cores: int | None = None,
+    results: int | None = None,
     index_bits: int | None = None,
 ) -> Choice:
     """Compile ``model`` for the fitting geometry with the fewest cycles; ``engine=None`` compares both engines.
 
-    Given ``lanes`` (and ``columns``) fix the geometry; then nothing is searched and nothing is refused for its size.
+    Given ``lanes`` (and the other sizes) fix the geometry; then nothing is searched and nothing is refused for its
+    size.
 
     Raises
     ------
     CapacityError
         If no geometry fits; the text says what the smallest one needs, what there is and what to change.
     """
-    engines = (Engine.DENSE, Engine.SPARSE) if engine is None else (engine,)
+    choices = [Engine.DENSE, None if engine is None else Engine.SPARSE] if engine is None else [engine]
+    plans = {kind: layer_formats(model, kind) for kind in choices}
+    if engine is None and all(format_ is Format.DENSE for format_ in plans[None].values()):
+        del plans[None]
     if lanes is not None:
-        fixed = [_compile(model, Geometry(kind, lanes, _columns(kind, columns)), index_bits) for kind in engines]
-        return _best(fixed, engines, limits)
-    capacity = limits.blocks * max(depth * width for depth, width in limits.block_shapes)
-    possible = [kind for kind in engines if kind is Engine.SPARSE or _dense_bits(model) <= capacity] or engines
-    candidates = [_compile(model, geometry, index_bits) for geometry in _geometries(possible, limits)]
-    fitting = [program for program in candidates if _fits(program, limits)]
-    if not fitting:
-        least = min(candidates, key=lambda p: (program_blocks(p, limits.block_shapes), program_multipliers(p.config)))
+        fixed = []
+        for kind, formats in plans.items():
+            width = columns if kind is Engine.DENSE and cores is None else None
+            size = Geometry(
+                lanes, width or (2 if kind is Engine.DENSE and cores is None else 1), cores or 1, results or 1
+            )
+            fixed.append(Candidate(kind, lower(model, size, formats, index_bits=index_bits)))
+        return _best(fixed, limits)
+    estimates = []
+    for kind, formats in plans.items():
+        for geometry in _geometries(kind, limits, model):
+            estimates.append((estimate_cycles(model, geometry, formats, index_bits), geometry.products, kind, geometry))
+    estimates.sort(key=lambda item: (item[0], item[1]))
+    candidates: list[Candidate] = []
+    fitting: dict[Engine | None, list[Candidate]] = {kind: [] for kind in plans}
+    for _, _, kind, geometry in estimates:
+        if len(fitting[kind]) >= CANDIDATES:
+            continue
+        candidate = Candidate(kind, lower(model, geometry, plans[kind], index_bits=index_bits))
+        candidates.append(candidate)
+        if _fits(candidate.program, limits):
+            fitting[kind].append(candidate)
+    found = [candidate for mine in fitting.values() for candidate in mine]
+    if not found:
+        least = min(
+            (candidate.program for candidate in candidates),
+            key=lambda p: (program_blocks(p, limits.block_shapes), program_multipliers(p.config)),
+        )
         blocks, multipliers = program_blocks(least, limits.block_shapes), program_multipliers(least.config)
         raise CapacityError(
             f"Network {model.name!r} needs at least {blocks} block RAMs and {multipliers} multipliers, "
             f"but {limits.name} has {limits.blocks} and {limits.multipliers}; "
             "prune further, use fewer weight bits or name a larger board"
         )
-    return _best(fitting, engines, limits)
+    return _best(found, limits)
 
 
-def _dense_bits(model: Model) -> int:
-    """Return the least bits a dense layout stores: every row of the columns that hold any weight."""
-    total = 0
-    for layer in model.layers:
-        if layer.weight is not None:
-            matrix = np.asarray(layer.weight).reshape(len(layer.weight), -1)
-            total += matrix.shape[0] * int(matrix.any(axis=0).sum()) * layer.weight_bits
-    return total
-
-
-def _columns(engine: Engine, columns: int | None) -> int:
-    if engine is Engine.SPARSE:
-        return 1
-    return 2 if columns is None else columns
-
-
-def _geometries(engines: Sequence[Engine], limits: Limits) -> list[Geometry]:
+def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geometry]:
+    """Return the sizes that the device's multipliers allow, columns for the dense engine and cores for indices."""
+    linear = any(layer.kind is Kind.LINEAR for layer in model.layers)
     result = []
-    if Engine.SPARSE in engines:
-        result += [Geometry(Engine.SPARSE, lanes) for lanes in SPARSE_LANES if lanes <= max(limits.multipliers, 4)]
-    if Engine.DENSE in engines:
-        result += [
-            Geometry(Engine.DENSE, lanes, n) for lanes, n in DENSE_SIZES if lanes * n <= max(limits.multipliers, 8)
-        ]
+    room = max(limits.multipliers, 4)
+    for lanes in LANES:
+        for units in DENSE_UNITS if engine is Engine.DENSE else SPARSE_UNITS:
+            for results in RESULTS:
+                if (
+                    lanes * units > room
+                    or results > min(lanes // 2, 8)
+                    or (results > 1 and lanes * units // results < 8)
+                ):
+                    continue
+                if results > 1 and linear and not any(layer.kind is not Kind.LINEAR for layer in model.layers):
+                    continue
+                columns, cores = (units, 1) if engine is Engine.DENSE else (1, units)
+                result.append(Geometry(lanes, columns, cores, results))
     return result
-
-
-def _compile(model: Model, geometry: Geometry, index_bits: int | None) -> Program:
-    return lower(model, geometry, index_bits=index_bits if geometry.engine is Engine.SPARSE else None)
 
 
 def _fits(program: Program, limits: Limits) -> bool:
@@ -143,26 +198,25 @@ def _fits(program: Program, limits: Limits) -> bool:
     )
 
 
-def _best(programs: Sequence[Program], engines: Sequence[Engine], limits: Limits) -> Choice:
-    """Take the fewest cycles; among nearly equal ones the smallest array, then the fewest block RAMs."""
-    cycles = {id(program): program_cycles(program).total for program in programs}
+def _best(candidates: Sequence[Candidate], limits: Limits) -> Choice:
+    """Take the shortest interval; among nearly equal ones the smallest array, then the fewest block RAMs."""
+    cycles = {id(candidate): program_cycles(candidate.program).interval for candidate in candidates}
     bound = min(cycles.values()) * CYCLE_TOLERANCE
-    best = min(
-        (program for program in programs if cycles[id(program)] <= bound),
-        key=lambda p: (p.config.geometry.products, program_blocks(p, limits.block_shapes), cycles[id(p)]),
-    )
+
+    def cost(candidate: Candidate) -> tuple[int, int, int, int]:
+        config = candidate.program.config
+        blocks = program_blocks(candidate.program, limits.block_shapes)
+        return config.geometry.products, config.geometry.results, blocks, cycles[id(candidate)]
+
+    best = min((candidate for candidate in candidates if cycles[id(candidate)] <= bound), key=cost)
     reasons = []
-    for kind in engines:
-        mine = [program for program in programs if program.config.geometry.engine is kind]
-        if not mine:
-            reasons.append(f"{kind.value}: no geometry fits {limits.name}")
-            continue
-        fastest = min(mine, key=lambda p: cycles[id(p)])
-        geometry = fastest.config.geometry
+    for kind in dict.fromkeys(candidate.engine for candidate in candidates):
+        fastest = min((c for c in candidates if c.engine is kind), key=lambda c: cycles[id(c)])
+        name = "a choice for every layer" if kind is None else kind.value
         reasons.append(
-            f"{kind.value}: {cycles[id(fastest)]} cycles with {geometry.lanes} lanes x {geometry.columns} columns, "
-            f"{program_blocks(fastest, limits.block_shapes)} block RAMs"
+            f"{name}: {cycles[id(fastest)]} cycles with {fastest.program.config.geometry}, "
+            f"{program_blocks(fastest.program, limits.block_shapes)} block RAMs"
         )
-    geometry = best.config.geometry
-    reasons.append(f"chosen: {geometry.engine.value}, {geometry.lanes} lanes x {geometry.columns} columns")
-    return Choice(best, cycles[id(best)], tuple(reasons))
+    name = "a choice for every layer" if best.engine is None else best.engine.value
+    reasons.append(f"chosen: {name}, {best.program.config.geometry}")
+    return Choice(best.program, cycles[id(best)], tuple(reasons))

@@ -9,10 +9,10 @@ import numpy as np
 
 from zeroskip.compiler.program import Rom
 from zeroskip.compiler.rom import slot_count
-from zeroskip.compiler.target import Engine, EngineConfig
+from zeroskip.compiler.target import EngineConfig, Format
 
 if TYPE_CHECKING:
-    from zeroskip.compiler.lower import Job
+    from zeroskip.compiler.job import Job
 
 __all__ = ["bit_ledger", "entropy_bound"]
 
@@ -32,15 +32,16 @@ def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[st
     ``requantize``; ``padding``: physical bits of the parameter words beyond all that. ``total`` is their sum;
     ``entropy_bound`` is no part of it.
     """
-    sparse = config.geometry.engine is Engine.SPARSE
-    useful = int(np.count_nonzero(job.weight)) if sparse else job.dense_matrix(config.geometry.lanes).size
-    slots = slot_count(job, config.geometry)
+    dense = job.format is Format.DENSE
+    geometry = config.geometry
+    useful = job.weight.size if dense else int(np.count_nonzero(job.weight))
+    slots = slot_count(job, geometry.units if dense else geometry.cores, geometry.lanes)
     name = job.layer.name
     physical = 0
     tables = {"rows": 0, "taps": 0, "bias": 0}
     for rom in roms:
         count = sum(segment.count for segment in rom.segments if segment.layer == name)
-        if rom.name.startswith("weights_"):
+        if rom.name.startswith(("weights_", "index_")):
             physical += count * rom.word_bits
         elif rom.name in tables:
             tables[rom.name] += count * rom.word_bits

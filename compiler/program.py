@@ -7,16 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from zeroskip.compiler.ir import Layer, Model
-from zeroskip.compiler.target import EngineConfig
+from zeroskip.compiler.target import EngineConfig, Format
 
-__all__ = ["FieldSpec", "LayerPlan", "Program", "Rom", "Segment", "Storage", "TensorLayout", "Unit"]
+__all__ = [
+    "FieldSpec",
+    "LayerPlan",
+    "Program",
+    "Rom",
+    "Schedule",
+    "Segment",
+    "Storage",
+    "TensorLayout",
+    "Timing",
+]
 
 
 class Storage(enum.Enum):
-    """How a tensor lies in the activation banks."""
+    """Where a tensor lies: spread over the activation banks, copied into each of them, or in the output buffer."""
 
     BANKED = "banked"
     REPLICATED = "replicated"
+    OUTPUT = "output"
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,7 @@ class TensorLayout:
     """Where element ``(c, y, x)`` lies: linear address ``base * lanes + c * channel_step + rows[y] + columns[x]``.
 
     Banked: bank = address mod lanes, word = address div lanes. Replicated: every bank holds it at word
-    ``base + c * channel_step + rows[y] + columns[x]``.
+    ``base + c * channel_step + rows[y] + columns[x]``; so does the output buffer, whose base is 0.
     """
 
     storage: Storage
@@ -76,28 +87,39 @@ class Rom:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Cycle counts of the accumulation units of a layer: ``issue`` cycles each, ``repeat`` times in a row."""
+class Schedule:
+    """When a layer's slots issue: per group of output channels its slots a pass, ``windows`` passes a tile, ``tiles``.
 
-    issue: int
-    repeat: int
+    ``drain`` is the number of cycles in which a unit's results leave the array; units end at least that far apart.
+    """
+
+    lengths: tuple[int, ...]
+    windows: int
+    tiles: int
+    drain: int
 
 
 @dataclass(frozen=True, eq=False)
 class LayerPlan:
-    """How one layer runs: its descriptor fields, its units in order and what it stores.
+    """How one layer runs: its descriptor fields, its schedule and what it stores.
 
-    ``shape`` is the output shape, ``(C, H, W)`` or ``(F,)``. ``macs_dense`` and ``macs_useful`` follow the report's
-    definitions; ``entries`` counts the encoded row entries of a sparse layer, escapes included.
+    ``front`` holds the fields of what feeds the array, ``back`` those of what takes its results. ``shape`` is the
+    output shape, ``(C, H, W)`` or ``(F,)``; ``places`` the output position ``(y, x)`` of each place, None outside the
+    map. ``products`` is the number of products a cycle the layer can use. ``macs_dense`` and ``macs_useful`` follow
+    the report's definitions; ``entries`` counts the encoded entries of a sparse layer, escapes included.
     """
 
     name: str
     kind: str
+    format: Format
     layer: Layer
     output: str
     shape: tuple[int, ...]
-    fields: Mapping[str, int]
-    units: tuple[Unit, ...]
+    front: Mapping[str, int]
+    back: Mapping[str, int]
+    schedule: Schedule
+    products: int
+    places: tuple[tuple[int, int] | None, ...]
     macs_dense: int
     macs_useful: int
     index_bits: int
@@ -108,12 +130,34 @@ class LayerPlan:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Timing:
+    """The static schedule of one inference; cycle 0 is the start of the first layer.
+
+    Attributes
+    ----------
+    starts : cycle in which each layer starts; its first slot issues in the next one
+    gaps : cycles between the last slot of a layer and the start of the next, the last of them back to the first layer
+    finish : cycle in which the last layer's last value has been written and the output begins to leave
+    period : cycles between the starts of two inferences when the next input is there in time
+    released : cycle from which the next input may be loaded
+    loaded : cycle in which the next inference can start when its input is offered without a pause
+    """
+
+    starts: tuple[int, ...]
+    gaps: tuple[int, ...]
+    finish: int
+    period: int
+    released: int
+    loaded: int
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A compiled network.
 
     ``model`` is the IR after every pass (what :func:`zeroskip.compiler.reference.run` executes and the hardware
-    computes), ``layers`` the plans in execution order, ``descriptors`` the field layout of the ``layers`` ROM.
+    computes), ``layers`` the plans in execution order. ``release`` is the layer after which the input's memory is free.
     """
 
     model: Model
@@ -121,7 +165,8 @@ class Program:
     layers: tuple[LayerPlan, ...]
     layouts: Mapping[str, TensorLayout]
     roms: tuple[Rom, ...]
-    descriptors: tuple[FieldSpec, ...]
+    timing: Timing
+    release: int
     row_orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

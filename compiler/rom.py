@@ -9,13 +9,13 @@ import numpy as np
 
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.program import FieldSpec, Rom, Segment, TensorLayout
-from zeroskip.compiler.schedule import window_offset
-from zeroskip.compiler.target import Engine, EngineConfig, Geometry
+from zeroskip.compiler.schedule import tile_positions, window_offset
+from zeroskip.compiler.target import EngineConfig, Format
 
 if TYPE_CHECKING:
-    from zeroskip.compiler.lower import Job
+    from zeroskip.compiler.job import Job
 
-__all__ = ["Tables", "layers_rom", "pack_word", "unpack_word", "weight_code", "weight_level"]
+__all__ = ["Tables", "descriptor_rom", "pack_word", "places_of", "unpack_word", "weight_code", "weight_level"]
 
 LOGIC_BITS = 2048
 """A smaller ROM is cheaper in LUTs than a block RAM that stays nearly empty."""
@@ -90,145 +90,96 @@ def _rom(
 
 
 class Tables:
-    """The ROM images of a network while they are filled, and the base of each layer in each of them."""
+    """The ROM images of a network while they are filled, and the base of each layer in each of them.
+
+    ``front`` and ``back`` collect the descriptor fields that point into the images.
+    """
 
     def __init__(
         self, jobs: Sequence[Job], config: EngineConfig, model: Model, placed: Mapping[str, TensorLayout]
     ) -> None:
         self.config = config
-        self.bases: list[dict[str, int]] = [{} for _ in jobs]
-        self.load: dict[str, int] = {}
-        self.unload: dict[str, int] = {}
+        self.lanes = config.geometry.lanes
+        self.front: list[dict[str, int]] = [{} for _ in jobs]
+        self.back: list[dict[str, int]] = [{} for _ in jobs]
         self.roms: list[Rom] = []
-        if config.geometry.engine is Engine.DENSE:
-            self._dense_weights(jobs)
-        else:
-            self._sparse_weights(jobs)
+        self._parameters(jobs)
+        if config.indexed:
             self._row_lengths(jobs)
         self._taps(jobs, placed)
         self._bias(jobs)
         self._offsets(jobs)
-        self._coordinates(jobs, model, placed)
+        if config.has_padding:
+            self._masks(jobs)
+        self._places(jobs, placed)
+        self._arrivals(model, placed)
+        if config.has_functions:
+            self._functions(jobs)
 
-    def _slot_fields(self) -> tuple[FieldSpec, ...]:
-        index = (FieldSpec("index", 0, self.config.index_width),) if self.config.index_width else ()
-        return (*index, FieldSpec("weight", self.config.index_width, self.config.weight_width))
-
-    def _pack_slots(self, slots: np.ndarray) -> list[int]:
-        """Pack slot values of shape ``(words, lanes)`` into words, slot 0 in the low bits."""
-        words = np.zeros(slots.shape[0], object)
-        for lane in range(slots.shape[1]):
-            words += slots[:, lane].astype(object) << (lane * self.config.slot_bits)
-        return [int(word) for word in words]
-
-    def _to_words(self, slots: np.ndarray) -> np.ndarray:
-        """Cut a run of slots into words of L, the last one filled with zeros."""
-        lanes = self.config.geometry.lanes
-        padded = np.zeros(-(-len(slots) // lanes) * lanes, np.int64)
-        padded[: len(slots)] = slots
-        return padded.reshape(-1, lanes)
-
-    def _dense_weights(self, jobs: Sequence[Job]) -> None:
-        geometry = self.config.geometry
-        columns: list[list[int]] = [[] for _ in range(geometry.columns)]
-        segments = []
-        for job, base in zip(jobs, self.bases, strict=True):
-            base["weight_base"] = len(columns[0]) * geometry.lanes
-            blocks = [self._pack_slots(block) for block in self._dense_blocks(job)]
-            segments.append(Segment(job.layer.name, len(columns[0]), len(blocks[0])))
-            for column, block in zip(columns, blocks, strict=True):
-                column.extend(block)
-        for index, words in enumerate(columns):
-            self._add(
-                f"weights_{index}",
-                self._slot_fields(),
-                words,
-                segments,
-                slots=geometry.lanes,
-                style="block",
-                description="dense",
-            )
-
-    def _dense_blocks(self, job: Job) -> list[np.ndarray]:
-        """Return for each column its words ``(words, lanes)`` of codes."""
+    def _parameters(self, jobs: Sequence[Job]) -> None:
+        """One image of weights a column or core, and one of indices a core."""
         config, geometry = self.config, self.config.geometry
-        codes = weight_code(job.weight, job.zero_excluded, config.weight_width)
-        stride = 1 if job.depthwise else geometry.columns
-        groups = -(-codes.shape[0] // stride)
-        padded = np.zeros((groups * stride, codes.shape[1]), np.int64)
-        padded[: codes.shape[0]] = codes
-        blocks = []
-        for column in range(geometry.columns):
-            rows = padded[column::stride] if column < stride else np.zeros_like(padded[0::stride])
-            if job.linear:
-                blocks.append(linear_words(rows, job.words, geometry.lanes).reshape(-1, geometry.lanes))
-            else:
-                blocks.append(self._to_words(rows.reshape(-1)))
-        return blocks
-
-    def _sparse_weights(self, jobs: Sequence[Job]) -> None:
-        lanes = self.config.geometry.lanes
-        words: list[int] = []
-        segments = []
-        for job, base in zip(jobs, self.bases, strict=True):
-            base["weight_base"] = len(words) * lanes
-            values = [[self._entry(job, entry) for entry in row] for row in job.rows]
-            if job.linear:
-                packed = self._lane_words(values, self._entry(job, ((1 << job.index_bits) - 1, 0)))
-            else:
-                packed = self._to_words(np.array([value for row in values for value in row], np.int64))
-            segments.append(Segment(job.layer.name, len(words), len(packed)))
-            words.extend(self._pack_slots(packed))
-        self._add(
-            "weights_0", self._slot_fields(), words, segments, slots=lanes, style="block", description="relative_index"
-        )
-
-    def _entry(self, job: Job, entry: tuple[int, int]) -> int:
-        index, level = entry
-        config = self.config
-        code = int(weight_code(np.array([level]), job.zero_excluded, config.weight_width)[0])
-        return index | code << config.index_width
-
-    def _lane_words(self, rows: Sequence[Sequence[int]], idle: int) -> np.ndarray:
-        """One row a lane, in groups of L rows; lanes whose row is over idle until the longest ends."""
-        lanes = self.config.geometry.lanes
-        blocks = []
-        for first in range(0, len(rows), lanes):
-            group = rows[first : first + lanes]
-            block = np.full((max(len(row) for row in group), lanes), idle, np.int64)
-            for lane, row in enumerate(group):
-                block[: len(row), lane] = row
-            blocks.append(block)
-        return np.concatenate(blocks)
+        weights: list[list[int]] = [[] for _ in range(geometry.units)]
+        indices: list[list[int]] = [[] for _ in range(geometry.cores if config.indexed else 0)]
+        weight_segments, index_segments = [], []
+        for job, base in zip(jobs, self.front, strict=True):
+            base["weight_base"] = len(weights[0]) * self.lanes
+            first = len(weights[0])
+            for unit in range(geometry.units):
+                codes = stored_codes(job, unit_levels(job, unit, self.lanes), config.weight_width)
+                weights[unit].extend(pack_slots(codes, config.weight_width))
+            weight_segments.append(Segment(job.layer.name, first, len(weights[0]) - first))
+            if not config.indexed:
+                continue
+            base["index_base"] = len(indices[0]) * self.lanes
+            first = len(indices[0])
+            if job.format is not Format.DENSE:
+                for core in range(geometry.cores):
+                    indices[core].extend(pack_slots(unit_indices(job, core, self.lanes), config.index_width))
+            index_segments.append(Segment(job.layer.name, first, len(indices[0]) - first))
+        weight_fields = (FieldSpec("weight", 0, config.weight_width),)
+        for unit, words in enumerate(weights):
+            self._add(f"weights_{unit}", weight_fields, words, weight_segments, slots=self.lanes, style="block",
+                      description="weights")  # fmt: skip
+        index_fields = (FieldSpec("index", 0, config.index_width),)
+        for core, words in enumerate(indices):
+            self._add(f"index_{core}", index_fields, words, index_segments, slots=self.lanes, style="block",
+                      description=Format.RELATIVE.value)  # fmt: skip
 
     def _row_lengths(self, jobs: Sequence[Job]) -> None:
-        """One length a row (linear: a group of L rows): the sequencer knows a row's end before the ROM answers."""
-        lanes = self.config.geometry.lanes
+        """Slots a pass of every group: the front end knows a row's end before the row comes."""
         lengths: list[int] = []
         segments = []
-        for job, base in zip(jobs, self.bases, strict=True):
-            base["row_base"] = len(lengths)
-            counts = [len(row) for row in job.rows]
-            if job.linear:
-                counts = [max(counts[i : i + lanes]) for i in range(0, len(counts), lanes)]
-            segments.append(Segment(job.layer.name, len(lengths), len(counts)))
-            lengths.extend(count - 1 for count in counts)
+        for job, base in zip(jobs, self.front, strict=True):
+            mine = job.lengths[:1] if job.shared_row else job.lengths
+            # the first group's length lies in the descriptor, the image answers for the group after the present one
+            base["first_length"] = mine[0] - 1
+            base["row_base"] = len(lengths) + 1
+            segments.append(Segment(job.layer.name, len(lengths), len(mine)))
+            lengths.extend(length - 1 for length in mine)
+        # the front end looks one row ahead, at the end too
+        lengths.append(0)
         fields = field_layout([{"length_less_1": length} for length in lengths])
         self._add("rows", fields, lengths, segments)
 
     def _taps(self, jobs: Sequence[Job], placed: Mapping[str, TensorLayout]) -> None:
-        lanes = self.config.geometry.lanes
         rows: list[dict[str, int]] = []
         segments = []
-        for job, base in zip(jobs, self.bases, strict=True):
-            base["tap_base"] = len(rows)
-            if job.access is not None:
-                step = placed[job.layer.input].channel_step // lanes
+        for job, base in zip(jobs, self.front, strict=True):
+            first = len(rows)
+            if job.functions is not None:
+                depth = 1 << self.config.word_address_bits
+                here, there = (placed[name].base for name in (job.layer.inputs[0], job.layer.inputs[1]))
+                rows.extend({"word": word, "y": 0, "x": 0} for word in (0, (there - here) % depth))
+            elif job.access is not None:
+                step = placed[job.layer.inputs[0]].channel_step // self.lanes
                 dilation_y, dilation_x = job.access.dilation
                 rows.extend({"word": c * step, "y": y * dilation_y, "x": x * dilation_x} for c, y, x in job.taps)
-            elif job.words is not None:
-                rows.extend({"word": word, "y": 0, "x": 0} for word in job.words)
-            segments.append(Segment(job.layer.name, base["tap_base"], len(rows) - base["tap_base"]))
+            elif job.keep is not None:
+                word = placed[job.layer.inputs[0]].base
+                rows.extend({"word": word + position, "y": 0, "x": 0} for position in job.keep)
+            base["tap_base"] = first if job.access is not None or job.keep is not None else 0
+            segments.append(Segment(job.layer.name, first, len(rows) - first))
         if rows:
             fields = field_layout(rows)
             self._add("taps", fields, (pack_word(fields, row) for row in rows), segments)
@@ -241,7 +192,7 @@ class Tables:
             fields.append(FieldSpec("shift", config.bias_width + fields[1].bits, max(config.shift_width, 1)))
         words: list[int] = []
         segments = []
-        for job, base in zip(jobs, self.bases, strict=True):
+        for job, base in zip(jobs, self.back, strict=True):
             base["bias_base"] = len(words)
             channels = len(job.bias)
             segments.append(Segment(job.layer.name, len(words), channels))
@@ -253,44 +204,96 @@ class Tables:
         self._add("bias", fields, words, segments)
 
     def _offsets(self, jobs: Sequence[Job]) -> None:
-        """Address offsets of window and tap coordinates; entry 0 is the zero that linear layers use."""
-        mask = (1 << self.config.position_bits) - 1
-        words = [0]
-        segments = [Segment("", 0, 1)]
-        for job, base in zip(jobs, self.bases, strict=True):
+        """Address offsets of window and tap coordinates."""
+        config = self.config
+        mask = (1 << config.position_bits) - 1
+        words: list[int] = []
+        segments = []
+        for job, base in zip(jobs, self.front, strict=True):
+            if job.access is None:
+                continue
+            access, plane, _ = job.windowed()
             first = len(words)
-            base["y_table"] = base["x_table"] = 0
-            if job.access is not None and job.tile is not None:
-                for axis, name in enumerate(("y_table", "x_table")):
-                    base[name] = len(words)
-                    padding, span = job.access.padding[axis], job.access.span[axis]
-                    offsets = (
-                        window_offset(job.access, job.tile, job.source.shape, axis, t - padding) for t in range(span)
+            for axis, name in enumerate(("y_table", "x_table")):
+                base[name] = len(words)
+                for t in range(access.span[axis]):
+                    offset = window_offset(
+                        plane, job.source.shape, self.lanes, config.geometry.results, axis, t - access.padding[axis]
                     )
-                    words.extend(offset & mask for offset in offsets)
+                    words.append(offset & mask)
             segments.append(Segment(job.layer.name, first, len(words) - first))
-        fields = (FieldSpec("offset", 0, self.config.position_bits),)
-        self._add("offsets", fields, words, segments, ports=2, style="logic" if len(words) <= 256 else None)
+        if words:
+            fields = (FieldSpec("offset", 0, config.position_bits),)
+            style = "logic" if len(words) <= 256 else None
+            self._add("offsets", fields, words, segments, ports=2, style=style)
 
-    def _coordinates(self, jobs: Sequence[Job], model: Model, placed: Mapping[str, TensorLayout]) -> None:
-        """Address offsets of output rows and columns in the layout of the consumer; entry 0 is zero for vectors."""
-        words = [0]
-        segments = [Segment("", 0, 1)]
-        names = [model.input, *(job.layer.output for job in jobs)]
-        bases = [self.load, *self.bases]
-        for name, base in zip(names, bases, strict=True):
-            first = len(words)
-            layout = placed[name]
-            base["row_table"] = base["column_table"] = 0
-            if len(layout.rows) > 1 or len(layout.columns) > 1:
-                base["row_table"] = len(words)
-                words.extend(layout.rows)
-                base["column_table"] = len(words)
-                words.extend(layout.columns)
-            segments.append(Segment(name, first, len(words) - first))
-        self.unload.update({key: bases[-1][key] for key in ("row_table", "column_table")})
-        fields = (FieldSpec("offset", 0, self.config.position_bits),)
-        self._add("coordinates", fields, words, segments, ports=2, style="logic" if len(words) <= 256 else None)
+    def _masks(self, jobs: Sequence[Job]) -> None:
+        """Which lanes read inside the input, for every tile and row (column) of the window; layers share tables."""
+        for axis, name in enumerate("yx"):
+            words: list[int] = []
+            segments = []
+            known: dict[tuple[int, ...], int] = {}
+            for job, base in zip(jobs, self.front, strict=True):
+                if job.access is None:
+                    continue
+                table = tuple(_lane_masks(job, axis, self.lanes))
+                if table not in known:
+                    known[table] = len(words)
+                    segments.append(Segment(job.layer.name, len(words), len(table)))
+                    words.extend(table)
+                base[f"mask_{name}"] = known[table]
+            fields = (FieldSpec("inside", 0, self.lanes),)
+            self._add(f"mask_{name}", fields, words, segments, description="lanes")
+
+    def _places(self, jobs: Sequence[Job], placed: Mapping[str, TensorLayout]) -> None:
+        """Where every lane's result of every tile goes, ``results`` a word; layers that write alike share a table."""
+        results, bits = self.config.geometry.results, self.config.position_bits
+        words: list[int] = []
+        segments = []
+        known: dict[tuple[int, ...], int] = {}
+        bits = max(bits, max(1, (self.config.output_size - 1).bit_length()))
+        for job, base in zip(jobs, self.back, strict=True):
+            layout = placed[job.layer.output]
+            table = []
+            for place in places_of(job, self.lanes):
+                inside = place is not None
+                offset = layout.rows[place[0]] + layout.columns[place[1]] if place is not None else 0
+                table.append(int(inside) | offset << 1)
+            packed = tuple(
+                sum(entry << (index * (bits + 1)) for index, entry in enumerate(table[i : i + results]))
+                for i in range(0, len(table), results)
+            )
+            if packed not in known:
+                known[packed] = len(words)
+                segments.append(Segment(job.layer.name, len(words), len(packed)))
+                words.extend(packed)
+            base["place_base"] = known[packed]
+        fields = (FieldSpec("inside", 0, 1), FieldSpec("offset", 1, bits))
+        self._add("places", fields, words, segments, slots=results)
+
+    def _functions(self, jobs: Sequence[Job]) -> None:
+        """The operands of additions by code: two tables of 256 values a layer."""
+        values: list[int] = []
+        segments = []
+        for job, base in zip(jobs, self.front, strict=True):
+            base["function"] = int(job.functions is not None)
+            base["function_table"] = 0
+            if job.functions is not None:
+                base["function_table"] = len(values) // 512
+                segments.append(Segment(job.layer.name, len(values), 512))
+                values.extend(int(value) for value in job.functions.reshape(-1))
+        width = max(max(v.bit_length() if v >= 0 else (~v).bit_length() for v in values) + 1, 2)
+        fields = (FieldSpec("value", 0, width, True),)
+        words = [value & ((1 << width) - 1) for value in values]
+        self._add("functions", fields, words, segments, style="block", description="functions")
+
+    def _arrivals(self, model: Model, placed: Mapping[str, TensorLayout]) -> None:
+        """Where the input words of a channel go, in the order the host sends them."""
+        layout = placed[model.input]
+        words = [row + column for row in layout.rows for column in layout.columns]
+        if len(words) > 1:
+            fields = (FieldSpec("offset", 0, self.config.position_bits),)
+            self._add("arrivals", fields, words, [Segment(model.input, 0, len(words))])
 
     def _add(
         self,
@@ -303,34 +306,124 @@ class Tables:
         self.roms.append(_rom(name, fields, words, segments, **options))  # type: ignore[arg-type]
 
 
-def linear_words(rows: np.ndarray, words: Sequence[int] | None, lanes: int) -> np.ndarray:
-    """Return rows cut into words of L inputs, shape ``(rows, kept words, lanes)``; the tail is filled with zeros."""
-    count = -(-rows.shape[1] // lanes)
-    padded = np.zeros((rows.shape[0], count * lanes), np.int64)
-    padded[:, : rows.shape[1]] = rows
-    cut = padded.reshape(rows.shape[0], count, lanes)
-    return cut if words is None else cut[:, list(words)]
+def pack_slots(slots: np.ndarray, bits: int) -> list[int]:
+    """Pack slot values of shape ``(words, lanes)`` into words, slot 0 in the low bits."""
+    words = np.zeros(slots.shape[0], object)
+    for lane in range(slots.shape[1]):
+        words += slots[:, lane].astype(object) << (lane * bits)
+    return [int(word) for word in words]
 
 
-def layers_rom(descriptors: Sequence[Mapping[str, int]], names: Sequence[str]) -> Rom:
-    """Pack the load, layer and unload descriptors, one word each; a field a descriptor does not use is 0."""
+def stored_codes(job: Job, levels: np.ndarray, width: int) -> np.ndarray:
+    """Return the stored codes of a layer's ``levels``: entries of its codebook, or the levels' own codes."""
+    if not job.codebook:
+        return weight_code(levels, job.zero_excluded, width)
+    order = np.argsort(job.codebook, kind="stable")
+    codes: np.ndarray = order[np.searchsorted(np.array(job.codebook)[order], levels)]
+    return codes
+
+
+def unit_levels(job: Job, unit: int, lanes: int) -> np.ndarray:
+    """Return the weight levels that one column or core walks through, shape ``(words, lanes)``, 0 where there are none.
+
+    Windowed: the slots one after the other, a lane's worth a word; linear: a word a cycle, each lane its own.
+    """
+    if job.format is Format.DENSE:
+        return _dense_linear_levels(job, unit, lanes) if job.linear else _to_words(_dense_levels(job, unit), lanes)
+    streams = _unit_entries(job, unit, lanes)
+    values = [np.array([[level for _, level in lane] for lane in group], np.int64).T for group in streams]
+    flat = np.concatenate(values)
+    return flat if job.linear else _to_words(flat[:, 0], lanes)
+
+
+def unit_indices(job: Job, core: int, lanes: int) -> np.ndarray:
+    """Return the index codes that one core walks through, as :func:`unit_levels`."""
+    streams = _unit_entries(job, core, lanes)
+    values = [np.array([[index for index, _ in lane] for lane in group], np.int64).T for group in streams]
+    flat = np.concatenate(values)
+    return flat if job.linear else _to_words(flat[:, 0], lanes)
+
+
+def _to_words(slots: np.ndarray, lanes: int) -> np.ndarray:
+    """Cut a run of slots into words of L, the last one filled with zeros."""
+    padded = np.zeros(-(-len(slots) // lanes) * lanes, np.int64)
+    padded[: len(slots)] = slots
+    return padded.reshape(-1, lanes)
+
+
+def _dense_levels(job: Job, unit: int) -> np.ndarray:
+    """Return the rows of one unit one after the other; zeros for units and rows that are not there."""
+    if job.shared_row:
+        only: np.ndarray = job.weight[0]
+        return only
+    padded = np.zeros((job.group_count * job.members, job.weight.shape[1]), np.int64)
+    padded[: job.weight.shape[0]] = job.weight
+    mine = padded[unit :: job.members] if unit < job.members else np.zeros_like(padded[0 :: job.members])
+    flat: np.ndarray = mine.reshape(-1)
+    return flat
+
+
+def _dense_linear_levels(job: Job, unit: int, lanes: int) -> np.ndarray:
+    step = job.positions
+    rows, inputs = job.weight.shape
+    padded = np.zeros((job.group_count * job.members, step * job.split), np.int64)
+    padded[:rows, :inputs] = job.weight
+    # (group, lane of the array, position): neighbouring lanes share a row and take its inputs in turn
+    shape = (job.group_count, job.members, step, job.split)
+    parts = padded.reshape(shape).transpose(0, 1, 3, 2).reshape(job.group_count, job.members * job.split, step)
+    mine = np.zeros((job.group_count, lanes, step), np.int64)
+    here = parts[:, unit * lanes : (unit + 1) * lanes]
+    mine[:, : here.shape[1]] = here
+    flat: np.ndarray = mine.transpose(0, 2, 1).reshape(-1, lanes)
+    return flat
+
+
+def _unit_entries(job: Job, unit: int, lanes: int) -> list[list[list[tuple[int, int]]]]:
+    """Return per group the encoded rows of one unit's lanes (windowed: its one row), filled up with idle escapes."""
+    idle = ((1 << job.index_bits) - 1, 0)
+    width = lanes if job.linear else 1
+    per_group = job.members * job.split
+    groups = []
+    for group, length in enumerate(job.lengths):
+        first = group * per_group + unit * width
+        rows = job.rows[first : min(first + width, (group + 1) * per_group)] if unit * width < per_group else []
+        rows = [*rows, *([[]] * (width - len(rows)))]
+        groups.append([[*row, *([idle] * (length - len(row)))] for row in rows])
+    return groups
+
+
+def places_of(job: Job, lanes: int) -> list[tuple[int, int] | None]:
+    """Return the output position of every lane of every tile in drain order; a linear result has one place."""
+    if job.tile is None:
+        return [(0, 0)] * lanes
+    positions = tile_positions(job.tile, job.target.shape, lanes).reshape(-1, 2).tolist()
+    return [None if y < 0 else (y, x) for y, x in positions]
+
+
+def _lane_masks(job: Job, axis: int, lanes: int) -> list[int]:
+    """Return for each tile (2-D: each row or column of tiles) and window coordinate the lanes inside the input."""
+    access, _, tile = job.windowed()
+    if not any(job.layer.padding):
+        return [(1 << lanes) - 1] * access.span[axis]
+    positions = tile_positions(tile, job.target.shape, lanes)[:, :, axis]
+    if not tile.flat:
+        tiles_x = -(-job.target.shape[2] // tile.x)
+        positions = positions[::tiles_x] if axis == 0 else positions[:tiles_x]
+    t = np.arange(access.span[axis])
+    coordinate = positions[:, None, :] * access.stride[axis] + t[:, None] - access.padding[axis]
+    inside = (coordinate >= 0) & (coordinate < job.source.shape[axis + 1])
+    return [sum(1 << lane for lane in np.flatnonzero(row).tolist()) for row in inside.reshape(-1, lanes)]
+
+
+def descriptor_rom(name: str, descriptors: Sequence[Mapping[str, int]], names: Sequence[str]) -> Rom:
+    """Pack the descriptors of the layers, one word each; a field a descriptor does not use is 0."""
     fields = field_layout(descriptors)
     words = (pack_word(fields, {spec.name: row.get(spec.name, 0) for spec in fields}) for row in descriptors)
-    segments = [Segment(name, index, 1) for index, name in enumerate(names)]
-    return _rom("layers", fields, words, segments, style="logic", description="descriptors")
+    segments = [Segment(layer, index, 1) for index, layer in enumerate(names)]
+    return _rom(name, fields, words, segments, style="logic", description="descriptors")
 
 
-def slot_count(job: Job, geometry: Geometry) -> int:
-    """Return how many parameter slots the layer stores, useful or not."""
-    if geometry.engine is Engine.SPARSE:
-        if not job.linear:
-            return sum(len(row) for row in job.rows)
-        lanes = geometry.lanes
-        return sum(max(len(row) for row in job.rows[i : i + lanes]) * lanes for i in range(0, len(job.rows), lanes))
-    rows = job.weight.shape[0]
-    columns = 1 if job.depthwise else geometry.columns
-    rows = -(-rows // columns) * columns
-    if job.linear:
-        words = len(job.words) if job.words is not None else -(-job.source.size // geometry.lanes)
-        return int(rows * words * geometry.lanes)
-    return int(rows * job.weight.shape[1])
+def slot_count(job: Job, units: int, lanes: int) -> int:
+    """Return how many parameter slots the layer stores, useful or not, without the fill of its last word."""
+    lengths = job.lengths[:1] if job.shared_row else job.lengths
+    return sum(lengths) * units * (lanes if job.linear else 1)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from zeroskip.compiler.encodings.relative import decode_row
 from zeroskip.compiler.errors import VerificationError
+from zeroskip.compiler.ir import Kind
 from zeroskip.compiler.program import LayerPlan, Program, Rom
 from zeroskip.compiler.rom import unpack_word, weight_level
-from zeroskip.compiler.target import Engine
+from zeroskip.compiler.target import Format
 
 __all__ = ["check_roms", "decode_weights"]
 
@@ -23,20 +24,25 @@ def check_roms(program: Program) -> None:
     VerificationError
         If a decoded value differs; the text names the layer and the first position.
     """
-    descriptors = [unpack_word(program.descriptors, word) for word in program.rom("layers").words]
-    for plan, descriptor in zip(program.layers, descriptors[1:-1], strict=True):
-        for name, value in descriptor.items():
-            if value != plan.fields.get(name, 0):
-                raise VerificationError(
-                    f"Layer {plan.name!r}: descriptor field {name!r} decodes to {value}, "
-                    f"but {plan.fields.get(name, 0)} was meant; compile again"
-                )
-        _compare(plan.name, "bias", *_bias(program, plan, descriptor))
+    for name in ("front", "back"):
+        rom = program.rom(name)
+        for plan, word in zip(program.layers, rom.words, strict=True):
+            meant = plan.front if name == "front" else plan.back
+            for key, value in unpack_word(rom.fields, word).items():
+                if value != meant.get(key, 0):
+                    raise VerificationError(
+                        f"Layer {plan.name!r}: descriptor field {key!r} decodes to {value}, "
+                        f"but {meant.get(key, 0)} was meant; compile again"
+                    )
+    for index, plan in enumerate(program.layers):
+        front = unpack_word(program.rom("front").fields, program.rom("front").words[index])
+        back = unpack_word(program.rom("back").fields, program.rom("back").words[index])
+        _compare(plan.name, "bias", *_bias(program, plan, back))
         if plan.layer.weight is not None:
             weight = np.asarray(plan.layer.weight, np.int64)
-            _compare(
-                plan.name, "weight", decode_weights(program, plan, descriptor), weight.reshape(weight.shape[0], -1)
-            )
+            _compare(plan.name, "weight", decode_weights(program, plan, front, back), weight.reshape(len(weight), -1))
+        if plan.layer.kind is not Kind.LINEAR:
+            _check_places(program, plan, back)
 
 
 def _compare(layer: str, what: str, got: np.ndarray, expected: np.ndarray) -> None:
@@ -49,98 +55,145 @@ def _compare(layer: str, what: str, got: np.ndarray, expected: np.ndarray) -> No
     )
 
 
-def _bias(program: Program, plan: LayerPlan, descriptor: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+def _bias(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
     rom = program.rom("bias")
-    base, count = descriptor["bias_base"], plan.shape[0]
+    base, count = back["bias_base"], plan.shape[0]
     got = np.array([unpack_word(rom.fields, word)["bias"] for word in rom.words[base : base + count]], np.int64)
     expected = np.zeros(count, np.int64) if plan.layer.bias is None else np.asarray(plan.layer.bias, np.int64)
     return got, expected
 
 
-def decode_weights(program: Program, plan: LayerPlan, descriptor: dict[str, int]) -> np.ndarray:
+def _check_places(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> None:
+    """Follow the places of one output channel: every element of its map must be written, and none twice."""
+    rom = program.rom("places")
+    layout = program.layouts[plan.output]
+    count = (back["tile_last"] + 1) * program.config.geometry.words
+    mask = (1 << rom.slot_bits) - 1
+    entries = [
+        unpack_word(rom.fields, word >> (slot * rom.slot_bits) & mask)
+        for word in rom.words[back["place_base"] : back["place_base"] + count]
+        for slot in range(rom.slots)
+    ]
+    got = sorted(entry["offset"] for entry in entries if entry["inside"])
+    expected = sorted(row + column for row in layout.rows for column in layout.columns)
+    if got != expected:
+        raise VerificationError(
+            f"Layer {plan.name!r}: its places write {len(got)} offsets, but the map has {len(expected)} elsewhere; "
+            "compile again"
+        )
+
+
+def decode_weights(program: Program, plan: LayerPlan, front: Mapping[str, int], back: Mapping[str, int]) -> np.ndarray:
     """Return the weight matrix ``(rows, inputs or channel*ky*kx)`` that the ROM images hold for a layer."""
     rows = plan.shape[0]
     width = int(np.prod(np.asarray(plan.layer.weight).shape[1:]))
     weight = np.zeros((rows, width), np.int64)
-    sparse = program.config.geometry.engine is Engine.SPARSE
-    decode = _sparse_rows if sparse else _dense_rows
-    positions = None if sparse and descriptor["linear"] else _positions(program, plan, descriptor)
-    for row, columns, values in decode(program, descriptor, rows):
-        where = columns if positions is None else [positions[i] for i in columns]
-        kept = [(column, value) for column, value in zip(where, values, strict=True) if column < width]
-        weight[row, [column for column, _ in kept]] = [value for _, value in kept]
+    positions = _positions(program, plan, front)
+    decode = _linear_rows if front["linear"] else _windowed_rows
+    for row, where, values in decode(program, plan, front, back):
+        for position, value in zip(where, values, strict=True):
+            target = positions[position] if positions is not None else position
+            if value and row < rows and target < width:
+                weight[row, target] = value
     return weight
 
 
-def _positions(program: Program, plan: LayerPlan, descriptor: dict[str, int]) -> list[int]:
-    """Return the weight column of each entry that the engine walks."""
+def _positions(program: Program, plan: LayerPlan, front: Mapping[str, int]) -> list[int] | None:
+    """Return the weight column of each position that the engine walks, None where it is the position itself."""
     lanes = program.config.geometry.lanes
-    if descriptor["linear"]:
-        count = descriptor["slot_last"] + 1
-        words = list(range(count)) if descriptor["identity"] else [t["word"] for t in _taps(program, descriptor, count)]
-        return [word * lanes + lane for word in words for lane in range(lanes)]
-    segment = next(s for s in program.rom("taps").segments if s.layer == plan.name)
+    layout = program.layouts[plan.layer.inputs[0]]
+    if front["linear"]:
+        if not front.get("keep"):
+            return None
+        return [tap["word"] - layout.base for tap in _taps(program, plan, front)]
     _, _, height, width = np.asarray(plan.layer.weight).shape
-    step = program.layouts[plan.layer.input].channel_step // lanes
+    step = layout.channel_step // lanes
     dilation_y, dilation_x = plan.layer.dilation
     return [
         (tap["word"] // step * height + tap["y"] // dilation_y) * width + tap["x"] // dilation_x
-        for tap in _taps(program, descriptor, segment.count)
+        for tap in _taps(program, plan, front)
     ]
 
 
-def _taps(program: Program, descriptor: dict[str, int], count: int) -> list[dict[str, int]]:
+def _taps(program: Program, plan: LayerPlan, front: Mapping[str, int]) -> list[dict[str, int]]:
     rom = program.rom("taps")
-    base = descriptor["tap_base"]
+    count = next(segment.count for segment in rom.segments if segment.layer == plan.name)
+    base = front["tap_base"]
     return [unpack_word(rom.fields, word) for word in rom.words[base : base + count]]
 
 
-def _slots(rom: Rom, first: int, count: int) -> list[dict[str, int]]:
-    """Unpack ``count`` slots from slot address ``first``."""
+def _slots(rom: Rom, first: int, count: int) -> np.ndarray:
+    """Return ``count`` slots from slot address ``first``."""
+    start, end = first // rom.slots, -(-(first + count) // rom.slots)
+    words = np.array(rom.words[start:end], object)
     mask = (1 << rom.slot_bits) - 1
-    return [
-        unpack_word(rom.fields, rom.words[i // rom.slots] >> (i % rom.slots * rom.slot_bits) & mask)
-        for i in range(first, first + count)
-    ]
+    table = np.stack([(words >> (slot * rom.slot_bits)) & mask for slot in range(rom.slots)], axis=1)
+    flat: np.ndarray = table.astype(np.int64).reshape(-1)[first - start * rom.slots :][:count]
+    return flat
 
 
-def _dense_rows(program: Program, descriptor: dict[str, int], rows: int) -> Iterator[tuple[int, list[int], list[int]]]:
-    geometry, width = program.config.geometry, program.config.weight_width
-    columns = descriptor["channel_last"] + 1
-    length = (descriptor["slot_last"] + 1) * (geometry.lanes if descriptor["linear"] else 1)
-    base = descriptor["weight_base"]
-    mask = (1 << width) - 1
-    for column in range(min(columns, rows)):
-        rom = program.rom(f"weights_{column}")
-        groups = -(-(rows - column) // columns)
-        first_word = base // rom.slots
-        words = np.array(rom.words[first_word : first_word - (-groups * length // rom.slots)], object)
-        codes = np.stack([(words >> (lane * rom.slot_bits)) & mask for lane in range(rom.slots)], axis=1)
-        flat = codes.astype(np.int64).reshape(-1)[: groups * length].reshape(groups, length)
-        levels = weight_level(flat, bool(descriptor["zero_excluded"]), width)
-        for group in range(groups):
-            yield group * columns + column, list(range(length)), levels[group].tolist()
+def _lengths(program: Program, front: Mapping[str, int]) -> list[int]:
+    """Return the slots a pass of every group."""
+    groups = front["group_last"] + 1
+    if not program.config.indexed:
+        return [front["slot_last"] + 1] * groups
+    if front["row_shared"]:
+        return [front["first_length"] + 1] * groups
+    following = program.rom("rows").words[front["row_base"] : front["row_base"] + groups - 1]
+    return [front["first_length"] + 1, *(word + 1 for word in following)]
 
 
-def _sparse_rows(program: Program, descriptor: dict[str, int], rows: int) -> Iterator[tuple[int, list[int], list[int]]]:
-    rom, lanes = program.rom("weights_0"), program.config.geometry.lanes
-    escape = descriptor["escape"]
-    bits = escape.bit_length()
-    cursor = descriptor["weight_base"]
-    per_row = lanes if descriptor["linear"] else 1
-    lengths = program.rom("rows").words[descriptor["row_base"] : descriptor["row_base"] - (-rows // per_row)]
-    row = 0
-    for length in (n + 1 for n in lengths):
-        slots = _slots(rom, cursor, length * per_row)
-        cursor += length * per_row
-        for lane in range(min(per_row, rows - row)):
-            mine = slots[lane::per_row]
-            codes = np.array([slot["weight"] for slot in mine], np.int64)
-            levels = weight_level(codes, bool(descriptor["zero_excluded"]), program.config.weight_width)
-            columns, values = decode_row(
-                ((slot["index"], int(level)) for slot, level in zip(mine, levels, strict=True)), bits
-            )
-            if any(slot["index"] > escape for slot in mine):
-                raise VerificationError(f"ROM image weights_0 holds an index above the escape {escape} in row {row}")
-            yield row, columns, values
-            row += 1
+def _entries(
+    program: Program, plan: LayerPlan, front: Mapping[str, int], unit: int, cursor: int, index: int, count: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the levels and the index codes (None: counted) of ``count`` slots of one column or core."""
+    codes = _slots(program.rom(f"weights_{unit}"), front["weight_base"] + cursor, count)
+    if front.get("codebook"):
+        levels = np.array(program.config.codebooks[front["codebook"] - 1])[codes]
+    else:
+        levels = weight_level(codes, bool(front["zero_excluded"]), program.config.weight_width)
+    if plan.format is Format.DENSE:
+        return levels, None
+    return levels, _slots(program.rom(f"index_{unit}"), front["index_base"] + index, count)
+
+
+def _decode(levels: np.ndarray, indices: np.ndarray | None, front: Mapping[str, int]) -> tuple[list[int], list[int]]:
+    if indices is None:
+        return list(range(len(levels))), levels.tolist()
+    escape = front["escape"]
+    if (indices > escape).any():
+        raise VerificationError(f"ROM image holds an index above the escape {escape}; compile again")
+    return decode_row(((int(i), int(v)) for i, v in zip(indices, levels, strict=True)), escape.bit_length())
+
+
+def _windowed_rows(
+    program: Program, plan: LayerPlan, front: Mapping[str, int], back: Mapping[str, int]
+) -> Iterator[tuple[int, list[int], list[int]]]:
+    cursor = 0
+    members = back["member_last"] + 1
+    for group, length in enumerate(_lengths(program, front)):
+        for unit in range(members):
+            levels, indices = _entries(program, plan, front, unit, cursor, cursor, length)
+            yield group * members + unit, *_decode(levels, indices, front)
+        cursor += length
+
+
+def _linear_rows(
+    program: Program, plan: LayerPlan, front: Mapping[str, int], back: Mapping[str, int]
+) -> Iterator[tuple[int, list[int], list[int]]]:
+    lanes, layout = program.config.geometry.lanes, program.layouts[plan.layer.inputs[0]]
+    members, split = back["member_last"] + 1, back["place_last"] + 1
+    cursor = 0
+    for group, length in enumerate(_lengths(program, front)):
+        for unit in range(-(-members * split // lanes)):
+            levels, indices = _entries(program, plan, front, unit, cursor, cursor, length * lanes)
+            for lane in range(lanes):
+                sub = unit * lanes + lane
+                mine = None if indices is None else indices[lane::lanes]
+                where, values = _decode(levels[lane::lanes], mine, front)
+                base = 0
+                if not front.get("keep") and program.config.has_split:
+                    base = front[f"lane_base_{lane}"] - layout.base
+                step = split if indices is None else 1
+                yield group * members + sub // split, [base + position * step for position in where], values
+        cursor += length * lanes

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.program import Storage, TensorLayout
-from zeroskip.compiler.target import Engine, Geometry
 
 __all__ = [
     "Access",
+    "Plane",
     "Tile",
     "access_of",
+    "choose_plane",
     "choose_tile",
-    "linear_layout",
     "memory_map",
-    "raster_layout",
-    "windowed_layout",
+    "output_layout",
+    "plane_layout",
+    "replicated_layout",
+    "tile_count",
+    "tile_positions",
+    "window_offset",
 ]
+
+BLOCK_WORDS = 512
+"""Granule of the activation memory: no block RAM is shallower at a byte a word."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +57,30 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """``x * y`` lanes: ``x`` neighbouring output columns by ``y`` output rows; ``pitch`` of the stored input rows.
+class Plane:
+    """How maps are stored for consumers of one ``stride``: a plane a stride phase, rows ``pitch`` apart."""
 
-    The pitch is congruent to ``x`` modulo the lanes, so lane ``l`` of a tile lies in bank ``(base + l) mod lanes`` for
-    every tap: a rotation serves all lanes without conflicts.
+    stride: tuple[int, int]
+    pitch: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The output positions that the lanes work on at once.
+
+    2-D: ``x`` neighbouring columns by ``y`` rows; the pitch of the stored input rows is congruent to ``x`` modulo the
+    lanes. Flat: consecutive positions in raster order (``x`` is the number of lanes); the pitch equals the output's
+    width. Either way lane ``l`` lies in bank ``(base + l) mod lanes`` for every tap: a rotation serves all lanes.
     """
 
     x: int
     y: int
     pitch: int
+    flat: bool = False
 
 
 def access_of(layer: Layer) -> Access:
-    """Return how ``layer`` (a convolution or a pooling pass) walks its input."""
+    """Return how ``layer`` (a convolution, a pooling or an elementwise pass) walks its input."""
     padding = (layer.padding[0], layer.padding[1])
     if layer.kind is Kind.CONV2D:
         pool_kernel = layer.pool.kernel if layer.pool else (1, 1)
@@ -69,81 +89,206 @@ def access_of(layer: Layer) -> Access:
         return Access(stride, pool_kernel, layer.stride, layer.kernel, layer.dilation, padding)
     if layer.kind is Kind.MAX_POOL2D:
         return Access(layer.stride, layer.kernel, (1, 1), (1, 1), (1, 1), padding)
+    if layer.kind is Kind.ADD:
+        return Access((1, 1), (1, 1), (1, 1), (1, 1), (1, 1), (0, 0))
     if layer.kind is Kind.AVG_POOL2D:
         return Access(layer.stride, (1, 1), (1, 1), layer.kernel, (1, 1), padding)
     raise CompileError(f"Layer {layer.name!r} must be windowed, not {layer.kind.value!r}")
 
 
-def choose_tile(access: Access, in_shape: Sequence[int], out_shape: Sequence[int], lanes: int) -> Tile:
-    """Choose the tile with the fewest tiles, then the least activation memory, then the widest."""
+def choose_plane(
+    consumers: Sequence[tuple[Access, tuple[int, ...], int]], in_shape: Sequence[int], lanes: int
+) -> Plane | None:
+    """Choose the pitch at which all consumers together need the fewest cycles, then the least memory.
+
+    Parameters
+    ----------
+    consumers : access, output shape and slots a tile of every layer that reads the tensor
+    in_shape : of the tensor
+    lanes : of the array
+
+    Returns
+    -------
+    Plane, or None when consumers differ in stride and the tensor must be stored more than once
+    """
+    strides = {access.stride for access, _, _ in consumers}
+    if len(strides) != 1:
+        return None
+    stride = strides.pop()
+    width = -(-in_shape[2] // stride[1])
+    candidates = {width + ((1 << bit) - width) % lanes for bit in range(lanes.bit_length())}
+    candidates.update(shape[2] for _, shape, _ in consumers if shape[2] >= width)
+    best: tuple[tuple[int, int], Plane] | None = None
+    for pitch in sorted(candidates):
+        tiles = [choose_tile(shape, pitch, lanes) for _, shape, _ in consumers]
+        if any(tile is None for tile in tiles):
+            continue
+        cost = sum(
+            tile_count(tile, shape, lanes) * slots
+            for tile, (_, shape, slots) in zip(tiles, consumers, strict=True)
+            if tile is not None
+        )
+        if best is None or (cost, pitch) < best[0]:
+            best = ((cost, pitch), Plane(stride, pitch))
+    return None if best is None else best[1]
+
+
+def choose_tile(out_shape: Sequence[int], pitch: int, lanes: int) -> Tile | None:
+    """Return the tile with the fewest tiles that a stored ``pitch`` allows, None when it allows none."""
+    options = []
+    if pitch == out_shape[2]:
+        options.append(Tile(lanes, 1, pitch, flat=True))
+    residue = pitch % lanes or lanes
+    if residue & (residue - 1) == 0:
+        options.append(Tile(residue, lanes // residue, pitch))
+    if not options:
+        return None
+    return min(options, key=lambda tile: (tile_count(tile, out_shape, lanes), tile.flat))
+
+
+def tile_count(tile: Tile, out_shape: Sequence[int], lanes: int) -> int:
+    """Return how many tiles cover a map."""
     _, height, width = out_shape
-    plane_width = -(-in_shape[2] // access.stride[1])
-    best: tuple[tuple[int, int, int], Tile] | None = None
-    x = 1
-    while x <= lanes:
-        y = lanes // x
-        pitch = plane_width + (x - plane_width) % lanes
-        tiles = -(-width // x) * -(-height // y)
-        key = (tiles, pitch, -x)
-        if best is None or key < best[0]:
-            best = (key, Tile(x, y, pitch))
-        x *= 2
-    if best is None:
-        raise CompileError(f"Tile lanes must be positive, not {lanes!r}")
-    return best[1]
+    if tile.flat:
+        return -(-height * width // lanes)
+    return -(-width // tile.x) * -(-height // tile.y)
 
 
-def windowed_layout(access: Access, tile: Tile, in_shape: Sequence[int], lanes: int) -> TensorLayout:
-    """Lay a tensor out for a windowed consumer: one plane per stride phase, so that strided lanes are neighbours."""
-    channels, height, width = in_shape
-    stride_y, stride_x = access.stride
-    plane = -(-height // stride_y) * tile.pitch
-    rows = tuple((y % stride_y) * stride_x * plane + (y // stride_y) * tile.pitch for y in range(height))
-    columns = tuple((x % stride_x) * plane + x // stride_x for x in range(width))
-    step = -(-(stride_y * stride_x * plane) // lanes) * lanes
+def tile_positions(tile: Tile, out_shape: Sequence[int], lanes: int) -> NDArray[np.int64]:
+    """Return the output position ``(y, x)`` of every lane of every tile, shape ``(tiles, lanes, 2)``; -1 outside."""
+    _, height, width = out_shape
+    lane = np.arange(lanes)
+    if tile.flat:
+        index = np.arange(-(-height * width // lanes))[:, None] * lanes + lane
+        y, x = index // width, index % width
+    else:
+        tiles_x, tiles_y = -(-width // tile.x), -(-height // tile.y)
+        first_y, first_x = np.divmod(np.arange(tiles_x * tiles_y), tiles_x)
+        y = (first_y * tile.y)[:, None] + lane // tile.x
+        x = (first_x * tile.x)[:, None] + lane % tile.x
+    outside = (y >= height) | (x >= width)
+    return np.stack([np.where(outside, -1, y), np.where(outside, -1, x)], axis=-1)
+
+
+def plane_layout(plane: Plane, shape: Sequence[int], lanes: int, results: int) -> TensorLayout:
+    """Lay a tensor out for windowed consumers: one plane a stride phase, so that strided lanes are neighbours.
+
+    With several results a cycle the planes are moved apart, so that neighbours in different planes lie in different
+    banks.
+    """
+    channels, height, width = shape
+    stride_y, stride_x = plane.stride
+    size = _plane_size(plane, shape, lanes, results)
+    rows = tuple((y % stride_y) * stride_x * size + (y // stride_y) * plane.pitch for y in range(height))
+    columns = tuple((x % stride_x) * size + x // stride_x for x in range(width))
+    step = -(-(stride_y * stride_x * size) // lanes) * lanes
     return TensorLayout(Storage.BANKED, 0, channels * step // lanes, step, rows, columns)
 
 
-def window_offset(access: Access, tile: Tile, in_shape: Sequence[int], axis: int, t: int) -> int:
+def _plane_size(plane: Plane, shape: Sequence[int], lanes: int, results: int) -> int:
+    size = -(-shape[1] // plane.stride[0]) * plane.pitch
+    near = results // 2
+    while plane.stride[1] > 1 and results > 1 and min(size % lanes, -size % lanes) < near:
+        size += 1
+    return size
+
+
+def window_offset(plane: Plane, in_shape: Sequence[int], lanes: int, results: int, axis: int, t: int) -> int:
     """Return the address offset of input coordinate ``stride * position + t`` along ``axis`` (0: y, 1: x)."""
-    stride_y, stride_x = access.stride
-    plane = -(-in_shape[1] // stride_y) * tile.pitch
+    stride_y, stride_x = plane.stride
+    size = _plane_size(plane, in_shape, lanes, results)
     if axis == 0:
-        return (t % stride_y) * stride_x * plane + (t // stride_y) * tile.pitch
-    return (t % stride_x) * plane + t // stride_x
+        return (t % stride_y) * stride_x * size + (t // stride_y) * plane.pitch
+    return (t % stride_x) * size + t // stride_x
 
 
-def raster_layout(shape: Sequence[int], lanes: int) -> TensorLayout:
-    """Lay a tensor out in C, H, W order over the banks: what a dense linear layer and the host read."""
+def output_layout(shape: Sequence[int]) -> TensorLayout:
+    """Lay the network's output out in C, H, W order, as the host reads it, in a memory of its own."""
     channels, height, width = (*shape, 1, 1)[:3]
-    size = channels * height * width
     rows = tuple(y * width for y in range(height))
-    return TensorLayout(Storage.BANKED, 0, -(-size // lanes), height * width, rows, tuple(range(width)))
+    return TensorLayout(Storage.OUTPUT, 0, channels * height * width, height * width, rows, tuple(range(width)))
 
 
-def linear_layout(shape: Sequence[int], geometry: Geometry) -> TensorLayout:
-    """Lay a tensor out for a linear consumer: banked for the dense engine, a copy in every bank for the sparse one."""
-    raster = raster_layout(shape, geometry.lanes)
-    if geometry.engine is Engine.DENSE:
-        return raster
-    channels, height, width = (*shape, 1, 1)[:3]
-    return TensorLayout(
-        Storage.REPLICATED, 0, channels * height * width, raster.channel_step, raster.rows, raster.columns
-    )
+def replicated_layout(shape: Sequence[int]) -> TensorLayout:
+    """Lay a tensor out for a linear consumer: C, H, W order, a copy in every bank."""
+    return replace(output_layout(shape), storage=Storage.REPLICATED)
 
 
-def memory_map(model: Model, layouts: dict[str, TensorLayout]) -> tuple[dict[str, TensorLayout], int]:
-    """Place every tensor; return the placed layouts and the bank depth in words.
+def memory_map(
+    model: Model, layouts: Mapping[str, TensorLayout], lanes: int
+) -> tuple[dict[str, TensorLayout], int, int]:
+    """Place every tensor; return the placed layouts, the bank depth in words and the layer that releases the input.
 
-    In a chain only a layer's input and output live together, so tensors alternate between the two ends of the memory
-    and the depth is the largest sum of two neighbours.
+    A tensor lives from the layer that writes it to the last layer that reads it; first fit, the largest first. The
+    input keeps its place for itself when that costs no block RAM: then the next input is loaded while the layers run.
     """
-    order = [model.input, *(layer.output for layer in model.layers)]
-    words = [layouts[name].words for name in order]
-    depth = max((a + b for a, b in zip(words, words[1:], strict=False)), default=words[0])
+    order = [layer for layer in model.layers if layer.kind is not Kind.CONCAT]
+    last = len(order) - 1
+    views = _views(model)
+    live: dict[str, tuple[int, int]] = {}
+    for index, layer in [(-1, None), *enumerate(order)]:
+        names = (model.input,) if layer is None else (*layer.inputs, layer.output)
+        for name in names:
+            root = views.get(name, (name, 0))[0]
+            if layouts[root].storage is not Storage.OUTPUT:
+                born, dies = live.get(root, (index, index))
+                live[root] = (min(born, index), max(dies, index))
+    # a network that begins with a concatenation keeps its input inside another tensor
+    held = views.get(model.input, (model.input, 0))[0]
+    shared, depth = _place(live, layouts)
+    alone, alone_depth = _place({**live, held: (-1, last)}, layouts)
+    if -(-alone_depth // BLOCK_WORDS) <= -(-depth // BLOCK_WORDS):
+        bases, depth, release = alone, alone_depth, live[held][1]
+    else:
+        bases, release = shared, last
     placed = {}
-    for index, name in enumerate(order):
-        old = layouts[name]
-        base = 0 if index % 2 == 0 else depth - old.words
-        placed[name] = TensorLayout(old.storage, base, old.words, old.channel_step, old.rows, old.columns)
-    return placed, depth
+    for name, layout in layouts.items():
+        root, channel = views.get(name, (name, 0))
+        step = channel * layout.channel_step
+        offset = step // lanes if layout.storage is Storage.BANKED else step
+        placed[name] = replace(layout, base=bases.get(root, 0) + offset)
+    return placed, max(depth, 1), release
+
+
+def _views(model: Model) -> dict[str, tuple[str, int]]:
+    """Return the tensor and the first channel in it for every tensor that is part of a concatenation."""
+    parts: dict[str, tuple[str, int]] = {}
+    for layer in model.layers:
+        if layer.kind is not Kind.CONCAT:
+            continue
+        channel = 0
+        for name in layer.inputs:
+            if name in parts:
+                raise CompileError(
+                    f"Layer {layer.name!r} joins tensor {name!r}, which {parts[name][0]!r} holds already; "
+                    "a tensor can be part of one concatenation"
+                )
+            parts[name] = (layer.output, channel)
+            channel += model.tensors[name].shape[0]
+    views = {}
+    for name in parts:
+        root, channel = parts[name]
+        while root in parts:
+            root, more = parts[root]
+            channel += more
+        views[name] = (root, channel)
+    return views
+
+
+def _place(live: Mapping[str, tuple[int, int]], layouts: Mapping[str, TensorLayout]) -> tuple[dict[str, int], int]:
+    """First fit of intervals ``(born, dies)``: a tensor written by a layer may not overlap what that layer reads."""
+    bases: dict[str, int] = {}
+    for name in sorted(live, key=lambda item: (-layouts[item].words, live[item])):
+        born, dies = live[name]
+        taken = sorted(
+            (bases[other], bases[other] + layouts[other].words)
+            for other in bases
+            if live[other][0] <= dies and born <= live[other][1]
+        )
+        base = 0
+        for first, end in taken:
+            if base + layouts[name].words <= first:
+                break
+            base = max(base, end)
+        bases[name] = base
+    return bases, max((bases[name] + layouts[name].words for name in bases), default=0)

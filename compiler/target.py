@@ -7,46 +7,92 @@ from dataclasses import dataclass
 
 from zeroskip.compiler.errors import CompileError
 
-__all__ = ["Engine", "EngineConfig", "Geometry"]
+__all__ = ["MAX_PRODUCTS", "MIN_DRAIN", "Engine", "EngineConfig", "Format", "Geometry"]
+
+MIN_DRAIN = 4
+"""Fewest cycles between the ends of two units with a decoder: the next row's length takes that long to fetch."""
+
+MAX_PRODUCTS = 1024
 
 
 class Engine(enum.Enum):
-    """What feeds the multiply-accumulate array."""
+    """What feeds the multiply-accumulate array: a counter, or an index decoder."""
 
     DENSE = "dense"
     SPARSE = "sparse"
 
 
+class Format(enum.Enum):
+    """How a layer's parameter stream names the operand of each weight."""
+
+    DENSE = "dense"
+    RELATIVE = "relative_index"
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs a layer of this format."""
+        return Engine.DENSE if self is Format.DENSE else Engine.SPARSE
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """The size of the multiply-accumulate array: ``lanes`` output positions times ``columns`` output channels.
+    """The size of the multiply-accumulate array.
 
-    The index-decoding engine has one core (``columns == 1``).
+    ``lanes`` output positions are worked on at once. ``columns`` output channels share one gather: its activations hop
+    from column to column (systolic). ``cores`` output channels have a gather and a copy of the activation memory each,
+    so that every one follows its own indices. ``results`` values leave the array a cycle.
     """
 
-    engine: Engine
     lanes: int
     columns: int = 1
+    cores: int = 1
+    results: int = 1
 
     def __post_init__(self) -> None:
         if self.lanes not in (4, 8, 16, 32):
             raise CompileError(f"Geometry lanes must be 4, 8, 16 or 32, not {self.lanes!r}")
-        if not 1 <= self.columns <= 32:
-            raise CompileError(f"Geometry columns must be 1 to 32, not {self.columns!r}")
-        if self.engine is Engine.SPARSE and self.columns != 1:
+        for name, limit in (("columns", 32), ("cores", 8)):
+            value = getattr(self, name)
+            if not 1 <= value <= limit:
+                raise CompileError(f"Geometry {name} must be 1 to {limit}, not {value!r}")
+        if self.columns > 1 and self.cores > 1:
             raise CompileError(
-                f"Geometry columns must be 1 for the sparse engine, not {self.columns!r}; raise lanes instead"
+                f"Geometry has {self.columns} columns and {self.cores} cores; only one of them may be above 1: "
+                "columns share the operands of one gather, cores have their own"
+            )
+        if self.results not in (1, 2, 4, 8, 16, 32) or self.results > self.lanes:
+            raise CompileError(
+                f"Geometry results must be a power of two up to the {self.lanes} lanes, not {self.results!r}"
+            )
+        if self.results == self.lanes and self.columns > 8:
+            raise CompileError(
+                f"Geometry results must be below the {self.lanes} lanes with {self.columns} columns; use "
+                f"{self.lanes // 2}"
             )
 
     @property
-    def drain_cycles(self) -> int:
-        """Fewest cycles between the ends of two units: every accumulator leaves through one post-processor."""
-        return self.lanes * self.columns + self.columns - 1
+    def units(self) -> int:
+        """Output channels worked on at once: columns or cores."""
+        return self.columns * self.cores
+
+    @property
+    def words(self) -> int:
+        """Drained words of one output channel: its lanes, ``results`` a word."""
+        return self.lanes // self.results
 
     @property
     def products(self) -> int:
         """Products a cycle."""
-        return self.lanes * self.columns
+        return self.lanes * self.units
+
+    def __str__(self) -> str:
+        parts = [f"{self.lanes} lanes"]
+        if self.columns > 1 or self.cores == 1:
+            parts.append(f"{self.columns} columns")
+        if self.cores > 1:
+            parts.append(f"{self.cores} cores")
+        text = " x ".join(parts)
+        return text if self.results == 1 else f"{text}, {self.results} results a cycle"
 
 
 @dataclass(frozen=True)
@@ -59,29 +105,45 @@ class EngineConfig:
     activation_depth : words of one activation bank
     accumulator_width : proved from weights and activation ranges
     weight_width : stored weight code, widest layer
-    index_width : relative index, widest layer (0 for the dense engine)
+    level_bits : signed weight operand of the multipliers
+    codebooks : levels of each codebook by code; layers name theirs by its number from 1
+    index_width : index code, widest layer (0: no layer has indices, and there is no decoder)
     bias_width, multiplier_width (0: power-of-two scales), shift_width : requantization fields
     shift_min : the constant part of every shift
     per_channel : multiplier and shift lie in the bias ROM, one pair a channel, instead of in the layer descriptor
-    has_padding, has_pooling, has_half_away, has_zero_excluded, has_row_offsets, has_linear : generate that hardware
+    output_size : words of the output buffer
+    has_padding, has_pooling, has_half_away, has_half_even, has_floor, has_zero_excluded, has_row_offsets, has_linear,
+    has_windowed, has_split, has_keep, has_counted, has_slow, has_core_words, has_functions : generate that hardware
     """
 
     geometry: Geometry
     activation_depth: int
     accumulator_width: int
     weight_width: int
+    level_bits: int
+    codebooks: tuple[tuple[int, ...], ...]
     index_width: int
     bias_width: int
     multiplier_width: int
     shift_width: int
     shift_min: int
     per_channel: bool
+    output_size: int
     has_padding: bool
     has_pooling: bool
     has_half_away: bool
+    has_half_even: bool
+    has_floor: bool
     has_zero_excluded: bool
     has_row_offsets: bool
     has_linear: bool
+    has_windowed: bool
+    has_split: bool
+    has_keep: bool
+    has_counted: bool
+    has_slow: bool
+    has_core_words: bool
+    has_functions: bool
 
     @property
     def lane_bits(self) -> int:
@@ -99,6 +161,15 @@ class EngineConfig:
         return self.word_address_bits + self.lane_bits
 
     @property
-    def slot_bits(self) -> int:
-        """Bits of one parameter slot: index in the low bits, weight above."""
-        return self.weight_width + self.index_width
+    def drain_delay(self) -> int:
+        """Cycles that the first column's results wait for the last column's.
+
+        Where some layers drain one value a cycle and others several, the chain moves at two speeds and is loaded while
+        it stands.
+        """
+        return self.geometry.columns - 1 if self.has_slow else 0
+
+    @property
+    def indexed(self) -> bool:
+        """Whether there is a decoder."""
+        return self.index_width > 0

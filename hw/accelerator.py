@@ -1,23 +1,24 @@
-"""The accelerator: one array, a weight feed, the gather, the post-processor and the sequencer, between two streams."""
+"""The accelerator: operand feed, gathers, array, post-processors and the two sequencers, between two streams."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from zeroskip.compiler.program import Program
-from zeroskip.compiler.target import Engine
+from zeroskip.compiler.program import Program, Rom
+from zeroskip.compiler.timing import DECODE, LATE_FIELDS, LOADER, POST, READ, WINDOWED_ADDRESS
 from zeroskip.hw.array import Array
 from zeroskip.hw.decoders.relative import RelativeDecoder
-from zeroskip.hw.gather import Gather
+from zeroskip.hw.gather import WALKED, Gather, TileWalk
 from zeroskip.hw.issue import Issue
-from zeroskip.hw.memory import ActivationBank, RomReader
+from zeroskip.hw.memory import ActivationBank, DescriptorRom, RomReader
 from zeroskip.hw.pipeline import FLAGS, delay, descriptor_layout
 from zeroskip.hw.postprocess import PostProcessor
-from zeroskip.hw.sequencer import Sequencer
-from zeroskip.hw.walker import Walker
-from zeroskip.hw.weights import DenseWeights, SparseWeights
+from zeroskip.hw.sequencer import BackSequencer, FrontSequencer
+from zeroskip.hw.stream_ports import Loader, OutputBuffer
+from zeroskip.hw.weights import WeightFeed
+from zeroskip.hw.writer import Writer
 
 __all__ = ["Accelerator"]
 
@@ -25,8 +26,9 @@ __all__ = ["Accelerator"]
 class Accelerator(wiring.Component):
     """A network in hardware: codes in, codes out, one inference after the other.
 
-    Input codes arrive in C, H, W order, output codes leave in C, H, W order, one a transfer. What is generated follows
-    from ``program.config`` and the ROM images; nothing else is specific to the network.
+    Input codes arrive in C, H, W order, output codes leave in C, H, W order, one a transfer. The next input is loaded
+    while the layers run, and the output leaves while the next inference runs. What is generated follows from
+    ``program.config`` and the ROM images; nothing else is specific to the network.
 
     Parameters
     ----------
@@ -35,25 +37,28 @@ class Accelerator(wiring.Component):
     Members
     -------
     i : In(stream.Signature(8)); o : Out(stream.Signature(8))
-    trace : every value written to the activation memory (for simulation; unconnected in synthesis)
-    state : Out, 0 loading, 1 + layer, layers + 1 unloading
+    trace : every value written to a memory (for simulation; unconnected in synthesis): which of the ``results`` values
+        are valid, whether their inference is an odd one, their layer, channel, first place and codes
+    state : Out, 0 waiting for input, 1 + layer, layers + 1 sending the output
     """
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.layout = descriptor_layout(program.descriptors)
-        steps = len(program.layers) + 2
-        coordinates = program.rom("coordinates")
-        self.walker = Walker(program.config, self.layout, coordinates)
-        self.sequencer = Sequencer(steps, PostProcessor.latency_cycles)
+        self.config = program.config
+        self.layers = len(program.layers)
+        self.front_layout = descriptor_layout(program.rom("front").fields)
+        self.back_layout = descriptor_layout(program.rom("back").fields)
+        bias = program.rom("bias")
+        self.writer = Writer(self.config, self.back_layout, program.rom("places"), _address_bits(bias))
+        results = self.config.geometry.results
         trace = wiring.Signature(
             {
-                "valid": Out(1),
-                "layer": Out(range(steps)),
-                "channel": Out(self.walker.channel.shape()),
-                "y": Out(self.walker.y.shape()),
-                "x": Out(self.walker.x.shape()),
-                "data": Out(8),
+                "valid": Out(results),
+                "odd": Out(1),
+                "layer": Out(range(max(self.layers, 2))),
+                "channel": Out(self.writer.channel.shape()),
+                "place": Out(self.writer.position.shape()),
+                "data": Out(8 * results),
             }
         )
         super().__init__(
@@ -61,215 +66,358 @@ class Accelerator(wiring.Component):
                 "i": In(stream.Signature(unsigned(8))),
                 "o": Out(stream.Signature(unsigned(8))),
                 "trace": Out(trace),
-                "state": Out(range(steps)),
+                "state": Out(range(self.layers + 2)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         """Connect the blocks."""
         m = Module()
-        sequencer, walker = self.sequencer, self.walker
-        m.submodules.sequencer, m.submodules.walker = sequencer, walker
-        descriptor = Signal(self.layout)
-        layers = self._rom(m, "layers")
-        m.d.comb += [layers.addr_0.eq(sequencer.index), descriptor.eq(layers.data_0), self.state.eq(sequencer.index)]
-        loading, unloading = Signal(), Signal()
-        m.d.comb += [
-            loading.eq(sequencer.index == 0),
-            unloading.eq(sequencer.index == len(self.program.layers) + 1),
-            walker.descriptor.eq(descriptor),
-            walker.start.eq(sequencer.start),
-            sequencer.done.eq(walker.done & walker.advance),
-        ]
-        coordinates = self._rom(m, "coordinates")
-        m.d.comb += [
-            coordinates.addr_0.eq(walker.coordinate_addr_0),
-            coordinates.addr_1.eq(walker.coordinate_addr_1),
-            walker.coordinate_data_0.eq(coordinates.data_0),
-            walker.coordinate_data_1.eq(coordinates.data_1),
-        ]
-        gather = self._build_gather(m, descriptor)
-        array = self._build_engine(m, descriptor, gather, sequencer.start & ~loading & ~unloading)
-        post, drained = self._build_post(m, descriptor, array)
-        accepted, sent = self._build_host(m, gather, loading, unloading)
-        m.d.comb += walker.advance.eq(Mux(loading, accepted, Mux(unloading, sent, drained)))
-        self._build_write(m, descriptor, gather, post, drained, accepted, loading)
+        gap_bits = self.front_layout["gap"].width
+        self.front_sequencer = FrontSequencer(self.layers, gap_bits)
+        self.back_sequencer = BackSequencer(self.layers, POST + 1)
+        m.submodules.front_sequencer, m.submodules.back_sequencer = self.front_sequencer, self.back_sequencer
+        self.front = self._descriptor(m, "front", self.front_layout, self.front_sequencer)
+        self.back = self._descriptor(m, "back", self.back_layout, self.back_sequencer)
+        array = self._build_front(m)
+        self._build_back(m, array)
+        self._build_state(m)
         return m
 
-    def _rom(self, m: Module, name: str) -> RomReader:
+    def _descriptor(
+        self, m: Module, name: str, layout: data.StructLayout, sequencer: FrontSequencer | BackSequencer
+    ) -> data.View:
+        rom = DescriptorRom(self.program.rom(name))
+        m.submodules[f"rom_{name}"] = rom
+        descriptor = Signal(layout, name=name)
+        m.d.comb += [rom.addr.eq(sequencer.addr), rom.en.eq(sequencer.en), descriptor.eq(rom.data)]
+        return descriptor
+
+    def _rom(self, m: Module, name: str, core: int | None = None) -> RomReader:
         reader = RomReader(self.program.rom(name))
-        m.submodules[f"rom_{name}"] = reader
+        m.submodules[f"rom_{name}" if core is None else f"rom_{name}_{core}"] = reader
         return reader
 
-    def _build_gather(self, m: Module, descriptor: data.View) -> Gather:
-        program = self.program
-        taps = program.rom("taps") if program.has_rom("taps") else None
-        gather = Gather(program.config, self.layout, taps, program.rom("offsets"), self._tap_bits())
-        m.submodules.gather = gather
-        m.d.comb += gather.descriptor.eq(descriptor)
-        offsets = self._rom(m, "offsets")
+    def _build_front(self, m: Module) -> Array:
+        """Issue, decoders, gathers, banks and weights, up to the array."""
+        config, program, front = self.config, self.program, self.front
+        geometry = config.geometry
+        sequencer = self.front_sequencer
+        issue, positions, fillers, flags = self._build_issue(m)
         m.d.comb += [
-            offsets.addr_0.eq(gather.offset_addr_0),
-            offsets.addr_1.eq(gather.offset_addr_1),
-            gather.offset_data_0.eq(offsets.data_0),
-            gather.offset_data_1.eq(offsets.data_1),
+            issue.descriptor.eq(front),
+            issue.start.eq(sequencer.start),
+            sequencer.done.eq(issue.done),
+            sequencer.gap.eq(front.gap),
         ]
-        if taps is not None:
-            reader = self._rom(m, "taps")
-            m.d.comb += [reader.addr_0.eq(gather.tap_addr), gather.tap_data.eq(reader.data_0)]
-        return gather
-
-    def _tap_bits(self) -> int:
-        """Bits of a tap number or of a linear layer's input word."""
-        program = self.program
-        taps = program.rom("taps").depth if program.has_rom("taps") else 1
-        slots = max((plan.fields.get("slot_last", 0) + 1 for plan in program.layers), default=1)
-        return max(1, (max(taps, slots) - 1).bit_length())
-
-    def _build_engine(self, m: Module, descriptor: data.View, gather: Gather, start: Value) -> Array:
-        """The front end and the weight feed of the engine, and the array."""
-        program, config = self.program, self.program.config
-        array = Array(config, self.layout)
+        walk = self._build_walk(m, flags)
+        at_address = self._address_flags(m, flags, walk)
+        late = {
+            "linear": delay(m, front.linear, LATE_FIELDS),
+            "zero_excluded": delay(m, front.zero_excluded, LATE_FIELDS),
+            "signed": delay(m, front.in_signed, LATE_FIELDS),
+            "codebook": delay(m, front.codebook, LATE_FIELDS) if config.codebooks else Const(0),
+            "pad": delay(m, front.pad_code, LATE_FIELDS) if config.has_padding else Const(0, signed(9)),
+        }
+        value_bits = program.rom("functions").word_bits if config.has_functions else 0
+        array = Array(config, self.back_layout, value_bits)
         m.submodules.array = array
+        m.d.comb += [array.descriptor.eq(self.back), array.flags.eq(delay(m, at_address, READ, FLAGS))]
+        self.gathers = []
+        for core in range(geometry.cores):
+            gather = self._build_gather(m, core, walk, positions[core], late)
+            self.gathers.append(gather)
+            for lane in range(geometry.lanes):
+                m.d.comb += array.activations[core * geometry.lanes + lane].eq(gather.activations[lane])
+        if config.has_functions:
+            self._build_functions(m, array)
+        feed = WeightFeed(config, self.front_layout, program.rom("weights_0").depth)
+        m.submodules.feed = feed
         m.d.comb += [
-            array.descriptor.eq(descriptor),
-            array.flags.eq(gather.o_flags),
-            array.activations.eq(gather.activations),
-            gather.start.eq(start),
-        ]
-        if config.geometry.engine is Engine.DENSE:
-            issue = Issue(self.layout, config.geometry.lanes, self._tap_bits())
-            tap = (
-                issue.pointer
-                if not program.has_rom("taps")
-                else issue.pointer + Mux(descriptor.identity, 0, descriptor.tap_base)
-            )
-            m.d.comb += [gather.flags.eq(issue.flags), gather.tap.eq(tap)]
-            feed = DenseWeights(config, self.layout, program.rom("weights_0").depth)
-            m.d.comb += [feed.flags.eq(gather.weight_flags), feed.start.eq(start)]
-            for column in range(config.geometry.columns):
-                reader = self._rom(m, f"weights_{column}")
-                m.d.comb += [reader.addr_0.eq(feed.rom_addr[column]), feed.rom_data[column].eq(reader.data_0)]
-        else:
-            issue, feed = self._build_sparse_feed(m, descriptor, gather)
-        m.submodules.issue, m.submodules.feed = issue, feed
-        m.d.comb += [
-            issue.descriptor.eq(descriptor),
-            issue.start.eq(start),
-            feed.descriptor.eq(descriptor),
+            feed.descriptor.eq(front),
+            feed.start.eq(sequencer.start),
+            feed.flags.eq(at_address),
+            feed.late_linear.eq(late["linear"]),
+            feed.late_zero_excluded.eq(late["zero_excluded"]),
+            feed.late_codebook.eq(late["codebook"]),
             array.weights.eq(feed.weights),
         ]
+        m.d.comb += [feed.fillers[core].eq(self._late_fillers(m, fillers[core], late)) for core in range(len(fillers))]
+        for unit in range(geometry.units):
+            reader = self._rom(m, f"weights_{unit}")
+            m.d.comb += [reader.addr_0.eq(feed.rom_addr[unit]), feed.rom_data[unit].eq(reader.data_0)]
         return array
 
-    def _build_sparse_feed(self, m: Module, descriptor: data.View, gather: Gather) -> tuple[Issue, SparseWeights]:
-        program, config = self.program, self.program.config
-        weights, rows = program.rom("weights_0"), program.rom("rows")
-        pointer_bits = max(1, (weights.depth - 1).bit_length()) + config.lane_bits
-        row_bits = max(1, (rows.depth - 1).bit_length())
-        issue = Issue(self.layout, config.geometry.lanes, pointer_bits, row_bits, rows.word_bits)
-        reader, lengths = self._rom(m, "weights_0"), self._rom(m, "rows")
-        position_bits = max(self._tap_bits(), config.word_address_bits)
-        decoder = RelativeDecoder(config, self.layout, position_bits)
-        m.submodules.decoder = decoder
-        feed = SparseWeights(config, self.layout)
-        m.d.comb += [
-            lengths.addr_0.eq(issue.row_addr),
-            issue.row_data.eq(lengths.data_0),
-            reader.addr_0.eq(issue.pointer[config.lane_bits :]),
-            decoder.word.eq(reader.data_0),
-            decoder.slot.eq(delay(m, issue.pointer[: config.lane_bits], 1)),
-            decoder.flags.eq(delay(m, issue.flags, 1, FLAGS)),
-            decoder.descriptor.eq(descriptor),
-            gather.flags.eq(decoder.o_flags),
-            gather.tap.eq(decoder.positions[0]),
-            feed.i.eq(decoder.weights),
-        ]
-        m.d.comb += [gather.lane_words[lane].eq(decoder.positions[lane]) for lane in range(config.geometry.lanes)]
-        return issue, feed
-
-    def _build_post(self, m: Module, descriptor: data.View, array: Array) -> tuple[PostProcessor, Value]:
-        """Return the post-processor and the signal that a value has left the array."""
-        bias = self.program.rom("bias")
-        post = PostProcessor(self.program.config, self.layout, bias, len(self.walker.channel))
-        m.submodules.post = post
-        reader = self._rom(m, "bias")
-        m.d.comb += [
-            post.descriptor.eq(descriptor),
-            post.i.eq(array.o),
-            post.first_lane.eq(array.o_first_lane),
-            post.channel.eq(self.walker.channel),
-            reader.addr_0.eq(post.bias_addr),
-            post.bias_data.eq(reader.data_0),
-        ]
-        if "sum_lanes" in self.layout.members:
-            return post, array.o_valid & (~descriptor.sum_lanes | array.o_last_lane)
-        return post, array.o_valid
-
-    def _build_host(self, m: Module, gather: Gather, loading: Value, unloading: Value) -> tuple[Value, Value]:
-        """The streams: accept a code a cycle; send each code when the read path has delivered it."""
-        sequencer, walker = self.sequencer, self.walker
-        wait = Walker.address_cycles + Gather.peek_cycles
-        phase = Signal(range(wait + 1))
-        accepted, sent, ready = Signal(), Signal(), Signal()
-        m.d.comb += [
-            self.i.ready.eq(loading & sequencer.running),
-            accepted.eq(self.i.valid & self.i.ready),
-            ready.eq(phase == wait),
-            self.o.valid.eq(unloading & sequencer.running & ready),
-            self.o.payload.eq(gather.activations[0][:8]),
-            sent.eq(self.o.valid & self.o.ready),
-            gather.peek.eq(unloading),
-            gather.peek_addr.eq(walker.address),
-        ]
-        with m.If(sequencer.start | sent):
-            m.d.sync += phase.eq(0)
-        with m.Elif(~ready):
-            m.d.sync += phase.eq(phase + 1)
-        return accepted, sent
-
-    def _build_write(
-        self,
-        m: Module,
-        descriptor: data.View,
-        gather: Gather,
-        post: PostProcessor,
-        drained: Value,
-        accepted: Value,
-        loading: Value,
-    ) -> None:
-        """The banks, and their write port: the post-processor's results or the host's codes."""
-        config, walker = self.program.config, self.walker
-        lane_bits, lanes = config.lane_bits, config.geometry.lanes
-        late = PostProcessor.latency_cycles - Walker.address_cycles
-        valid = delay(m, drained & walker.inside & ~loading, PostProcessor.latency_cycles)
-        host_valid = delay(m, accepted, Walker.address_cycles)
-        host_data = delay(m, self.i.payload, Walker.address_cycles)
-        address, value, enable = Signal(config.position_bits), Signal(8), Signal()
-        m.d.sync += [
-            address.eq(Mux(loading, walker.address, delay(m, walker.address, late))),
-            value.eq(Mux(loading, host_data, post.o)),
-            enable.eq(Mux(loading, host_valid, valid)),
-        ]
-        for lane in range(lanes):
-            bank = ActivationBank(config.activation_depth)
-            m.submodules[f"bank_{lane}"] = bank
-            mine = descriptor.replicated | (address[:lane_bits] == lane)
+    def _build_functions(self, m: Module, array: Array) -> None:
+        """A table a lane that gives the operands of an addition by their codes, as fast as the multiplier."""
+        front = self.front
+        # these stages come one and three cycles after those that the late fields are made for
+        table = delay(m, front.function_table, LATE_FIELDS + 1)
+        m.d.comb += array.use_values.eq(delay(m, front.function, LATE_FIELDS + 3))
+        for index in range(self.config.geometry.lanes * self.config.geometry.cores):
+            reader = RomReader(self.program.rom("functions"))
+            m.submodules[f"rom_functions_{index}"] = reader
+            code = array.activations[index][:8]
             m.d.comb += [
-                bank.read_addr.eq(gather.bank_addr[lane]),
-                gather.bank_data[lane].eq(bank.read_data),
-                bank.write_addr.eq(Mux(descriptor.replicated, address, address[lane_bits:])),
-                bank.write_data.eq(value),
-                bank.write_en.eq(enable & mine),
+                reader.addr_0.eq(Cat(code, ~array.flags.first, table)),
+                array.values[index].eq(reader.data_0),
             ]
-        position = Cat(walker.channel, walker.y, walker.x)
-        seen = delay(m, position, PostProcessor.latency_cycles)
-        channel, y, x = Signal.like(walker.channel), Signal.like(walker.y), Signal.like(walker.x)
+
+    def _position_bits(self) -> int:
+        """Bits of a tap number or of an input's word."""
+        program = self.program
+        taps = program.rom("taps").depth if program.has_rom("taps") else 1
+        slots = max(length for plan in program.layers for length in plan.schedule.lengths)
+        return max(1, (max(taps, slots) - 1).bit_length(), self.config.word_address_bits)
+
+    def _build_issue(self, m: Module) -> tuple[Issue, list[list[Value]], list[Value], Value]:
+        """Return the front end and, a core each, the positions of the lanes and which of them are escapes."""
+        config, program = self.config, self.program
+        lanes, bits = config.geometry.lanes, self._position_bits()
+        if not config.indexed:
+            issue = Issue(self.front_layout, lanes, bits)
+            m.submodules.issue = issue
+            words: list[Value] = [issue.position]
+            if config.has_linear:
+                count = lanes if config.has_split else 1
+                words = [
+                    issue.position,
+                    *((issue.position + self.front[f"lane_base_{n}"])[:bits] for n in range(count)),
+                ]
+            return issue, [words] * config.geometry.cores, [], issue.flags
+        rows, indices = program.rom("rows"), program.rom("index_0")
+        pointer_bits = _address_bits(indices) + config.lane_bits
+        issue = Issue(self.front_layout, lanes, bits, pointer_bits, _address_bits(rows), rows.word_bits)
+        m.submodules.issue = issue
+        lengths = self._rom(m, "rows")
+        m.d.comb += [lengths.addr_0.eq(issue.row_addr), issue.row_data.eq(lengths.data_0)]
+        early_flags = delay(m, issue.flags, DECODE - 1, FLAGS)
+        early_slot = delay(m, issue.pointer[: config.lane_bits], DECODE - 1)
+        positions, fillers = [], []
+        flags: Value = issue.flags
+        for core in range(config.geometry.cores):
+            decoder = RelativeDecoder(config, self.front_layout, bits)
+            m.submodules[f"decoder_{core}"] = decoder
+            reader = self._rom(m, f"index_{core}")
+            m.d.comb += [
+                reader.addr_0.eq(issue.pointer[config.lane_bits :]),
+                decoder.word.eq(reader.data_0),
+                decoder.slot.eq(early_slot),
+                decoder.flags.eq(early_flags),
+                decoder.descriptor.eq(self.front),
+            ]
+            positions.append([decoder.positions[0], *(decoder.positions[lane] for lane in range(lanes))])
+            fillers.append(decoder.fillers)
+            flags = decoder.o_flags
+        return issue, positions, fillers, flags
+
+    def _build_walk(self, m: Module, flags: Value) -> TileWalk | None:
+        config, program = self.config, self.program
+        if not config.has_windowed:
+            return None
+        front = self.front
+        taps = descriptor_layout(program.rom("taps").fields)
+        masks = [_address_bits(program.rom(f"mask_{axis}")) if config.has_padding else 1 for axis in "yx"]
+        window_bits = max(taps["y"].width, taps["x"].width) + len(front.window_y_last) + len(front.window_x_last) + 4
+        walk = TileWalk(config, self.front_layout, _address_bits(program.rom("offsets")), window_bits, *masks)
+        m.submodules.walk = walk
+        m.d.comb += [walk.descriptor.eq(front), walk.start.eq(self.front_sequencer.start), walk.flags.eq(flags)]
+        if config.has_linear:
+            # a linear slot must not come out of these stages when a windowed layer has begun
+            m.d.comb += walk.flags.valid.eq(flags.valid & ~front.linear)
+        return walk
+
+    def _address_flags(self, m: Module, flags: Value, walk: TileWalk | None) -> Value:
+        """Return the flags at the bank address: after the windowed stages, or at once for a linear position."""
+        config = self.config
+        after = Signal(FLAGS, name="address_flags")
+        linear = delay(m, flags, 2, FLAGS) if config.has_keep else flags
+        if walk is None:
+            m.d.sync += after.eq(linear)
+        elif config.has_linear:
+            m.d.sync += after.eq(Mux(self.front.linear, linear.as_value(), walk.o_flags.as_value()))
+        else:
+            m.d.sync += after.eq(walk.o_flags)
+        return after
+
+    def _late_fillers(self, m: Module, fillers: Value, late: dict[str, Value]) -> Value:
+        """Bring the escapes of a core to its weights: one for all lanes in a windowed layer, one a lane otherwise."""
+        config = self.config
+        linear = delay(m, fillers, READ + (2 if config.has_keep else 0)) if config.has_linear else None
+        if not config.has_windowed:
+            if linear is None:
+                raise ValueError("A program must have layers")
+            return linear
+        shared = delay(m, fillers[0], WINDOWED_ADDRESS + READ - 1).replicate(config.geometry.lanes)
+        return shared if linear is None else Mux(late["linear"], linear, shared)
+
+    def _build_gather(
+        self, m: Module, core: int, walk: TileWalk | None, positions: list[Value], late: dict[str, Value]
+    ) -> Gather:
+        config, program = self.config, self.program
+        names = ("taps", "offsets", "mask_y", "mask_x")
+        roms = {name: program.rom(name) for name in names if program.has_rom(name)}
+        gather = Gather(config, self.front_layout, core, roms, walk, self._position_bits())
+        m.submodules[f"gather_{core}"] = gather
         m.d.comb += [
-            Cat(channel, y, x).eq(seen),
-            self.trace.valid.eq(valid),
-            self.trace.layer.eq(self.sequencer.index - 1),
-            self.trace.channel.eq(channel),
-            self.trace.y.eq(y),
-            self.trace.x.eq(x),
-            self.trace.data.eq(post.o),
+            gather.descriptor.eq(self.front),
+            gather.late_linear.eq(late["linear"]),
+            gather.late_signed.eq(late["signed"]),
+            gather.late_pad.eq(late["pad"]),
+            gather.position.eq(positions[0]),
         ]
+        if config.has_linear:
+            words = positions[1:]
+            for lane in range(config.geometry.lanes):
+                m.d.comb += gather.words[lane].eq(words[lane] if len(words) > 1 else words[0])
+        if walk is not None:
+            m.d.comb += [getattr(gather, f"walk_{name}").eq(getattr(walk, name)) for name in WALKED]
+        for name, rom in roms.items():
+            reader = self._rom(m, name, core)
+            for port in range(rom.ports):
+                suffix = f"_{port}" if rom.ports > 1 else ""
+                m.d.comb += [
+                    getattr(reader, f"addr_{port}").eq(getattr(gather, f"{name}_addr{suffix}")),
+                    getattr(gather, f"{name}_data{suffix}").eq(getattr(reader, f"data_{port}")),
+                ]
+        return gather
+
+    def _build_back(self, m: Module, array: Array) -> None:
+        """Drain to memory: writer, post-processors, loader, banks and output buffer."""
+        program, config, writer, back = self.program, self.config, self.writer, self.back
+        m.submodules.writer = writer
+        places, bias = self._rom(m, "places"), self._rom(m, "bias")
+        m.d.comb += [
+            writer.descriptor.eq(back),
+            writer.start.eq(self.back_sequencer.start),
+            writer.advance.eq(array.o_valid),
+            places.addr_0.eq(writer.place_addr),
+            writer.place_data.eq(places.data_0),
+            bias.addr_0.eq(writer.bias_addr),
+            self.back_sequencer.done.eq(writer.done & writer.advance),
+        ]
+        values = []
+        for index in range(config.geometry.results):
+            post = PostProcessor(config, self.back_layout, program.rom("bias"))
+            m.submodules[f"post_{index}"] = post
+            m.d.comb += [
+                post.descriptor.eq(back),
+                post.i.eq(array.o[index]),
+                post.first.eq(writer.first),
+                post.entry.eq(bias.data_0),
+            ]
+            values.append(post.o)
+        late = POST - Writer.address_cycles
+        addresses = [delay(m, writer.address[index], late) for index in range(config.geometry.results)]
+        valid = delay(m, writer.inside, late)
+        loader = self._build_loader(m, array.o_valid)
+        self._build_banks(m, addresses, values, valid, loader)
+        self._build_output(m, addresses[0], values[0], valid[0])
+        odd = Signal()
+        with m.If(self.back_sequencer.finished):
+            m.d.sync += odd.eq(~odd)
+        m.d.comb += [
+            self.trace.odd.eq(odd),
+            self.trace.valid.eq(valid),
+            self.trace.layer.eq(self.back_sequencer.index),
+            self.trace.channel.eq(delay(m, writer.channel, POST)),
+            self.trace.place.eq(delay(m, writer.position, POST)),
+            self.trace.data.eq(Cat(*values)),
+        ]
+
+    def _build_loader(self, m: Module, drained: Value) -> Loader:
+        program, config = self.program, self.config
+        layout = program.layouts[program.model.input]
+        tensor = program.model.tensors[program.model.input]
+        arrivals = program.rom("arrivals") if program.has_rom("arrivals") else None
+        loader = Loader(layout, tensor.shape[0], config.geometry.lanes, config.position_bits, arrivals)
+        m.submodules.loader = loader
+        sequencer = self.front_sequencer
+        wiring.connect(m, wiring.flipped(self.i), loader.i)
+        m.d.comb += [
+            loader.release.eq(sequencer.ended & self.front.release_input),
+            loader.take.eq(sequencer.start & (sequencer.index == 0)),
+            loader.busy.eq(delay(m, drained, POST - LOADER)),
+            sequencer.loaded.eq(loader.loaded),
+        ]
+        if arrivals is not None:
+            reader = self._rom(m, "arrivals")
+            m.d.comb += [reader.addr_0.eq(loader.arrival_addr), loader.arrival_data.eq(reader.data_0)]
+        return loader
+
+    def _build_banks(
+        self, m: Module, addresses: list[Value], values: list[Value], valid: Value, loader: Loader
+    ) -> None:
+        """Every core's copy of the banks, and the crossbar that writes up to R results (or an input word) into them."""
+        config, back = self.config, self.back
+        lanes, lane_bits, bits = config.geometry.lanes, config.lane_bits, config.position_bits
+        replicated_input = self.program.layouts[self.program.model.input].storage.value == "replicated"
+        replicated = Signal()
+        m.d.sync += replicated.eq(Mux(loader.valid, int(replicated_input), back.replicated))
+        places, data_in, enables = [], [], []
+        for index, (address, value) in enumerate(zip(addresses, values, strict=True)):
+            place, code, enable = (
+                Signal(shape, name=f"write_{name}_{index}")
+                for name, shape in (("place", bits), ("code", 8), ("enable", 1))
+            )
+            written = valid[index] & ~back.to_output
+            if index == 0:
+                m.d.sync += [
+                    place.eq(Mux(loader.valid, loader.address, address)),
+                    code.eq(Mux(loader.valid, loader.data, value)),
+                    enable.eq(loader.valid | written),
+                ]
+            else:
+                m.d.sync += [place.eq(address), code.eq(value), enable.eq(written)]
+            places.append(place)
+            data_in.append(code)
+            enables.append(enable)
+        for lane in range(lanes):
+            hits = [
+                enable & (replicated | (place[:lane_bits] == lane))
+                for enable, place in zip(enables, places, strict=True)
+            ]
+            word, code = places[0][lane_bits:], data_in[0]
+            for hit, place, value in list(zip(hits, places, data_in, strict=True))[1:]:
+                word, code = Mux(hit, place[lane_bits:], word), Mux(hit, value, code)
+            word = Mux(replicated, places[0][: config.word_address_bits], word)
+            enable = Cat(*hits).any()
+            for core, gather in enumerate(self.gathers):
+                bank = ActivationBank(config.activation_depth)
+                m.submodules[f"bank_{core}_{lane}"] = bank
+                m.d.comb += [
+                    bank.read_addr.eq(gather.bank_addr[lane]),
+                    gather.bank_data[lane].eq(bank.read_data),
+                    bank.write_addr.eq(word),
+                    bank.write_data.eq(code),
+                    bank.write_en.eq(enable),
+                ]
+
+    def _build_output(self, m: Module, address: Value, value: Value, valid: Value) -> None:
+        buffer = OutputBuffer(self.config.output_size)
+        m.submodules.output_buffer = buffer
+        self.output_buffer = buffer
+        wiring.connect(m, buffer.o, wiring.flipped(self.o))
+        m.d.comb += [
+            buffer.write_en.eq(delay(m, valid & self.back.to_output, 1)),
+            buffer.write_addr.eq(delay(m, address, 1)),
+            buffer.write_data.eq(delay(m, value, 1)),
+            buffer.start.eq(self.back_sequencer.finished),
+            self.front_sequencer.output_free.eq(buffer.free),
+        ]
+
+    def _build_state(self, m: Module) -> None:
+        """Say what the design does: of two inferences in flight, the later one."""
+        front, buffer = self.front_sequencer, self.output_buffer
+        sending = Signal()
+        m.d.sync += sending.eq(~buffer.free | self.back_sequencer.finished)
+        with m.If(front.en):
+            m.d.sync += self.state.eq(front.addr + 1)
+        with m.Elif(self.back_sequencer.finished & (self.state == self.layers)):
+            m.d.sync += self.state.eq(self.layers + 1)
+        with m.Elif((self.state == self.layers + 1) & ~sending):
+            m.d.sync += self.state.eq(0)
+
+
+def _address_bits(rom: Rom) -> int:
+    return max(1, (rom.depth - 1).bit_length())

@@ -2,112 +2,159 @@
 
 from __future__ import annotations
 
+from amaranth.hdl import Array as Choice
 from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.target import EngineConfig
+from zeroskip.hw.multiplier import Multiplier
 from zeroskip.hw.pipeline import FLAGS, delay
 
 __all__ = ["Array"]
 
 
 class Array(wiring.Component):
-    """L lanes by N columns of multiply-accumulate, running maximum, and a shift register that drains the results.
+    """L lanes by N columns (or C cores) of multiply-accumulate, running maximum, and the chain that drains the results.
 
     Activations and flags enter column 0 and hop one column a cycle (systolic); column ``n`` takes its weights at the
-    same skew. Each lane: ``product = a * w``; ``acc = (first ? 0 : acc) + product``; at the end of a window
-    ``best = max(best, acc)``; at the end of a unit ``best`` is captured, and the L * N captured values leave one a
-    cycle, column 0 lane 0 first, while the next unit accumulates. Ends of units must be ``N * L + N - 1`` cycles apart.
+    same skew. Cores get activations of their own, without skew. Each lane: ``product = a * w``;
+    ``acc = (first ? 0 : acc) + product``; at the end of a window ``best = max(best, acc)``. At the end of a unit
+    ``best`` is captured into the chain, which moves towards its head one word of ``R`` lanes a cycle: Q = L / R words a
+    column, column 0 first. Column ``n`` is captured ``n`` cycles late, when the chain has moved ``n`` words: its words
+    enter at ``n * Q - n`` and so leave without a gap behind column ``n - 1``'s.
 
-    Latency from activations to ``best``: 3 cycles (2 without pooling); capture one later, in column n at + n.
+    A slow layer's words stay at the head for R cycles, one value each; where there are such layers the chain stands
+    until the last column is captured.
+
+    Latency from activations to the first value: 4 cycles, 5 with pooling.
 
     Parameters
     ----------
     config : EngineConfig
-    layout : StructLayout of the layer descriptor
+    back_layout : StructLayout of the back descriptor
 
     Members
     -------
-    descriptor : In(layout)
+    descriptor : In(back_layout)
     flags : In(FLAGS)
-    activations : In(array of signed(9)), shape (lanes,)
-    weights : In(array of signed(weight_width + 1)), shape (columns * lanes,), column n delayed by n cycles
-    o : Out(signed(accumulator_width)), with ``o_valid``, ``o_first_lane``, ``o_last_lane``
+    activations : In(array of signed(9)), shape (cores * lanes,)
+    weights : In(array of signed(level_bits)), shape (units * lanes,), column n delayed by n cycles
+    values : In(array of signed(value_bits)), shape (cores * lanes,), 2 cycles after the activations: what an addition
+        takes in place of products; use_values : In(1), at the same time
+    o : Out(array of signed(accumulator_width)), shape (results,); a slow layer's values in o[0]
+    o_valid : Out(1)
     """
 
-    def __init__(self, config: EngineConfig, layout: data.StructLayout) -> None:
+    def __init__(self, config: EngineConfig, back_layout: data.StructLayout, value_bits: int = 0) -> None:
         self.config = config
         geometry = config.geometry
+        functions = {}
+        if value_bits:
+            functions = {
+                "values": In(data.ArrayLayout(signed(value_bits), geometry.lanes * geometry.cores)),
+                "use_values": In(1),
+            }
         super().__init__(
             {
-                "descriptor": In(layout),
+                **functions,
+                "descriptor": In(back_layout),
                 "flags": In(FLAGS),
-                "activations": In(data.ArrayLayout(signed(9), geometry.lanes)),
-                "weights": In(data.ArrayLayout(signed(config.weight_width + 1), geometry.products)),
-                "o": Out(signed(config.accumulator_width)),
+                "activations": In(data.ArrayLayout(signed(9), geometry.lanes * geometry.cores)),
+                "weights": In(data.ArrayLayout(signed(config.level_bits), geometry.products)),
+                "o": Out(data.ArrayLayout(signed(config.accumulator_width), geometry.results)),
                 "o_valid": Out(1),
-                "o_first_lane": Out(1),
-                "o_last_lane": Out(1),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
-        """Build the columns from right to left, so that each chain link finds its source."""
+        """Build the columns, then the chain."""
         m = Module()
         geometry = self.config.geometry
-        activations: list[Value] = [self.activations[lane] for lane in range(geometry.lanes)]
+        lanes = geometry.lanes
         flags: Value = self.flags
-        results: list[Value] = []
+        late = self._late(m, flags)
+        activations: list[Value] = [self.activations[lane] for lane in range(lanes)]
+        results: list[list[Value]] = []
         captures: list[Value] = []
-        for column in range(geometry.columns):
-            if column:
+        for unit in range(geometry.units):
+            if unit and geometry.columns > 1:
                 activations = [delay(m, value, 1) for value in activations]
                 flags = delay(m, flags, 1, FLAGS)
-            late = [flags]
-            for _ in range(3):
-                late.append(delay(m, late[-1], 1, FLAGS))
-            for lane, activation in enumerate(activations):
-                weight = self.weights[column * geometry.lanes + lane]
-                results.append(self._build_lane(m, column, lane, activation, weight, late))
-            end = late[3] if self.config.has_pooling else late[2]
+                late = self._late(m, flags)
+            elif unit:
+                activations = [self.activations[unit * lanes + lane] for lane in range(lanes)]
+            weights = [self.weights[unit * lanes + lane] for lane in range(lanes)]
+            results.append(
+                [self._build_lane(m, unit, lane, activations[lane], weights[lane], late) for lane in range(lanes)]
+            )
+            end = late[4] if self.config.has_pooling else late[3]
             captures.append(end.valid & end.unit_last)
         self._build_drain(m, results, captures)
         return m
 
+    def _late(self, m: Module, flags: Value) -> list[Value]:
+        late = [flags]
+        for _ in range(4 if self.config.has_pooling else 3):
+            late.append(delay(m, late[-1], 1, FLAGS))
+        return late
+
     def _build_lane(
-        self, m: Module, column: int, lane: int, activation: Value, weight: Value, late: list[Value]
+        self, m: Module, unit: int, lane: int, activation: Value, weight: Value, late: list[Value]
     ) -> Value:
         config = self.config
-        product = Signal(signed(9 + config.weight_width + 1), name=f"product_{column}_{lane}")
-        acc = Signal(signed(config.accumulator_width), name=f"acc_{column}_{lane}")
-        m.d.sync += product.eq(activation * weight)
-        with m.If(late[1].valid):
-            m.d.sync += acc.eq(Mux(late[1].first, 0, acc) + product)
+        multiplier = Multiplier(9, config.level_bits)
+        m.submodules[f"multiplier_{unit}_{lane}"] = multiplier
+        m.d.comb += [multiplier.a.eq(activation), multiplier.b.eq(weight)]
+        acc = Signal(signed(config.accumulator_width), name=f"acc_{unit}_{lane}")
+        product: Value = multiplier.p
+        if config.has_functions and (unit == 0 or config.geometry.columns == 1):
+            product = Mux(self.use_values, self.values[unit * config.geometry.lanes + lane], product)
+        with m.If(late[2].valid):
+            m.d.sync += acc.eq(Mux(late[2].first, 0, acc) + product)
         if not config.has_pooling:
             return acc
-        best = Signal(signed(config.accumulator_width), name=f"best_{column}_{lane}")
-        with m.If(late[2].valid & late[2].last & (late[2].unit_first | (acc > best))):
+        best = Signal(signed(config.accumulator_width), name=f"best_{unit}_{lane}")
+        with m.If(late[3].valid & late[3].last & (late[3].unit_first | (acc > best))):
             m.d.sync += best.eq(acc)
         return best
 
-    def _build_drain(self, m: Module, results: list[Value], captures: list[Value]) -> None:
-        geometry, d = self.config.geometry, self.descriptor
-        chain = [Signal(signed(self.config.accumulator_width), name=f"drain_{i}") for i in range(geometry.products)]
+    def _build_drain(self, m: Module, results: list[list[Value]], captures: list[Value]) -> None:
+        config, d = self.config, self.descriptor
+        geometry = config.geometry
+        words, width = geometry.words, geometry.results
+        # a chain of two speeds stands until the last column is captured
+        skewed = geometry.columns > 1 and not config.has_slow
+        length = (geometry.units - 1) * (words - 1 if skewed else words) + words
+        chain = [
+            [Signal(signed(config.accumulator_width), name=f"drain_{word}_{lane}") for lane in range(width)]
+            for word in range(length)
+        ]
         left = Signal.like(d.drain_last)
         active = Signal()
+        shift: Value = active
+        if config.has_slow:
+            turn = Signal(range(width))
+            with m.If(active):
+                m.d.sync += turn.eq(turn + 1)
+            with m.If(captures[0] | captures[-1]):
+                m.d.sync += turn.eq(0)
+            shift = active & (~d.slow | turn.all())
         with m.If(active):
-            m.d.sync += [here.eq(after) for here, after in zip(chain, chain[1:], strict=False)]
             m.d.sync += [left.eq(left - 1), active.eq(left != 0)]
-        for index, result in enumerate(results):
-            with m.If(captures[index // geometry.lanes]):
-                m.d.sync += chain[index].eq(result)
-        with m.If(captures[-1]):
+        with m.If(shift):
+            for here, after in zip(chain, chain[1:], strict=False):
+                m.d.sync += [a.eq(b) for a, b in zip(here, after, strict=True)]
+        for unit, capture in enumerate(captures):
+            base = unit * (words - 1 if skewed else words)
+            with m.If(capture):
+                for lane, result in enumerate(results[unit]):
+                    m.d.sync += chain[base + lane // width][lane % width].eq(result)
+        begin: Value = captures[0]
+        if config.has_slow and geometry.columns > 1:
+            begin = Mux(d.one_column, captures[0], captures[-1])
+        with m.If(begin):
             m.d.sync += [left.eq(d.drain_last), active.eq(1)]
-        lane_bits = self.config.lane_bits
-        m.d.comb += [
-            self.o.eq(chain[0]),
-            self.o_valid.eq(active),
-            self.o_first_lane.eq(left[:lane_bits].all()),
-            self.o_last_lane.eq(~left[:lane_bits].any()),
-        ]
+        m.d.comb += [self.o_valid.eq(active), *(self.o[lane].eq(chain[0][lane]) for lane in range(width))]
+        if config.has_slow:
+            m.d.comb += self.o[0].eq(Mux(d.slow, Choice(chain[0])[turn], chain[0][0]))

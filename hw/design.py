@@ -29,7 +29,7 @@ from zeroskip.hw.verilog import rtl_files
 
 __all__ = ["SETTINGS", "compile_artifact", "compile_report", "source_digest"]
 
-SETTINGS = ("lanes", "columns", "index_bits")
+SETTINGS = ("lanes", "columns", "cores", "results", "index_bits")
 """What ``--set key=value`` may set."""
 
 _FOLDERS = ("sim", "synth", "report", "ir", "rom", "rtl")
@@ -77,8 +77,8 @@ def compile_artifact(
     manifest = {
         "format": "1.0",
         "artifact": {"file": artifact.name, "name": source.name, "sha256": sha256(original).hexdigest()},
-        "engine": program.config.geometry.engine.value,
-        "config": {**asdict(program.config.geometry), "engine": program.config.geometry.engine.value},
+        "engine": engine_name(program),
+        "config": asdict(program.config.geometry),
         "settings": {key: numbers[key] for key in sorted(numbers)},
         "source": source_digest(),
         "reasons": list(choice.reasons),
@@ -107,6 +107,12 @@ def source_digest() -> str:
     return total.hexdigest()
 
 
+def engine_name(program: Program) -> str:
+    """Return the engine that runs the layers with weights: ``dense``, ``sparse`` or ``hybrid``."""
+    engines = {plan.format.engine.value for plan in program.layers if plan.layer.weight is not None}
+    return engines.pop() if len(engines) == 1 else "hybrid"
+
+
 def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
     numbers = {}
     for key, value in settings.items():
@@ -116,8 +122,9 @@ def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
             numbers[key] = int(value)
         except ValueError:
             raise InputError(f"Setting {key!r} must be a whole number, not {value!r}") from None
-    if "columns" in numbers and "lanes" not in numbers:
-        raise InputError("Setting 'columns' needs 'lanes' as well; add --set lanes=4, 8, 16 or 32")
+    for key in ("columns", "cores", "results"):
+        if key in numbers and "lanes" not in numbers:
+            raise InputError(f"Setting {key!r} needs 'lanes' as well; add --set lanes=4, 8, 16 or 32")
     if not 1 <= numbers.get("index_bits", 1) <= 12:
         raise InputError(f"Setting 'index_bits' must be 1 to 12, not {numbers['index_bits']}")
     return numbers
@@ -135,8 +142,8 @@ def compile_report(program: Program, network: Model) -> dict[str, Any]:
     ledgers = [{"name": plan.name, **plan.storage} for plan in program.layers]
     return {
         "model": program.model.name,
-        "engine": program.config.geometry.engine.value,
-        "geometry": {"lanes": program.config.geometry.lanes, "columns": program.config.geometry.columns},
+        "engine": engine_name(program),
+        "geometry": asdict(program.config.geometry),
         "device": None,
         "tools": None,
         "kinds": {"cycles": "estimated", "storage_bits": "counted", "resources": None, "accuracy": "measured"},
@@ -156,7 +163,7 @@ def compile_report(program: Program, network: Model) -> dict[str, Any]:
             "layers": [
                 {
                     "name": plan.name,
-                    "engine": program.config.geometry.engine.value,
+                    "engine": plan.format.engine.value,
                     "cycles": None,
                     "model_cycles": layer.cycles,
                     "macs_dense": dense[plan.name] or plan.macs_dense,

@@ -16,42 +16,51 @@ class Issue(wiring.Component):
 
     A *unit* accumulates one value a lane: its windows (pooled positions) one after the other, each over all slots of
     its row. Recurrence: one slot a cycle; the only stall is the last slot of a unit while the unit before it still
-    drains, so units take ``max(slots, drain)`` cycles and nothing inside the pipeline ever waits.
+    drains, so units take ``max(slots, drain)`` cycles and nothing inside the pipeline ever waits. The first slot issues
+    one cycle after ``start``.
 
-    Sparse rows have their own length, read from the ``rows`` ROM one row ahead; dense rows share ``slot_last``.
+    With a decoder, rows have their own length: the first group's comes with the descriptor, the following ones from the
+    ``rows`` ROM, one group ahead.
 
     Parameters
     ----------
-    layout : StructLayout of the layer descriptor
+    layout : StructLayout of the front descriptor
     lanes : int
-    pointer_bits : int, width of a slot address (sparse) or of a slot number (dense)
-    row_address_bits : int, 0 for the dense engine
-    row_bits : int, width of a row length
+    position_bits : int
+    pointer_bits : int, width of an index slot address; 0: the engine has no decoder
+    row_address_bits, row_bits : int, of the ``rows`` ROM
 
     Members
     -------
     descriptor : In(layout)
     start : In(1), one cycle; the descriptor is stable from then to the end of the layer
     flags : Out(FLAGS), of the slot issued in this cycle
-    pointer : Out(pointer_bits), slot address (sparse) or slot number in the row (dense)
-    row_addr : Out, row_data : In, the ``rows`` ROM (sparse)
+    position : Out(position_bits), tap number or input of the slot, counted from ``tap_base`` (no decoder)
+    pointer : Out(pointer_bits), index slot address (decoder)
+    row_addr : Out, row_data : In, the ``rows`` ROM (decoder)
+    done : Out(1), the slot issued in this cycle is the layer's last one
     """
 
-    start_cycles_dense = 1
-    start_cycles_sparse = 3
-
     def __init__(
-        self, layout: data.StructLayout, lanes: int, pointer_bits: int, row_address_bits: int = 0, row_bits: int = 0
+        self,
+        layout: data.StructLayout,
+        lanes: int,
+        position_bits: int,
+        pointer_bits: int = 0,
+        row_address_bits: int = 0,
+        row_bits: int = 0,
     ) -> None:
         self.lanes = lanes
-        self.sparse = row_address_bits > 0
+        self.indexed = pointer_bits > 0
         members = {
             "descriptor": In(layout),
             "start": In(1),
             "flags": Out(FLAGS),
-            "pointer": Out(pointer_bits),
+            "position": Out(position_bits),
+            "done": Out(1),
         }
-        if self.sparse:
+        if self.indexed:
+            members["pointer"] = Out(pointer_bits)
             members["row_addr"] = Out(row_address_bits)
             members["row_data"] = In(row_bits)
         super().__init__(members)
@@ -61,7 +70,7 @@ class Issue(wiring.Component):
         m = Module()
         d = self.descriptor
         running = Signal()
-        remaining = Signal(len(self.row_data) if self.sparse else len(d.slot_last))
+        remaining = Signal(len(self.row_data) if self.indexed else len(d.slot_last))
         windows = Signal.like(d.window_last)
         tiles = Signal.like(d.tile_last)
         groups = Signal.like(d.group_last)
@@ -77,6 +86,7 @@ class Issue(wiring.Component):
             Cat(self.flags.unit_first, self.flags.unit_last, self.flags.group_last).eq(
                 Cat(unit_first, unit_last, group_last)
             ),
+            self.done.eq(step & group_last & (groups == 0)),
         ]
         with m.If(timer != 0):
             m.d.sync += timer.eq(timer - 1)
@@ -90,6 +100,7 @@ class Issue(wiring.Component):
                 m.d.sync += [tiles.eq(d.tile_last), groups.eq(groups - 1), running.eq(groups != 0)]
         with m.If(self.start):
             m.d.sync += [
+                running.eq(1),
                 windows.eq(d.window_last),
                 tiles.eq(d.tile_last),
                 groups.eq(d.group_last),
@@ -97,26 +108,23 @@ class Issue(wiring.Component):
                 first.eq(1),
                 unit_first.eq(1),
             ]
-        if self.sparse:
-            self._build_rows(m, running, remaining, step, last, group_last)
+        if self.indexed:
+            self._build_rows(m, remaining, step, last, group_last)
         else:
-            self._build_slots(m, running, remaining, step, last)
+            self._build_slots(m, remaining, step, last)
         return m
 
-    def _build_slots(self, m: Module, running: Signal, remaining: Signal, step: Signal, last: Signal) -> None:
-        """Dense: every pass walks the same slots."""
+    def _build_slots(self, m: Module, remaining: Signal, step: Signal, last: Signal) -> None:
+        """No decoder: every pass walks the same slots."""
         d = self.descriptor
         with m.If(step):
-            m.d.sync += self.pointer.eq(self.pointer + 1)
-            with m.If(last):
-                m.d.sync += [remaining.eq(d.slot_last), self.pointer.eq(0)]
-        with m.If(self.start):
-            m.d.sync += [remaining.eq(d.slot_last), self.pointer.eq(0), running.eq(1)]
+            step = d.position_step if hasattr(d, "position_step") else 1
+            m.d.sync += self.position.eq(self.position + step)
+        with m.If(self.start | (step & last)):
+            m.d.sync += [remaining.eq(d.slot_last), self.position.eq(d.tap_base)]
 
-    def _build_rows(
-        self, m: Module, running: Signal, remaining: Signal, step: Signal, last: Signal, group_last: Signal
-    ) -> None:
-        """Sparse: a pass walks its row again until the group ends, then the row after it."""
+    def _build_rows(self, m: Module, remaining: Signal, step: Signal, last: Signal, group_last: Signal) -> None:
+        """Decoder: a pass walks its row again until the group ends, then the row after it."""
         d = self.descriptor
         length = Signal.like(remaining)
         row_start = Signal.like(self.pointer)
@@ -133,15 +141,11 @@ class Issue(wiring.Component):
                 ]
             with m.If(next_row):
                 m.d.sync += [length.eq(self.row_data), row_start.eq(following), self.row_addr.eq(self.row_addr + 1)]
-        # the rows ROM answers two cycles after its address: fetch the first length before issuing
-        fetch = Signal(2)
-        m.d.sync += fetch.eq(Cat(self.start, fetch[0]))
         with m.If(self.start):
-            m.d.sync += [self.row_addr.eq(d.row_base), self.pointer.eq(d.weight_base), row_start.eq(d.weight_base)]
-        with m.If(fetch[1]):
             m.d.sync += [
-                length.eq(self.row_data),
-                remaining.eq(self.row_data),
-                self.row_addr.eq(self.row_addr + 1),
-                running.eq(1),
+                self.row_addr.eq(d.row_base),
+                self.pointer.eq(d.index_base),
+                row_start.eq(d.index_base),
+                length.eq(d.first_length),
+                remaining.eq(d.first_length),
             ]

@@ -1,4 +1,7 @@
-"""Memories as Verilog modules of their own: ROMs that read their image file, and the activation banks."""
+"""Memories as Verilog modules of their own: ROMs that read their image file, and the activation banks.
+
+Every block RAM has its output register: its answer leaves a flip-flop, not the array.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.program import Rom
 
-__all__ = ["ActivationBank", "RomReader", "bank_verilog", "rom_verilog"]
+__all__ = ["ActivationBank", "DescriptorRom", "RomReader", "bank_verilog", "descriptor_verilog", "rom_verilog"]
 
 
 class RomReader(wiring.Component):
     """A ROM image with ``rom.ports`` read ports.
 
-    Latency 1 cycle, initiation interval 1. The image stays a file (``rom/<name>.mem``), so the design that is simulated
-    and synthesized holds what the compiler wrote and proved, and no other copy of it.
+    Latency 2 cycles, initiation interval 1. The image stays a file (``rom/<name>.mem``), so the design that is
+    simulated and synthesized holds what the compiler wrote and proved, and no other copy of it.
 
     Parameters
     ----------
@@ -27,7 +30,7 @@ class RomReader(wiring.Component):
     data_0, data_1 ... : Out(rom.word_bits)
     """
 
-    latency_cycles = 1
+    latency_cycles = 2
 
     def __init__(self, rom: Rom) -> None:
         self.rom = rom
@@ -49,10 +52,39 @@ class RomReader(wiring.Component):
         return m
 
 
+class DescriptorRom(wiring.Component):
+    """The ROM of the layer descriptors: a word is read when ``en`` is high, and held until the next one.
+
+    Latency 1 cycle.
+
+    Parameters
+    ----------
+    rom : Rom
+
+    Members
+    -------
+    addr : In(address bits); en : In(1); data : Out(rom.word_bits)
+    """
+
+    latency_cycles = 1
+
+    def __init__(self, rom: Rom) -> None:
+        self.rom = rom
+        super().__init__({"addr": In(max(1, (rom.depth - 1).bit_length())), "en": In(1), "data": Out(rom.word_bits)})
+
+    def elaborate(self, platform: object) -> Module:
+        """Instantiate the ROM's module."""
+        m = Module()
+        m.submodules.rom = Instance(
+            f"rom_{self.rom.name}", i_clk=ClockSignal(), i_en=self.en, i_addr=self.addr, o_data=self.data
+        )
+        return m
+
+
 class ActivationBank(wiring.Component):
     """One bank of the activation memory: a read port for the gather, a write port for write-back and host.
 
-    Latency 1 cycle. A word read in the cycle it is written is undefined; layers never do that.
+    Read latency 2 cycles. A word read in the cycle it is written is undefined; layers never do that.
 
     Parameters
     ----------
@@ -66,7 +98,7 @@ class ActivationBank(wiring.Component):
     write_en : In(1)
     """
 
-    latency_cycles = 1
+    latency_cycles = 2
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
@@ -103,7 +135,23 @@ def rom_verilog(rom: Rom) -> str:
         f",\n    input wire [{high}:0] addr_{port},\n    output reg [{rom.word_bits - 1}:0] data_{port}"
         for port in range(rom.ports)
     )
-    reads = "".join(f"    always @(posedge clk) data_{port} <= mem[addr_{port}];\n" for port in range(rom.ports))
+    reads = "".join(
+        f"    reg [{rom.word_bits - 1}:0] word_{port};\n"
+        f"    always @(posedge clk) begin\n        word_{port} <= mem[addr_{port}];\n"
+        f"        data_{port} <= word_{port};\n    end\n"
+        for port in range(rom.ports)
+    )
+    return _rom_module(rom, ports, reads)
+
+
+def descriptor_verilog(rom: Rom) -> str:
+    """Return the Verilog module of a descriptor ROM."""
+    high = max(1, (rom.depth - 1).bit_length()) - 1
+    ports = f",\n    input wire en,\n    input wire [{high}:0] addr,\n    output reg [{rom.word_bits - 1}:0] data"
+    return _rom_module(rom, ports, "    always @(posedge clk) if (en) data <= mem[addr];\n")
+
+
+def _rom_module(rom: Rom, ports: str, reads: str) -> str:
     return (
         f"// ROM image {rom.name}: {rom.depth} words of {rom.word_bits} bits, format {rom.format}\n"
         f"module rom_{rom.name}(\n    input wire clk{ports}\n);\n"
@@ -122,6 +170,7 @@ def bank_verilog(depth: int) -> str:
         f"    input wire [{high}:0] read_addr,\n    output reg [7:0] read_data,\n"
         f"    input wire [{high}:0] write_addr,\n    input wire [7:0] write_data,\n    input wire write_en\n);\n"
         f'    (* no_rw_check, ram_style = "block" *) reg [7:0] mem [0:{depth - 1}];\n'
+        "    reg [7:0] word;\n"
         "    always @(posedge clk) begin\n        if (write_en) mem[write_addr] <= write_data;\n"
-        "        read_data <= mem[read_addr];\n    end\nendmodule\n"
+        "        word <= mem[read_addr];\n        read_data <= word;\n    end\nendmodule\n"
     )

@@ -20,39 +20,37 @@ class PostProcessor(wiring.Component):
     """``o = clamp(((i + bias) * M, shifted right by S and rounded) + zero_point, low, high)``.
 
     Bit-exact with :func:`zeroskip.compiler.reference.requantize`. Rounding half up needs no rounding constant:
-    ``(v + 2**(S-1)) >> S == ((v >> (S-1)) + 1) >> 1``; half away from zero subtracts 1 from negative products first.
-    For a dense linear layer the L partial sums of a row arrive one after the other and are added up here.
+    ``(v + 2**(S-1)) >> S == ((v >> (S-1)) + 1) >> 1``; half away from zero subtracts 1 from negative products first;
+    floor leaves the 1 out. The partial sums of a linear row that is spread over lanes arrive one after the other and
+    are added up here.
 
     Latency 8 cycles, initiation interval 1, never stalls. Cost: two DSP multipliers, none with power-of-two scales.
 
     Parameters
     ----------
     config : EngineConfig
-    layout : StructLayout of the layer descriptor
+    layout : StructLayout of the back descriptor
     bias : Rom
 
     Members
     -------
     descriptor : In(layout)
-    i : In(signed(accumulator_width)); first_lane : In(1), starts a sum
-    channel : In, of the present value
-    bias_addr : Out, bias_data : In, the ``bias`` ROM
+    i : In(signed(accumulator_width)); first : In(1), starts a sum
+    entry : In(bias.word_bits), bias and scale of the value's channel, 2 cycles after ``i``
     o : Out(8)
     """
 
     latency_cycles = 8
 
-    def __init__(self, config: EngineConfig, layout: data.StructLayout, bias: Rom, channel_bits: int) -> None:
+    def __init__(self, config: EngineConfig, layout: data.StructLayout, bias: Rom) -> None:
         self.config = config
         self.bias = bias
         super().__init__(
             {
                 "descriptor": In(layout),
                 "i": In(signed(config.accumulator_width)),
-                "first_lane": In(1),
-                "channel": In(channel_bits),
-                "bias_addr": Out(max(1, (bias.depth - 1).bit_length())),
-                "bias_data": In(bias.word_bits),
+                "first": In(1),
+                "entry": In(bias.word_bits),
                 "o": Out(8),
             }
         )
@@ -62,19 +60,20 @@ class PostProcessor(wiring.Component):
         m = Module()
         config, d = self.config, self.descriptor
         total = Signal(signed(config.accumulator_width))
-        m.d.comb += self.bias_addr.eq(d.bias_base + self.channel)
-        if hasattr(d, "sum_lanes"):
-            m.d.sync += total.eq(Mux(d.sum_lanes & ~self.first_lane, total, 0) + self.i)
-        else:
-            m.d.sync += total.eq(self.i)
+        summed = Mux(self.first, 0, total) if config.has_split else 0
+        m.d.sync += total.eq(summed + self.i)
         entry = Signal(descriptor_layout(self.bias.fields))
-        m.d.sync += entry.eq(self.bias_data)
+        m.d.comb += entry.eq(self.entry)
         biased = Signal(signed(max(config.accumulator_width, config.bias_width) + 1))
         m.d.sync += biased.eq(delay(m, total, 1) + entry.bias)
         product = self._build_multiply(m, biased, entry)
         shifted = self._build_shift(m, product, entry)
         rounded = Signal(signed(max(2, len(shifted))))
-        m.d.sync += rounded.eq((shifted + 1) >> 1)
+        nearest = (shifted + (~d.floor if config.has_floor else 1)) >> 1
+        if config.has_half_even:
+            # a half rounds up to the even neighbour or, when that is odd, back down
+            nearest = nearest - (d.half_even & shifted[0] & ~self.sticky & nearest[0])
+        m.d.sync += rounded.eq(nearest)
         result = Signal(signed(len(rounded) + 1))
         m.d.comb += result.eq(rounded + d.zero_point)
         with m.If(result < d.clamp_low):
@@ -114,9 +113,24 @@ class PostProcessor(wiring.Component):
         config, d = self.config, self.descriptor
         value = (product >> (config.shift_min - 1)) if config.shift_min else (product << 1)
         shifted = Signal(signed(len(value)))
+        if config.has_half_even:
+            self._build_sticky(m, product, value, entry)
         if config.shift_width:
             amount = delay(m, entry.shift, 3) if config.per_channel else d.shift
             m.d.sync += shifted.eq(value >> amount)
         else:
             m.d.sync += shifted.eq(value)
         return shifted
+
+    def _build_sticky(self, m: Module, product: Value, value: Value, entry: data.View) -> None:
+        """Whether any bit below the half is set: then it is no half."""
+        config, d = self.config, self.descriptor
+        self.sticky = Signal()
+        lost = product[: config.shift_min - 1].any() if config.shift_min > 1 else 0
+        if not config.shift_width:
+            m.d.sync += self.sticky.eq(lost)
+            return
+        amount = delay(m, entry.shift, 2) if config.per_channel else d.shift
+        mask = Signal((1 << config.shift_width) - 1)
+        m.d.sync += mask.eq((1 << amount) - 1)
+        m.d.sync += self.sticky.eq(lost | (value[: len(mask)] & mask[: len(value)]).any())

@@ -1,4 +1,4 @@
-"""The sequencer: load, the layers one after the other, unload."""
+"""The sequencer: the front end and the back end step through the layers, each at its own time."""
 
 from __future__ import annotations
 
@@ -6,53 +6,124 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Sequencer"]
+__all__ = ["BackSequencer", "FrontSequencer"]
 
 
-class Sequencer(wiring.Component):
-    """Step through the descriptors: fetch, start, wait for the walk to end, let the pipeline empty.
+class FrontSequencer(wiring.Component):
+    """Start every layer ``gap`` cycles after the last slot of the one before: the compiler's static schedule.
+
+    The first layer also waits until its input is loaded, the last one until the output buffer is free. From a layer's
+    last slot to the next start: ``2 + gap`` cycles.
 
     Parameters
     ----------
-    layout : StructLayout of the layer descriptor
-    steps : int, load + layers + unload
-    flush_cycles : int, from the walker's last value to its write
+    layers : int
+    gap_bits : int
 
     Members
     -------
-    index : Out, the step; also the address of the ``layers`` ROM
+    addr : Out, en : Out(1), of the descriptor ROM, which holds its word
     start : Out(1), one cycle, the descriptor is valid
-    running : Out(1), between start and done
-    done : In(1), the walk has ended
+    index : Out, the layer of the descriptor
+    done : In(1), the last slot issues in this cycle
+    gap : In(gap_bits), field of the present layer
+    ended : Out(1), one cycle, the gap is over
+    loaded, output_free : In(1)
     """
 
-    overhead_cycles = 2
-
-    def __init__(self, steps: int, flush_cycles: int) -> None:
-        self.steps = steps
-        self.flush_cycles = flush_cycles
-        super().__init__({"index": Out(range(steps)), "start": Out(1), "running": Out(1), "done": In(1)})
+    def __init__(self, layers: int, gap_bits: int) -> None:
+        self.layers = layers
+        super().__init__(
+            {
+                "addr": Out(range(layers)),
+                "en": Out(1),
+                "start": Out(1),
+                "index": Out(range(layers)),
+                "done": In(1),
+                "gap": In(gap_bits),
+                "ended": Out(1),
+                "loaded": In(1),
+                "output_free": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         """Build the state machine."""
         m = Module()
-        wait = Signal(range(self.flush_cycles + 1))
+        wait = Signal.like(self.gap)
+        may_start = Signal()
+        m.d.comb += may_start.eq(((self.addr != 0) | self.loaded) & ((self.addr != self.layers - 1) | self.output_free))
+        m.d.sync += self.start.eq(self.en)
+        with m.If(self.en):
+            m.d.sync += [self.index.eq(self.addr), self.addr.eq(self.addr + 1)]
+            with m.If(self.addr == self.layers - 1):
+                m.d.sync += self.addr.eq(0)
         with m.FSM():
-            with m.State("FETCH"):
-                m.next = "START"
-            with m.State("START"):
-                m.d.comb += self.start.eq(1)
-                m.next = "RUN"
+            with m.State("HOLD"):
+                m.d.comb += self.en.eq(may_start)
+                with m.If(may_start):
+                    m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += self.running.eq(1)
-                m.d.sync += wait.eq(self.flush_cycles - 1)
+                m.d.sync += wait.eq(self.gap)
                 with m.If(self.done):
-                    m.next = "FLUSH"
-            with m.State("FLUSH"):
+                    m.next = "GAP"
+            with m.State("GAP"):
                 m.d.sync += wait.eq(wait - 1)
                 with m.If(wait == 0):
-                    m.d.sync += self.index.eq(self.index + 1)
-                    with m.If(self.index == self.steps - 1):
-                        m.d.sync += self.index.eq(0)
-                    m.next = "FETCH"
+                    m.d.comb += [self.ended.eq(1), self.en.eq(may_start)]
+                    m.next = "HOLD"
+                    with m.If(may_start):
+                        m.next = "RUN"
+        return m
+
+
+class BackSequencer(wiring.Component):
+    """Change the back end's descriptor when the last value of a layer has passed.
+
+    Parameters
+    ----------
+    layers : int
+    flush_cycles : int, from a drained value to the cycle in which its write is prepared
+
+    Members
+    -------
+    addr : Out, en : Out(1), of the descriptor ROM
+    start : Out(1), one cycle, the descriptor is valid
+    index : Out, the layer of the descriptor
+    done : In(1), the last value is drained in this cycle
+    finished : Out(1), one cycle, the last layer's last value is written
+    """
+
+    def __init__(self, layers: int, flush_cycles: int) -> None:
+        self.layers = layers
+        self.flush_cycles = flush_cycles
+        super().__init__(
+            {
+                "addr": Out(range(layers)),
+                "en": Out(1),
+                "start": Out(1),
+                "index": Out(range(layers)),
+                "done": In(1),
+                "finished": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the delay from done to the change."""
+        m = Module()
+        wait = Signal(range(self.flush_cycles + 1))
+        flushing, first = Signal(), Signal(init=1)
+        m.d.sync += [self.start.eq(self.en), first.eq(0)]
+        with m.If(self.done):
+            m.d.sync += [wait.eq(self.flush_cycles - 1), flushing.eq(1)]
+        with m.Elif(flushing):
+            m.d.sync += [wait.eq(wait - 1), flushing.eq(wait != 0)]
+        m.d.comb += [
+            self.en.eq(first | (flushing & (wait == 0))),
+            self.finished.eq(flushing & (wait == 0) & (self.index == self.layers - 1)),
+        ]
+        with m.If(self.en):
+            m.d.sync += [self.index.eq(self.addr), self.addr.eq(self.addr + 1)]
+            with m.If(self.addr == self.layers - 1):
+                m.d.sync += self.addr.eq(0)
         return m

@@ -1,20 +1,26 @@
-"""Write the RTL of a Program: the accelerator, its ROM modules and its memory, as Verilog files."""
+"""Write the RTL of a Program: the accelerator, its ROM modules, its memory and its multiplier, as Verilog files."""
 
 from __future__ import annotations
 
 from zeroskip.compiler.program import Program
 from zeroskip.hw.accelerator import Accelerator
-from zeroskip.hw.memory import bank_verilog, rom_verilog
+from zeroskip.hw.memory import bank_verilog, descriptor_verilog, rom_verilog
+from zeroskip.hw.multiplier import multiplier_verilog
 
 __all__ = ["rtl_files"]
 
 
 def rtl_files(program: Program) -> dict[str, str]:
-    """Return the Verilog files by name (``accelerator.v``, ``rom_<name>.v``, ``activation_bank.v``)."""
+    """Return the Verilog files by name (``accelerator.v``, ``rom_<name>.v``, ``activation_bank.v``, ...)."""
     from amaranth.back import verilog
 
-    files = {f"rom_{rom.name}.v": rom_verilog(rom) for rom in program.roms}
+    descriptors = ("front", "back")
+    files = {
+        f"rom_{rom.name}.v": descriptor_verilog(rom) if rom.name in descriptors else rom_verilog(rom)
+        for rom in program.roms
+    }
     files["activation_bank.v"] = bank_verilog(program.config.activation_depth)
+    files["multiplier.v"] = multiplier_verilog(9, program.config.level_bits)
     files["accelerator.v"] = verilog.convert(
         Accelerator(program), name="accelerator", emit_src=False, strip_internal_attrs=True
     )

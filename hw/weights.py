@@ -1,4 +1,4 @@
-"""Weight feeds: what brings one weight a lane to the array, in step with the activations."""
+"""The weight feed: what brings one weight a lane to the array, in step with the activations."""
 
 from __future__ import annotations
 
@@ -8,61 +8,91 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.target import EngineConfig
-from zeroskip.hw.decoders.relative import weight_level
 from zeroskip.hw.pipeline import FLAGS, delay
 
-__all__ = ["DenseWeights", "SparseWeights"]
+__all__ = ["WeightFeed", "weight_level"]
 
 
-class DenseWeights(wiring.Component):
-    """Read the dense parameter ROMs late, in step with the activations; column ``n`` follows at + n.
+def weight_level(code: Value, zero_excluded: Value | int) -> Value:
+    """Return the level of a stored weight code: zero-excluded codes from 0 up mean one more."""
+    return code.as_signed() + (zero_excluded & ~code[-1])
 
-    The skew is in the address: one pointer ripples along the columns, no weight waits in a register. Convolution takes
-    one slot of the word for all lanes, a linear layer the whole word.
 
-    Latency 4 cycles from ``flags`` to column 0's weights, initiation interval 1.
+class WeightFeed(wiring.Component):
+    """Read the weight ROMs late, in step with the activations; column ``n`` follows at + n, cores go together.
+
+    The skew is in the address: one pointer ripples along the columns, no weight waits in a register. Windowed layers
+    take one slot of the word for all lanes, a linear layer the whole word. A lane whose index is an escape gets 0.
+
+    Latency 4 cycles from ``flags`` to the weights of column 0, initiation interval 1.
 
     Parameters
     ----------
     config : EngineConfig
-    layout : StructLayout of the layer descriptor
-    depth : int, words of a parameter ROM
+    layout : StructLayout of the front descriptor
+    depth : int, words of a weight ROM
 
     Members
     -------
     descriptor, start : In, as in Issue
-    flags : In(FLAGS)
-    rom_addr : Out(array), rom_data : In(array), one ROM a column
-    weights : Out(array of signed(weight_width + 1)), column by column
+    late_linear, late_zero_excluded, late_codebook : In, these fields as the last stages see them
+    flags : In(FLAGS), at the bank address
+    fillers : In(array of lanes bits), one core each, 3 cycles after ``flags``
+    rom_addr : Out(array), rom_data : In(array), one ROM a column or core
+    weights : Out(array of signed(level_bits)), column by column
     """
 
     def __init__(self, config: EngineConfig, layout: data.StructLayout, depth: int) -> None:
         self.config = config
         geometry = config.geometry
-        word_bits = geometry.lanes * config.slot_bits
+        word_bits = geometry.lanes * config.weight_width
         address_bits = max(1, (depth - 1).bit_length())
         super().__init__(
             {
                 "descriptor": In(layout),
                 "start": In(1),
+                "late_linear": In(1),
+                "late_zero_excluded": In(1),
+                "late_codebook": In(max(1, len(config.codebooks).bit_length())),
                 "flags": In(FLAGS),
-                "rom_addr": Out(data.ArrayLayout(address_bits, geometry.columns)),
-                "rom_data": In(data.ArrayLayout(word_bits, geometry.columns)),
-                "weights": Out(data.ArrayLayout(signed(config.weight_width + 1), geometry.products)),
+                "fillers": In(data.ArrayLayout(geometry.lanes, geometry.cores)),
+                "rom_addr": Out(data.ArrayLayout(address_bits, geometry.units)),
+                "rom_data": In(data.ArrayLayout(word_bits, geometry.units)),
+                "weights": Out(data.ArrayLayout(signed(config.level_bits), geometry.products)),
             }
         )
         self.address_bits = address_bits
 
     def elaborate(self, platform: object) -> Module:
-        """Build the pointer and one slot selection a column."""
+        """Build the pointer and one slot selection a column or core."""
         m = Module()
-        config, d = self.config, self.descriptor
-        lanes, lane_bits = config.geometry.lanes, config.lane_bits
-        flags = self.flags
+        config, geometry = self.config, self.config.geometry
+        pointer = self._build_pointer(m)
+        slot = delay(m, pointer[: config.lane_bits], 2)
+        skewed: Value = pointer
+        linear: Value = self.late_linear
+        excluded: Value = self.late_zero_excluded
+        book: Value = self.late_codebook
+        for unit in range(geometry.units):
+            if unit and geometry.columns > 1:
+                skewed, slot = delay(m, skewed, 1), delay(m, slot, 1)
+                linear, excluded, book = delay(m, linear, 1), delay(m, excluded, 1), delay(m, book, 1)
+            core = 0 if geometry.columns > 1 else unit
+            m.d.comb += self.rom_addr[unit].eq(skewed[config.lane_bits :])
+            self._build_unit(m, unit, core, slot, linear, excluded, book)
+        return m
+
+    def _build_pointer(self, m: Module) -> Signal:
+        """Walk the slots: a pass walks its row again until the group ends."""
+        config, d, flags = self.config, self.descriptor, self.flags
+        lanes = config.geometry.lanes
         pointer, row_start, following = (
-            Signal(self.address_bits + lane_bits, name=n) for n in ("pointer", "row", "next")
+            Signal(self.address_bits + config.lane_bits, name=n) for n in ("pointer", "row", "next")
         )
-        m.d.comb += following.eq(pointer + Mux(d.linear, Const(lanes), Const(1)))
+        stride: Value = Const(1)
+        if config.has_linear:
+            stride = Mux(d.linear, Const(lanes), Const(1)) if config.has_windowed else Const(lanes)
+        m.d.comb += following.eq(pointer + stride)
         with m.If(flags.valid):
             m.d.sync += pointer.eq(following)
             with m.If(flags.last):
@@ -71,50 +101,31 @@ class DenseWeights(wiring.Component):
                 m.d.sync += [pointer.eq(following), row_start.eq(following)]
         with m.If(self.start):
             m.d.sync += [pointer.eq(d.weight_base), row_start.eq(d.weight_base)]
-        skewed: Value = pointer
-        for column in range(config.geometry.columns):
-            if column:
-                skewed = delay(m, skewed, 1)
-            m.d.comb += self.rom_addr[column].eq(skewed[lane_bits:])
-            # the block RAM answers late in the cycle: nothing but a register behind it
-            word = delay(m, self.rom_data[column], 1)
-            slots = [word.word_select(lane, config.slot_bits) for lane in range(lanes)]
-            chosen = Choice(slots)[delay(m, skewed[:lane_bits], 2)]
-            for lane in range(lanes):
-                slot = Signal(config.slot_bits, name=f"slot_{column}_{lane}")
-                m.d.sync += slot.eq(Mux(d.linear, slots[lane], chosen))
-                m.d.sync += self.weights[column * lanes + lane].eq(weight_level(slot, d.zero_excluded))
-        return m
+        return pointer
 
-
-class SparseWeights(wiring.Component):
-    """Carry decoded weights to the array: one for all lanes in a convolution, one a lane in a linear layer.
-
-    Latency 11 cycles (convolution, the gather's length) or 4 (linear) from ``i``.
-
-    Parameters
-    ----------
-    config : EngineConfig
-    layout : StructLayout of the layer descriptor
-
-    Members
-    -------
-    descriptor : In(layout)
-    i, weights : In, Out(array of signed(weight_width + 1)), shape (lanes,)
-    """
-
-    def __init__(self, config: EngineConfig, layout: data.StructLayout) -> None:
-        self.config = config
-        shape = data.ArrayLayout(signed(config.weight_width + 1), config.geometry.lanes)
-        super().__init__({"descriptor": In(layout), "i": In(shape), "weights": Out(shape)})
-
-    def elaborate(self, platform: object) -> Module:
-        """Build the delay lines."""
-        m = Module()
-        shared = delay(m, self.i[0], 7)
-        for lane in range(self.config.geometry.lanes):
-            value: Value = shared
-            if self.config.has_linear:
-                value = Mux(self.descriptor.linear, self.i[lane], shared)
-            m.d.comb += self.weights[lane].eq(delay(m, value, 4))
-        return m
+    def _build_unit(
+        self, m: Module, unit: int, core: int, slot: Value, linear: Value, excluded: Value, book: Value
+    ) -> None:
+        config = self.config
+        lanes = config.geometry.lanes
+        word = self.rom_data[unit]
+        slots = [word.word_select(lane, config.weight_width) for lane in range(lanes)]
+        shared = Signal(config.weight_width, name=f"shared_{unit}")
+        if config.has_windowed:
+            m.d.sync += shared.eq(Choice(slots)[slot])
+        for lane in range(lanes):
+            code: Value = shared
+            if config.has_linear:
+                mine = Signal(config.weight_width, name=f"slot_{unit}_{lane}")
+                chosen = Mux(linear, slots[lane], Choice(slots)[slot]) if config.has_windowed else slots[lane]
+                m.d.sync += mine.eq(chosen)
+                code = mine
+            level: Value = weight_level(code, excluded if config.has_zero_excluded else 0)
+            for number, levels in enumerate(config.codebooks, 1):
+                # unused codes of a short codebook mean nothing; 0 keeps the table small
+                entries = [*levels, *([0] * ((1 << config.weight_width) - len(levels)))]
+                table = Choice([Const(entry, signed(config.level_bits)) for entry in entries])
+                level = Mux(book == number, table[code], level)
+            if config.indexed:
+                level = Mux(self.fillers[core][lane], 0, level)
+            m.d.sync += self.weights[unit * lanes + lane].eq(level)

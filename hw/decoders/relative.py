@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.target import EngineConfig
 from zeroskip.hw.pipeline import FLAGS, delay
 
-__all__ = ["RelativeDecoder", "weight_level"]
-
-
-def weight_level(code: Signal, zero_excluded: Signal | int) -> object:
-    """Return the level of a stored weight code: zero-excluded codes from 0 up mean one more."""
-    return code.as_signed() + (zero_excluded & ~code[-1])
+__all__ = ["RelativeDecoder"]
 
 
 class RelativeDecoder(wiring.Component):
-    """Turn parameter words into positions and weights.
+    """Turn index words into positions.
 
-    Convolution: one slot of the word a cycle, through lane 0; linear: every lane decodes its own slot. Per lane
-    ``position = cursor + index``; ``cursor' = position + (index != escape)``; an escape has weight 0. The cursor
-    restarts at the base with the first slot of a row.
+    Windowed layers: one slot of the word a cycle, through lane 0; linear: every lane decodes its own slot. Per lane
+    ``position = cursor + index``; ``cursor' = position + (index != escape)``; an escape multiplies nothing. The cursor
+    restarts at the base with the first slot of a row. A counted (dense) layer takes every index as 0.
 
-    Latency 2 cycles from ``word`` to ``positions`` (combinational there, to feed a ROM address), 3 to ``weights``;
-    initiation interval 1.
+    Latency 1 cycle from ``word`` to ``positions``, which are combinational, to feed a ROM address; initiation
+    interval 1.
 
     Parameters
     ----------
     config : EngineConfig
-    layout : StructLayout of the layer descriptor
+    layout : StructLayout of the front descriptor
     position_bits : int
 
     Members
     -------
     descriptor : In(layout)
-    word : In(lanes * slot_bits)
-    slot : In(lane bits), which slot of the word a convolution takes
+    word : In(lanes * index_width), from the output register of the index ROM
+    slot : In(lane bits), which slot of the word a windowed layer takes
     flags : In(FLAGS), of ``word``
     o_flags : Out(FLAGS), of ``positions``
-    positions : Out(array of position_bits), tap number (lane 0, convolution) or word address (linear)
-    weights : Out(array of signed(weight_width + 1)), one cycle after ``positions``
+    positions : Out(array of position_bits), tap number (lane 0, windowed) or word address (linear)
+    fillers : Out(lanes), which lanes hold an escape
     """
 
     def __init__(self, config: EngineConfig, layout: data.StructLayout, position_bits: int) -> None:
@@ -51,12 +46,12 @@ class RelativeDecoder(wiring.Component):
         super().__init__(
             {
                 "descriptor": In(layout),
-                "word": In(lanes * config.slot_bits),
+                "word": In(lanes * config.index_width),
                 "slot": In(config.lane_bits),
                 "flags": In(FLAGS),
                 "o_flags": Out(FLAGS),
                 "positions": Out(data.ArrayLayout(position_bits, lanes)),
-                "weights": Out(data.ArrayLayout(signed(config.weight_width + 1), lanes)),
+                "fillers": Out(lanes),
             }
         )
 
@@ -65,30 +60,45 @@ class RelativeDecoder(wiring.Component):
         m = Module()
         config, d = self.config, self.descriptor
         lanes = config.geometry.lanes
-        # the block RAM answers late in the cycle: nothing but a register behind it
-        word, chosen = delay(m, self.word, 1), delay(m, self.slot, 1)
-        m.d.comb += self.o_flags.eq(delay(m, self.flags, 2, FLAGS))
-        slots = Array(word.word_select(i, config.slot_bits) for i in range(lanes))
+        m.d.comb += self.o_flags.eq(delay(m, self.flags, 1, FLAGS))
+        slots = Array(self.word.word_select(i, config.index_width) for i in range(lanes))
         for lane in range(lanes if config.has_linear else 1):
-            taken = Signal(config.slot_bits, name=f"slot_{lane}")
+            taken = Signal(config.index_width, name=f"slot_{lane}")
             cursor = Signal(self.position_bits, name=f"cursor_{lane}")
             origin = Signal(self.position_bits, name=f"origin_{lane}")
-            level = Signal(signed(config.weight_width + 1), name=f"level_{lane}")
             escape = Signal(name=f"escape_{lane}")
-            if lane == 0:
-                m.d.sync += taken.eq(Mux(d.linear, slots[0], slots[chosen]))
-                base = Mux(d.linear, d.in_base, d.tap_base)
+            if lane == 0 and config.has_windowed:
+                chosen = slots[self.slot]
+                m.d.sync += taken.eq(Mux(d.linear, slots[0], chosen) if config.has_linear else chosen)
             else:
                 m.d.sync += taken.eq(slots[lane])
-                base = d.in_base
-            index, code = taken[: config.index_width], taken[config.index_width :]
+            index = Mux(d.counted, 0, taken) if config.has_counted else taken
             m.d.comb += [
-                origin.eq(Mux(self.o_flags.first, base, cursor)),
+                origin.eq(Mux(self.o_flags.first, self._base(lane), cursor)),
                 self.positions[lane].eq(origin + index),
-                escape.eq(index == d.escape),
-                level.eq(weight_level(code, d.zero_excluded)),
+                escape.eq(taken == d.escape),
+                self.fillers[lane].eq(escape),
             ]
             with m.If(self.o_flags.valid):
-                m.d.sync += cursor.eq(origin + index + ~escape)
-            m.d.sync += self.weights[lane].eq(Mux(escape, 0, level))
+                m.d.sync += cursor.eq(origin + index + self._advance(escape))
         return m
+
+    def _base(self, lane: int) -> Value:
+        """Return where a row begins: at its first tap, or at the lane's first input."""
+        config, d = self.config, self.descriptor
+        if not config.has_linear:
+            return d.tap_base
+        lane_base = d[f"lane_base_{lane if config.has_split else 0}"]
+        if lane > 0:
+            return lane_base
+        by_table: Value | int = ~d.linear if config.has_windowed else 0
+        if config.has_keep:
+            by_table = by_table | d.keep
+        return Mux(by_table, d.tap_base, lane_base)
+
+    def _advance(self, escape: Value) -> Value:
+        """Return how far the next index begins behind this position; the lanes of a dense row take turns."""
+        config, d = self.config, self.descriptor
+        if config.has_counted and config.has_split:
+            return Mux(d.counted, d.position_step, ~escape)
+        return ~escape

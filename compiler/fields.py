@@ -1,0 +1,181 @@
+"""The descriptor fields of a layer: what the front end (operands) and the back end (results) need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from zeroskip.compiler.ir import Kind, Rounding
+from zeroskip.compiler.job import Job
+from zeroskip.compiler.program import Schedule, Storage, TensorLayout
+from zeroskip.compiler.rom import places_of
+from zeroskip.compiler.target import MIN_DRAIN, EngineConfig, Format, Geometry
+
+__all__ = ["back_fields", "drained_values", "front_fields", "is_slow", "schedule_of", "waits_for_columns"]
+
+
+def is_slow(job: Job, layout: TensorLayout, geometry: Geometry) -> bool:
+    """Whether the results of a layer must leave the array one a cycle.
+
+    So it is for linear layers, for tensors that every bank or the output buffer takes, and where results that would
+    leave together lie in the same bank.
+    """
+    if geometry.results == 1:
+        return False
+    if job.linear or layout.storage is not Storage.BANKED:
+        return True
+    places = places_of(job, geometry.lanes)
+    for first in range(0, len(places), geometry.results):
+        word = [place for place in places[first : first + geometry.results] if place is not None]
+        banks = {(layout.rows[y] + layout.columns[x]) % geometry.lanes for y, x in word}
+        if len(banks) < len(word):
+            return True
+    return False
+
+
+def waits_for_columns(job: Job, geometry: Geometry) -> bool:
+    """Whether a unit's results come from more than the first column."""
+    return drained_values(job, geometry) > geometry.lanes * geometry.cores
+
+
+def drained_values(job: Job, geometry: Geometry) -> int:
+    """Return how many accumulators of a unit are drained."""
+    return job.members * job.split if job.linear else job.members * geometry.lanes
+
+
+def schedule_of(job: Job, geometry: Geometry, drain_delay: int, indexed: bool) -> Schedule:
+    """Return when the layer's slots issue; with one member the first column need not wait for the others."""
+    cycles = drained_values(job, geometry) // (1 if job.slow else geometry.results)
+    if waits_for_columns(job, geometry):
+        cycles += drain_delay
+    least = MIN_DRAIN if indexed else 1
+    lengths = tuple(job.lengths) if not job.shared_row else tuple(job.lengths[:1]) * job.group_count
+    return Schedule(lengths, job.windows, job.tiles(geometry.lanes), max(cycles, least))
+
+
+def front_fields(
+    job: Job, schedule: Schedule, placed: Mapping[str, TensorLayout], config: EngineConfig
+) -> dict[str, int]:
+    """Return the fields of issue, decoder, gather and weight feed that do not point into an image."""
+    layout = placed[job.layer.inputs[0]]
+    fields = {
+        "linear": int(job.linear),
+        "row_shared": int(job.shared_row),
+        "window_last": schedule.windows - 1,
+        "tile_last": schedule.tiles - 1,
+        "group_last": job.group_count - 1,
+        "drain_wait": schedule.drain - 1,
+        "zero_excluded": int(job.zero_excluded),
+        "in_signed": int(job.source.signed),
+    }
+    if config.codebooks:
+        fields["codebook"] = config.codebooks.index(job.codebook) + 1 if job.codebook else 0
+    if config.indexed:
+        fields["escape"] = (1 << job.index_bits) - 1 if job.format is not Format.DENSE else 1 << config.index_width
+        fields["counted"] = int(job.format is Format.DENSE)
+    else:
+        fields["slot_last"] = job.lengths[0] - 1
+    fields.update(_linear_fields(job, layout, config) if job.linear else _windowed_fields(job, layout, config))
+    return fields
+
+
+def _linear_fields(job: Job, layout: TensorLayout, config: EngineConfig) -> dict[str, int]:
+    """Where each lane starts to read the input vector."""
+    kept = job.keep is not None and job.format is Format.DENSE
+    fields = {"keep": int(kept)}
+    lanes = config.geometry.lanes if config.has_split else 1
+    # dense lanes take the inputs of their row in turn, decoders begin at a run of their own
+    step = 1 if job.format is Format.DENSE else job.positions
+    for lane in range(lanes):
+        fields[f"lane_base_{lane}"] = 0 if kept else layout.base + lane % job.split * step
+    if config.has_split:
+        fields["position_step"] = job.split if job.format is Format.DENSE else 1
+    return fields
+
+
+def _windowed_fields(job: Job, layout: TensorLayout, config: EngineConfig) -> dict[str, int]:
+    """Tile and window steps, the channels of a group, lane offsets and padding."""
+    lanes = config.geometry.lanes
+    access, plane, tile = job.windowed()
+    tiles_x = job.tiles(lanes) if tile.flat else -(-job.target.shape[2] // tile.x)
+    step = layout.channel_step // lanes
+    repeat, group_step = 1, 0
+    if job.per_channel:
+        group_step = step * job.members
+    elif job.groups > 1:
+        repeat = job.group_count // job.groups
+        group_step = job.source.shape[0] // job.groups * step
+    fields = {
+        **({"position_step": 1} if config.has_split else {}),
+        "in_base": layout.base,
+        "tile_x_last": tiles_x - 1,
+        "window_y_last": access.windows[0] - 1,
+        "window_x_last": access.windows[1] - 1,
+        "window_step_y": access.step[0],
+        "window_step_x": access.step[1],
+        "tile_step_y": tile.y * plane.pitch,
+        "tile_step_x": tile.x,
+        "repeat_last": repeat - 1,
+        "group_step": group_step,
+    }
+    if config.has_core_words:
+        for core in range(config.geometry.cores):
+            fields[f"core_word_{core}"] = core * step if job.per_channel else 0
+    if config.has_row_offsets:
+        for lane in range(lanes):
+            crossed = 0 if tile.flat else lane // tile.x
+            fields[f"lane_word_{lane}"] = crossed * (plane.pitch - tile.x) // lanes
+    if config.has_padding:
+        padded = any(job.layer.padding)
+        fields["pad_code"] = job.source.lo if job.layer.kind is Kind.MAX_POOL2D else job.source.zero_point
+        span_y, span_x = access.span
+        fields["mask_y_tile"] = span_y if padded and tile.flat else 0
+        fields["mask_y_row"] = span_y if padded and not tile.flat else 0
+        fields["mask_x_tile"] = span_x if padded else 0
+    return fields
+
+
+def back_fields(job: Job, schedule: Schedule, layout: TensorLayout, config: EngineConfig) -> dict[str, int]:
+    """Return the fields of drain, post-processor and writer that do not point into an image."""
+    geometry = config.geometry
+    per_member = job.split if job.linear else geometry.lanes
+    if not job.slow:
+        per_member //= geometry.results
+    fields = {
+        "drain_last": drained_values(job, geometry) // (1 if job.slow else geometry.results) - 1,
+        "place_last": per_member - 1,
+        "member_last": job.members - 1,
+        "tile_last": schedule.tiles - 1,
+        "group_last": job.group_count - 1,
+        "channels": job.out_channels,
+        "channel_step": layout.channel_step,
+        "out_base": layout.base * (geometry.lanes if layout.storage is Storage.BANKED else 1),
+        "replicated": int(layout.storage is Storage.REPLICATED),
+        "to_output": int(layout.storage is Storage.OUTPUT),
+    }
+    if config.has_linear:
+        fields["linear"] = int(job.linear)
+    if config.has_slow:
+        fields["slow"] = int(job.slow)
+        fields["one_column"] = int(not waits_for_columns(job, geometry))
+    return {**fields, **_requantize_fields(job, config)}
+
+
+def _requantize_fields(job: Job, config: EngineConfig) -> dict[str, int]:
+    pooling = job.layer.kind in (Kind.MAX_POOL2D, Kind.AVG_POOL2D)
+    fields = {
+        "zero_point": 0 if pooling else job.target.zero_point,
+        "clamp_low": job.layer.clamp[0],
+        "clamp_high": job.layer.clamp[1],
+    }
+    if not config.per_channel:
+        if config.multiplier_width:
+            fields["multiplier"] = int(job.scales.multiplier[0])
+        if config.shift_width:
+            fields["shift"] = int(job.scales.shift[0]) - config.shift_min
+    if config.has_half_away:
+        fields["half_away"] = int(job.scales.rounding is Rounding.HALF_AWAY)
+    if config.has_half_even:
+        fields["half_even"] = int(job.scales.rounding is Rounding.HALF_EVEN)
+    if config.has_floor:
+        fields["floor"] = int(job.scales.rounding is Rounding.FLOOR)
+    return fields

@@ -1,0 +1,54 @@
+"""Copy a tensor for readers that need it stored differently: strided, unstrided, and linear layers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from zeroskip.compiler.ir import Kind, Layer, Model
+from zeroskip.compiler.schedule import access_of
+
+__all__ = ["copy_tensors"]
+
+
+def copy_tensors(model: Model, report: list[str] | None = None) -> Model:
+    """Insert a layer that passes codes through wherever one stored form of a tensor cannot serve all its readers.
+
+    The first reader keeps the tensor; each other form gets one copy, made by an average pooling of one element.
+    Concatenations are left alone: what they join is stored once.
+    """
+    layers: list[Layer] = []
+    tensors, golden = dict(model.tensors), dict(model.golden)
+    renamed: dict[tuple[str, object], str] = {}
+    first: dict[str, object] = {}
+    lines: list[str] = []
+    for layer in model.layers:
+        form = _form(layer)
+        inputs = []
+        for name in layer.inputs:
+            tensor = tensors[name]
+            if form is None or len(tensor.shape) != 3 or first.setdefault(name, form) == form:
+                inputs.append(name)
+                continue
+            if (name, form) not in renamed:
+                copy = f"{name}.copy{sum(old == name for old, _ in renamed) + 1}"
+                renamed[name, form] = copy
+                tensors[copy] = replace(tensor, name=copy)
+                if name in golden:
+                    golden[copy] = golden[name]
+                layers.append(Layer(copy, Kind.AVG_POOL2D, (name,), copy, clamp=(tensor.lo, tensor.hi)))
+                first.setdefault(name, (1, 1))
+                lines.append(f"copy_tensors: layer {layer.name!r} reads a copy of {name!r}, stored its own way")
+            inputs.append(renamed[name, form])
+        layers.append(replace(layer, inputs=tuple(inputs)))
+    if report is not None:
+        report.extend(lines)
+    return replace(model, layers=tuple(layers), tensors=tensors, golden=golden)
+
+
+def _form(layer: Layer) -> object:
+    """Return how a layer needs its inputs stored; None: any way."""
+    if layer.kind is Kind.CONCAT:
+        return None
+    if layer.kind is Kind.LINEAR:
+        return "linear"
+    return access_of(layer).stride

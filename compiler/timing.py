@@ -1,0 +1,279 @@
+"""The static schedule: when every layer may start, so that no value is read before it is written.
+
+Nothing in the datapath waits for anything but the drain of results, whose cycles are known. So the cycles between two
+layers are a number of the program: the compiler finds the fewest that keep the front end's stages, the back end and
+the data apart, and the sequencer counts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroskip.compiler.encodings.relative import entry_positions
+from zeroskip.compiler.errors import CompileError
+from zeroskip.compiler.fields import waits_for_columns
+from zeroskip.compiler.ir import Kind, Model
+from zeroskip.compiler.job import Job
+from zeroskip.compiler.program import Schedule, Timing
+from zeroskip.compiler.target import EngineConfig
+
+__all__ = ["first_result", "plan_timing", "unit_ends"]
+
+IntArray = NDArray[np.int64]
+
+NEVER = np.int64(1 << 40)
+"""A cycle that does not come."""
+
+DECODE = 3
+"""hw.decoder: from a slot to its position."""
+KEEP = 2
+"""hw.gather: a linear layer's keep-list."""
+WINDOWED_ADDRESS = 9
+"""hw.gather, windowed layers: from a position to the bank address."""
+LINEAR_ADDRESS = 1
+"""hw.gather, linear layers."""
+READ = 4
+"""hw.gather: from the bank address to the activation."""
+ACCUMULATE = 4
+"""hw.array: from the activation to the first drained value; pooling adds 1."""
+WRITE = 10
+"""From a drained value to the cycle in which its bank may be read again (hw.postprocess, hw.accelerator)."""
+BACK_SWITCH = 12
+"""From a layer's last drained value to the next layer's first (hw.sequencer: the back end changes its descriptor)."""
+FINISH = 10
+"""From the last drained value to the cycle in which the output begins to leave."""
+START = 2
+"""From a layer's last slot to the start of the next with a gap of 0 (hw.sequencer)."""
+LATE_FIELDS = 3
+"""Cycles by which the fields of the last gather stages are delayed, so that the next layer can start earlier."""
+LOADED = 3
+"""From the last input word accepted to the start of the first layer."""
+LOADER = 3
+"""hw.loader: from a word accepted to its write, in which no result may be written."""
+POST = 8
+"""hw.postprocess: from a drained value to the result."""
+
+
+def decode_cycles(config: EngineConfig) -> int:
+    """Return the cycles from a slot to its position."""
+    return DECODE if config.indexed else 0
+
+
+def address_cycles(linear: bool, config: EngineConfig) -> int:
+    """Return the cycles from a slot to the cycle in which the banks take its address."""
+    if linear:
+        return decode_cycles(config) + LINEAR_ADDRESS + (KEEP if config.has_keep else 0)
+    return decode_cycles(config) + WINDOWED_ADDRESS
+
+
+def first_result(job: Job, config: EngineConfig) -> int:
+    """Return the cycles from the last slot of a unit to its first drained value."""
+    wait = config.drain_delay if waits_for_columns(job, config.geometry) else 0
+    return address_cycles(job.linear, config) + READ + ACCUMULATE + int(config.has_pooling) + wait
+
+
+def front_gap(linear: bool, config: EngineConfig) -> int:
+    """Return the fewest cycles of a gap after a layer: its last slot must have passed the stages that see fields."""
+    last_use = address_cycles(linear, config)
+    late = address_cycles(linear, config) + READ - 1 - LATE_FIELDS
+    return max(last_use, late, 0) + 1 - START
+
+
+def unit_ends(schedule: Schedule) -> IntArray:
+    """Return the issue cycle of every unit's last slot, the layer's first slot being cycle 0."""
+    lengths = np.repeat(np.array(schedule.lengths, np.int64) * schedule.windows, schedule.tiles)
+    steps = np.maximum(lengths, schedule.drain)
+    steps[0] = lengths[0]
+    ends: IntArray = np.cumsum(steps) - 1
+    return ends
+
+
+def plan_timing(
+    model: Model,
+    jobs: Sequence[Job],
+    schedules: Sequence[Schedule],
+    config: EngineConfig,
+    release: int,
+) -> Timing:
+    """Return the earliest start of every layer; see the module.
+
+    ``release`` is the layer after whose end the input's memory is free.
+    """
+    source = model.tensors[model.input]
+    starts, gaps = [0], []
+    drained: list[tuple[int, int]] = []
+    written: dict[str, IntArray] = {source.name: np.full((*source.shape, 1, 1)[:3], -NEVER)}
+    ends = [unit_ends(schedule) for schedule in schedules]
+    for index, job in enumerate(jobs):
+        first_slot = starts[index] + 1
+        result = first_result(job, config)
+        drained.append((first_slot + int(ends[index][0]) + result, first_slot + int(ends[index][-1]) + result))
+        last_drained = drained[index][1] + _drain_cycles(job, config) - 1
+        written[job.layer.output] = _write_times(job, ends[index], config) + first_slot + result + WRITE
+        last_slot = first_slot + int(ends[index][-1])
+        earliest = last_slot + START + max(front_gap(job.linear, config), 0)
+        following = jobs[(index + 1) % len(jobs)]
+        after = ends[(index + 1) % len(jobs)]
+        # the first result of the next layer meets a back end that has changed over
+        first_drain = 1 + int(after[0]) + first_result(following, config)
+        earliest = max(earliest, last_drained + BACK_SWITCH - first_drain)
+        if index + 1 < len(jobs):
+            reads = _read_times(following, schedules[index + 1], config) + 1
+            for name in following.layer.inputs:
+                earliest = max(earliest, int((_written(model, written, name) - reads).max()))
+            starts.append(earliest)
+        gaps.append(earliest - last_slot - START)
+    finish = last_drained + FINISH
+    period = earliest
+    released = 1 + starts[release] + int(ends[release][-1]) + 1 + gaps[release] + 1
+    busy = _busy(jobs, ends, starts, config, released)
+    loaded = _last_accept(released, busy, source.size) + LOADED
+    return Timing(tuple(starts), tuple(gaps), finish, period, released, loaded)
+
+
+def _written(model: Model, written: dict[str, IntArray], name: str) -> IntArray:
+    """Return when each element of a tensor is written, the joined tensors of a concatenation one after the other."""
+    if name not in written:
+        layer = model.producer(name)
+        if layer is None or layer.kind is not Kind.CONCAT:
+            raise CompileError(f"Tensor {name!r} is read before it is written")
+        written[name] = np.concatenate([_written(model, written, part) for part in layer.inputs])
+    return written[name]
+
+
+def _drain_cycles(job: Job, config: EngineConfig) -> int:
+    values = job.members * job.split if job.linear else job.members * config.geometry.lanes
+    return values if job.slow else values // config.geometry.results
+
+
+def _write_times(job: Job, ends: IntArray, config: EngineConfig) -> IntArray:
+    """Return when each output element leaves, after its unit's end: shape of the output as (C, H, W)."""
+    geometry = config.geometry
+    results = 1 if job.slow else geometry.results
+    channel = np.arange(job.out_channels)
+    group, member = channel // job.members, channel % job.members
+    if job.linear:
+        # the last of the lanes that share a row completes its sum
+        return (ends[group] + (member + 1) * job.split - 1)[:, None, None]
+    _, _, tile = job.windowed()
+    _, height, width = job.target.shape
+    y, x = np.divmod(np.arange(height * width), width)
+    if tile.flat:
+        number, lane = np.divmod(np.arange(height * width), geometry.lanes)
+    else:
+        number = y // tile.y * -(-width // tile.x) + x // tile.x
+        lane = y % tile.y * tile.x + x % tile.x
+    tiles = job.tiles(geometry.lanes)
+    unit_end = ends.reshape(-1, tiles)[group][:, number]
+    times: IntArray = unit_end + (member * geometry.lanes)[:, None] // results + lane // results
+    return times.reshape(job.out_channels, height, width)
+
+
+def _read_times(job: Job, schedule: Schedule, config: EngineConfig) -> IntArray:
+    """Return a cycle before which no element of the input is read, after the first slot; shape (C, H, W).
+
+    Exact for linear layers. For windowed ones a channel is read no earlier than its first slot in a row, a pixel no
+    earlier than the first tile that can see it.
+    """
+    address = address_cycles(job.linear, config)
+    if job.linear:
+        return _linear_reads(job, schedule) + address
+    access, _, _ = job.windowed()
+    first = _tile_begins(job, schedule, config)
+    _, height, width = job.source.shape
+    pixels = np.full((height, width), NEVER)
+    # rows (columns) that an output row (column) may read, padding left out
+    for y, x in np.ndindex(first.shape):
+        top, left = (p * s - d for p, s, d in zip((y, x), access.stride, access.padding, strict=True))
+        window = pixels[max(0, top) : top + access.span[0], max(0, left) : left + access.span[1]]
+        np.minimum(window, first[y, x], out=window)
+    times: IntArray = pixels[None] + _channel_slots(job, schedule)[:, None, None] + address
+    return times
+
+
+def _channel_slots(job: Job, schedule: Schedule) -> IntArray:
+    """Return how many slots after the start of a tile an input channel is read at the earliest, in any row."""
+    channels = job.source.shape[0]
+    if job.per_channel:
+        return _group_begins(schedule)[np.arange(channels) // job.members]
+    if job.groups > 1:
+        return np.zeros(channels, np.int64)
+    taps = np.array([channel for channel, _, _ in job.taps])
+    slots = np.full(channels, NEVER)
+    if not job.rows:
+        np.minimum.at(slots, taps, np.arange(len(taps)))
+        return slots
+    begins = _group_begins(schedule)
+    for number, row in enumerate(job.rows):
+        slot, position = entry_positions(row, job.index_bits)
+        np.minimum.at(slots, taps[position], slot + begins[number // job.members])
+    return slots
+
+
+def _group_begins(schedule: Schedule) -> IntArray:
+    """Return the first slot of every group."""
+    ends = unit_ends(schedule)[:: schedule.tiles]
+    begins: IntArray = ends - np.array(schedule.lengths, np.int64) * schedule.windows + 1
+    return begins
+
+
+def _tile_begins(job: Job, schedule: Schedule, config: EngineConfig) -> IntArray:
+    """Return the first slot of the tile that each output position belongs to in the first group, shape (H, W)."""
+    _, _, tile = job.windowed()
+    begins = unit_ends(schedule)[: schedule.tiles] - schedule.lengths[0] * schedule.windows + 1
+    _, height, width = job.target.shape
+    index = np.arange(height * width)
+    y, x = np.divmod(index, width)
+    if tile.flat:
+        number = index // config.geometry.lanes
+    else:
+        number = y // tile.y * -(-width // tile.x) + x // tile.x
+    return begins[number].reshape(height, width)
+
+
+def _linear_reads(job: Job, schedule: Schedule) -> IntArray:
+    """Return each input's first slot; NEVER where no row reads it."""
+    times = np.full(job.source.size, NEVER)
+    if job.rows:
+        begins, step = _group_begins(schedule), job.positions
+        for number, row in enumerate(job.rows):
+            slot, position = entry_positions(row, job.index_bits)
+            group = number // (job.members * job.split)
+            np.minimum.at(times, position + number % job.split * step, slot + begins[group])
+    elif job.keep is not None:
+        times[job.keep] = np.arange(len(job.keep))
+    else:
+        times = np.arange(job.source.size) // job.split
+    shape = (*job.source.shape, 1, 1)[:3]
+    return times.reshape(shape)
+
+
+def _busy(
+    jobs: Sequence[Job],
+    ends: Sequence[IntArray],
+    starts: Sequence[int],
+    config: EngineConfig,
+    released: int,
+) -> list[tuple[int, int]]:
+    """Return the intervals after ``released`` in which no input word is accepted: a result would be written with it."""
+    intervals: list[tuple[int, int]] = []
+    for job, end, start in zip(jobs, ends, starts, strict=True):
+        first = start + 1 + first_result(job, config) + POST - LOADER
+        length = _drain_cycles(job, config)
+        intervals.extend((int(e) + first, int(e) + first + length) for e in end if int(e) + first + length > released)
+    return sorted(intervals)
+
+
+def _last_accept(released: int, busy: Sequence[tuple[int, int]], words: int) -> int:
+    """Return the cycle in which the last of ``words`` input words is accepted, one every free cycle."""
+    cycle, left = released, words
+    for first, end in busy:
+        free = max(0, first - cycle)
+        if free >= left:
+            break
+        left -= free
+        cycle = max(cycle, end)
+    return cycle + left - 1

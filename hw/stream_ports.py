@@ -1,0 +1,150 @@
+"""The two ends of the accelerator: the loader of the input tensor and the buffer of the output tensor."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from zeroskip.compiler.program import Rom, Storage, TensorLayout
+from zeroskip.hw.pipeline import delay
+
+__all__ = ["Loader", "OutputBuffer"]
+
+
+class Loader(wiring.Component):
+    """Write the input words into the activation memory while the layers run, once its place there is free.
+
+    A word is accepted in every cycle in which the memory's write port will be free three cycles later. The place of a
+    word is its channel's base plus an entry of the ``arrivals`` ROM.
+
+    Latency 3 cycles from a word to ``address``; ``loaded`` rises two cycles after the last word.
+
+    Parameters
+    ----------
+    layout : TensorLayout of the input
+    channels, lanes, position_bits : int
+    arrivals : Rom or None, for a vector
+
+    Members
+    -------
+    i : In(stream of 8 bits)
+    release : In(1), one cycle: the input is no longer needed
+    take : In(1), one cycle: the first layer starts
+    busy : In(1), a result will be written three cycles from now
+    loaded : Out(1), the input is complete
+    valid : Out(1), address : Out(position_bits), data : Out(8), the write
+    """
+
+    def __init__(
+        self, layout: TensorLayout, channels: int, lanes: int, position_bits: int, arrivals: Rom | None
+    ) -> None:
+        self.layout = layout
+        self.channels = channels
+        self.lanes = lanes
+        self.arrivals = arrivals
+        members = {
+            "i": In(stream.Signature(unsigned(8))),
+            "release": In(1),
+            "take": In(1),
+            "busy": In(1),
+            "loaded": Out(1),
+            "valid": Out(1),
+            "address": Out(position_bits),
+            "data": Out(8),
+        }
+        if arrivals is not None:
+            members["arrival_addr"] = Out(max(1, (arrivals.depth - 1).bit_length()))
+            members["arrival_data"] = In(arrivals.word_bits)
+        super().__init__(members)
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the counters and the address."""
+        m = Module()
+        positions = self.arrivals.depth if self.arrivals is not None else 1
+        first = self.layout.base * (self.lanes if self.layout.storage is Storage.BANKED else 1)
+        index, channel = Signal(range(max(positions, 2))), Signal(range(max(self.channels, 2)))
+        base = Signal(len(self.address), init=first)
+        free, complete, accepted, last = Signal(init=1), Signal(), Signal(), Signal()
+        m.d.comb += [self.i.ready.eq(free & ~self.busy), accepted.eq(self.i.valid & self.i.ready)]
+        with m.If(accepted):
+            m.d.sync += index.eq(index + 1)
+            with m.If(index == positions - 1):
+                m.d.sync += [index.eq(0), channel.eq(channel + 1), base.eq(base + self.layout.channel_step)]
+                with m.If(channel == self.channels - 1):
+                    m.d.comb += last.eq(1)
+                    m.d.sync += [channel.eq(0), base.eq(first), free.eq(0)]
+        m.d.sync += complete.eq(last)
+        with m.If(complete):
+            m.d.sync += self.loaded.eq(1)
+        with m.If(self.take):
+            m.d.sync += self.loaded.eq(0)
+        with m.If(self.release):
+            m.d.sync += free.eq(1)
+        offset = 0
+        if self.arrivals is not None:
+            m.d.comb += self.arrival_addr.eq(index)
+            offset = self.arrival_data
+        m.d.sync += self.address.eq(delay(m, base, 2) + offset)
+        m.d.comb += [self.valid.eq(delay(m, accepted, 3)), self.data.eq(delay(m, self.i.payload, 3))]
+        return m
+
+
+class OutputBuffer(wiring.Component):
+    """Take the output tensor in the order the lanes deliver it and send it in C, H, W order.
+
+    The first word leaves one cycle after ``start``, then one a cycle while the host is ready.
+
+    Parameters
+    ----------
+    size : int, words of 8 bits
+
+    Members
+    -------
+    write_en, write_addr, write_data : In
+    start : In(1), one cycle: the tensor is complete
+    free : Out(1), the tensor has left
+    o : Out(stream of 8 bits)
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        bits = max(1, (size - 1).bit_length())
+        super().__init__(
+            {
+                "write_en": In(1),
+                "write_addr": In(bits),
+                "write_data": In(8),
+                "start": In(1),
+                "free": Out(1),
+                "o": Out(stream.Signature(unsigned(8))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the memory and its reader."""
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=unsigned(8), depth=max(self.size, 2), init=[])
+        write, read = memory.write_port(), memory.read_port()
+        m.d.comb += [
+            write.addr.eq(self.write_addr),
+            write.data.eq(self.write_data),
+            write.en.eq(self.write_en),
+        ]
+        sending, address, advance = Signal(), Signal(range(max(self.size, 2))), Signal()
+        m.d.comb += [
+            advance.eq(~self.o.valid | self.o.ready),
+            read.addr.eq(address),
+            read.en.eq(advance),
+            self.o.payload.eq(read.data),
+            self.free.eq(~sending & ~self.o.valid),
+        ]
+        with m.If(advance):
+            m.d.sync += self.o.valid.eq(sending)
+            with m.If(sending):
+                m.d.sync += address.eq(Mux(address == self.size - 1, 0, address + 1))
+                m.d.sync += sending.eq(address != self.size - 1)
+        with m.If(self.start):
+            m.d.sync += sending.eq(1)
+        return m
