@@ -12,10 +12,13 @@ from zeroskip.hw.design import compile_artifact
 __all__ = ["write_design"]
 
 
-def write_design(model: Model, folder: Path, engine: str, lanes: int, columns: int = 1, **settings: int) -> Program:
-    """Write the artifact of ``model`` and compile it into ``folder / "design"``; return the program."""
+def write_design(model: Model, folder: Path, engine: str, lanes: int, **settings: int) -> Program:
+    """Write the artifact of ``model`` and compile it into ``folder / "design"``; return the program.
+
+    ``settings`` are the others of ``--set``; a dense array has one column unless they say columns or cores.
+    """
     artifact = models.write_artifact(model, folder / "model.safetensors")
+    if engine == "dense" and not {"columns", "cores"} & set(settings):
+        settings["columns"] = 1
     options = {"lanes": str(lanes), **{key: str(value) for key, value in settings.items()}}
-    if engine == "dense":
-        options["columns"] = str(columns)
     return compile_artifact(artifact, folder / "design", engine=engine, settings=options).program

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from zeroskip.boards.simulated_design import read_design
+from zeroskip.boards.simulated_design import Places, read_design
 from zeroskip.compiler.errors import InputError
 
 AMARANTH = """module \\accelerator.sequencer (clk, state);
   output [9:0] state;
 endmodule
 (* top =  1  *)
-module accelerator(clk, rst, trace__layer, trace__channel, trace__y, trace__x, state);
+module accelerator(clk, rst, trace__valid, trace__odd, trace__layer, trace__channel, trace__place, state);
   output [1:0] trace__layer;
   wire [1:0] trace__layer;
   output [6:0] trace__channel;
-  output trace__y;
-  output [4:0] trace__x;
+  output [3:0] trace__valid;
+  output trace__odd;
+  output [4:0] trace__place;
   output [2:0] state;
   reg [2:0] state = 3'h0;
 endmodule
@@ -47,7 +48,7 @@ def write(folder: Path, verilog: str = AMARANTH, program: dict | None = None) ->
 
 def test_design(tmp_path):
     design = read_design(write(tmp_path))
-    widths = {"LAYER_BITS": 2, "CHANNEL_BITS": 7, "Y_BITS": 1, "X_BITS": 5, "STATE_BITS": 3}
+    widths = {"LAYER_BITS": 2, "CHANNEL_BITS": 7, "PLACE_BITS": 5, "RESULTS": 4, "STATE_BITS": 3}
     assert design.parameters == widths
     assert [path.name for path in design.sources] == ["accelerator.v", "rom_a.v"]
     assert (design.names, design.tensors) == (("conv1", "fc1"), ("pool1", "output"))
@@ -58,6 +59,18 @@ def test_design(tmp_path):
         "unloading the output (state 3)",
         "unknown state 4",
     ]
+
+
+def test_places(tmp_path):
+    conv1, fc1 = PROGRAM["layers"]
+    layers = [{**conv1, "first_place": 7, "places": [1, 0, -1]}, fc1]
+    design = read_design(write(tmp_path, program={**PROGRAM, "layers": layers}))
+    assert design.places == (Places(7, (1, 0, -1)), None)
+
+
+def test_one_result_a_cycle(tmp_path):
+    design = read_design(write(tmp_path, AMARANTH.replace("[3:0] trace__valid", "trace__valid")))
+    assert design.parameters["RESULTS"] == 1
 
 
 def test_missing_files(tmp_path):
@@ -73,6 +86,10 @@ def test_broken_program(tmp_path):
     write(tmp_path, program={key: value for key, value in PROGRAM.items() if key != "input"})
     with pytest.raises(InputError, match="^File '.*program.json' lacks an entry: 'input'$"):
         read_design(tmp_path)
+    first = {**PROGRAM["layers"][0], "places": [0]}
+    (tmp_path / "ir" / "program.json").write_text(json.dumps({**PROGRAM, "layers": [first]}))
+    with pytest.raises(InputError, match="^File '.*program.json' lacks an entry: 'first_place'$"):
+        read_design(tmp_path)
     (tmp_path / "ir" / "program.json").write_text("{")
     with pytest.raises(InputError, match="^File '.*program.json' must be JSON: "):
         read_design(tmp_path)
@@ -81,7 +98,7 @@ def test_broken_program(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "text"),
     [
-        ("output trace__y;", "", "File '.*' must declare output 'trace__y'"),
+        ("output [4:0] trace__place;", "", "File '.*' must declare output 'trace__place'"),
         ("[6:0] trace__channel", "[16:0] trace__channel", "Output 'trace__channel' must have at most 16 bits, not 17"),
         ("module accelerator(", "module other(", "File '.*' must define module 'accelerator'"),
     ],

@@ -19,7 +19,19 @@ CONV1_ROM = np.arange(8) * 5 + 1
 FC1_ROM = np.array([3, 250, 7, 0])
 VECTORS = 5
 VALUES = VECTORS * (8 + 3 + 3)
-FAULTS = ["none", "wrong", "missing", "repeated", "hang", "runaway", "extra_word", "outside", "skip_state", "quit"]
+FAULTS = [
+    "none",
+    "wrong",
+    "missing",
+    "repeated",
+    "hang",
+    "runaway",
+    "extra_word",
+    "outside",
+    "skip_state",
+    "quit",
+    "stuck",
+]
 
 ROM = """module rom_{name} (input wire [{top}:0] addr, output wire [7:0] data);
     reg [7:0] mem [0:{last}];
@@ -157,6 +169,7 @@ def test_wrong_value_is_named(toy):
                 r"8 input words accepted, 0 output words received\. RTL differs .* first: layer 'fc1' "
             ),
         ),
+        ("stuck", r"layer 'conv1' \(vector 0, channel 0, y 0, x 0, cycle 33\): expected \d+, got \d+$"),
         ("skip_state", r"^State must walk through \[1, 2, 3\] during an inference, not through \[2, 3\]\. RTL differs"),
     ],
 )

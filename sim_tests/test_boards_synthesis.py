@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -43,7 +44,7 @@ def test_flow_measures_and_checks(built, board):
     directory, results, lines = built
     result = results[board.name]
     assert result.check == NetlistCheck(4, 4 * BYTES_OUT, 0, result.check.cycles)
-    report = result.to_report()
+    report = copy.deepcopy(result.to_report())
     assert report["netlist_check"] == {"vectors": 4, "values": 16, "mismatches": 0}
     assert report["device"]["part"] == board.part
     assert {name: count["available"] for name, count in report["resources"].items()} == board.available

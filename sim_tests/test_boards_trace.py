@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from zeroskip.boards import trace
+from zeroskip.boards.simulated_design import Places
 from zeroskip.boards.trace import KEPT_MISMATCHES, Comparison, TensorTrace, compare_outputs, compare_trace, read_records
 from zeroskip.compiler.errors import VerificationError
 
-LAYOUT = (48, 16, 16, 16, 16, 16)
+LAYOUT = (48, 16, 16, 16, 32, 16)
 SHAPES = ((2, 3, 4), (5, 1, 1))
 VECTORS = 4
 CYCLES_PER_INFERENCE = 100
@@ -32,9 +33,10 @@ def right_records(codes: list[np.ndarray]) -> list[list[int]]:
     for vector in range(VECTORS):
         cycle = vector * CYCLES_PER_INFERENCE
         for layer, tensor in enumerate(codes):
-            for place in np.ndindex(tensor.shape[1:]):
-                cycle += 1
-                records.append([cycle, layer, *place, int(tensor[vector][place]) & 0xFF])
+            for channel, values in enumerate(tensor[vector].reshape(tensor.shape[1], -1)):
+                for place, value in enumerate(values.tolist()):
+                    cycle += 1
+                    records.append([cycle, vector, layer, channel, place, value & 0xFF])
     return records
 
 
@@ -44,14 +46,28 @@ def write_log(path: Path, records: list[list[int]], layout: tuple[int, ...] = LA
     return path
 
 
-def compare(path: Path, records: list[list[int]], codes: list[np.ndarray]) -> Comparison:
+def compare(
+    path: Path,
+    records: list[list[int]],
+    codes: list[np.ndarray],
+    *,
+    finished: int = VECTORS,
+    places: Places | None = None,
+) -> Comparison:
     """Compare a trace."""
-    signed = (False, True)
-    tensors = [TensorTrace(f"layer{n}", SHAPES[n], signed[n], codes[n]) for n in range(2)]
+    tensors = [
+        TensorTrace("layer0", SHAPES[0], False, codes[0], places),
+        TensorTrace("layer1", SHAPES[1], True, codes[1]),
+    ]
     comparison = Comparison()
-    ends = (np.arange(VECTORS) + 1) * CYCLES_PER_INFERENCE
-    compare_trace(write_log(path, records), tensors, ends, np.arange(VECTORS), comparison)
+    compare_trace(write_log(path, records), tensors, finished, np.arange(VECTORS), comparison)
     return comparison
+
+
+def place_of(record: list[int]) -> tuple[int, int, int]:
+    """Return channel, row and column of a record."""
+    _, _, layer, channel, place, _ = record
+    return channel, *divmod(place, SHAPES[layer][2])
 
 
 @pytest.fixture(params=[1, 7, 1 << 20], ids=lambda records: f"chunk{records}")
@@ -62,7 +78,7 @@ def chunk(request, monkeypatch) -> int:
 
 
 def test_records_round_trip(tmp_path, chunk):
-    records = [[2**47 + 5, 65535, 1, 2, 3, 255], [0, 0, 0, 0, 0, 0], [7, 1, 2, 3, 4, 5]]
+    records = [[2**47 + 5, 65535, 1, 2, 2**31 + 3, 255], [0, 0, 0, 0, 0, 0], [7, 1, 2, 3, 4, 5]]
     chunks = list(read_records(write_log(tmp_path / "log", records), LAYOUT))
     assert np.concatenate([np.stack(fields, 1) for fields in chunks]).tolist() == records
 
@@ -85,12 +101,13 @@ def test_right_trace(tmp_path, chunk):
 def test_one_wrong_value(tmp_path, chunk, index):
     codes = expected_codes()
     records = right_records(codes)
-    cycle, layer, channel, y, x, data = records[index]
+    cycle, vector, layer, _, _, data = records[index]
+    assert vector == index // 29
+    channel, y, x = place_of(records[index])
     records[index][-1] = data ^ 0x80
     comparison = compare(tmp_path / "log", records, codes)
     assert comparison.differing == 1
     (mismatch,) = comparison.mismatches
-    vector = index // 29
     wanted = int(codes[layer][vector, channel, y, x])
     assert (mismatch.kind, mismatch.layer, mismatch.cycle, mismatch.vector) == ("value", f"layer{layer}", cycle, vector)
     assert (mismatch.channel, mismatch.y, mismatch.x) == (channel, y, x)
@@ -102,26 +119,88 @@ def test_one_wrong_value(tmp_path, chunk, index):
 def test_missing_and_repeated_values(tmp_path, chunk, index):
     codes = expected_codes()
     missing = right_records(codes)
-    cycle, layer, channel, y, x, data = missing.pop(index)
+    cycle, vector, layer, channel, place, data = missing[index]
+    where = place_of(missing.pop(index))
     (mismatch,) = compare(tmp_path / "log", missing, codes).mismatches
     assert (mismatch.kind, mismatch.layer, mismatch.cycle, mismatch.got) == ("missing", f"layer{layer}", None, None)
-    assert (mismatch.channel, mismatch.y, mismatch.x, mismatch.vector) == (channel, y, x, index // 29)
+    assert (mismatch.channel, mismatch.y, mismatch.x) == where
+    assert mismatch.vector == vector == index // 29
 
     repeated = right_records(codes)
-    repeated.insert(index + 1, [cycle + 1, layer, channel, y, x, data])
+    repeated.insert(index + 1, [cycle + 1, vector, layer, channel, place, data])
     (mismatch,) = compare(tmp_path / "log", repeated, codes).mismatches
     assert (mismatch.kind, mismatch.layer, mismatch.cycle) == ("repeated", f"layer{layer}", cycle + 1)
 
 
+@pytest.mark.parametrize("index", [0, 40, 115])
+def test_value_of_another_inference(tmp_path, chunk, index):
+    codes = expected_codes()
+    records = right_records(codes)
+    _, vector, layer, *_ = records[index]
+    other = (vector + 1) % VECTORS
+    records[index][1] = other
+    mismatches = compare(tmp_path / "log", records, codes).mismatches
+    kinds = {(m.kind, m.layer, m.vector) for m in mismatches}
+    assert kinds - {("value", f"layer{layer}", other)} == {
+        ("missing", f"layer{layer}", vector),
+        ("repeated", f"layer{layer}", other),
+    }
+
+
+def test_inferences_that_overlap(tmp_path, chunk):
+    codes = expected_codes()
+    records = right_records(codes)
+    # layer 1 of an inference is written while layer 0 of the next one is
+    records.sort(key=lambda record: (record[1] + record[2], -record[2]))
+    comparison = compare(tmp_path / "log", records, codes)
+    assert (comparison.compared, comparison.differing) == (VECTORS * (24 + 5), 0)
+
+
+def test_unfinished_inference_misses_nothing(tmp_path, chunk):
+    codes = expected_codes()
+    records = right_records(codes)[:-3]
+    assert compare(tmp_path / "log", records, codes, finished=VECTORS - 1).differing == 0
+    assert compare(tmp_path / "log", records, codes).differing == 3
+
+
 def test_places_outside(tmp_path, chunk):
     codes = expected_codes()
-    records = [*right_records(codes), [399, 0, 2, 0, 0, 9], [400, 7, 0, 0, 0, 9], [401, 0, 0, 0, 0, 9]]
-    mismatches = compare(tmp_path / "log", records, codes).mismatches
-    assert [(m.kind, m.layer) for m in mismatches] == [
-        ("outside", "layer0"),
-        ("late", "layer0"),
-        ("outside", "number 7"),
+    records = [
+        *right_records(codes),
+        [398, 3, 0, 1, 12, 9],
+        [399, 3, 0, 2, 0, 9],
+        [400, 3, 7, 0, 0, 9],
+        [401, 4, 0, 0, 0, 9],
     ]
+    mismatches = compare(tmp_path / "log", records, codes).mismatches
+    assert [(m.kind, m.layer, m.cycle) for m in mismatches] == [
+        ("outside", "layer0", 398),
+        ("outside", "layer0", 399),
+        ("late", "layer0", 401),
+        ("outside", "number 7", 400),
+    ]
+
+
+def test_places_name_the_elements(tmp_path, chunk):
+    codes = expected_codes()
+    # the map in tiles of 4 x 2: rows 0 and 1 of columns 0, 1, then of columns 2, 3; two places beyond the map
+    elements = (0, 1, 4, 5, 2, 3, 6, 7, 8, 9, -1, -1, 10, 11)
+    places = Places(5, elements)
+    records = [
+        [*record[:4], 5 + elements.index(record[4]), record[5]] if record[2] == 0 else record
+        for record in right_records(codes)
+    ]
+    assert compare(tmp_path / "log", records, codes, places=places).differing == 0
+
+    records[4][-1] ^= 1
+    (mismatch,) = compare(tmp_path / "log", records, codes, places=places).mismatches
+    assert (mismatch.kind, mismatch.channel, mismatch.y, mismatch.x) == ("value", 0, 1, 0)
+    records[4][-1] ^= 1
+
+    for place in (4, 5 + 10, 5 + len(elements)):
+        strange = [*records, [399, 3, 0, 1, place, 9]]
+        (mismatch,) = compare(tmp_path / "log", strange, codes, places=places).mismatches
+        assert (mismatch.kind, mismatch.layer, mismatch.channel, mismatch.cycle) == ("outside", "layer0", 1, 399)
 
 
 def test_first_mismatches_are_kept_and_all_counted(tmp_path, chunk):

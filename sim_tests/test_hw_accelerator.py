@@ -13,28 +13,30 @@ from zeroskip.compiler import reference
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import VerificationError
 from zeroskip.compiler.program import Program
+from zeroskip.hw.design import engine_name
 
 DENSE = [
-    ("asymmetric_padding", 4, 3),
-    ("dilation_2", 8, 1),
-    ("avg_pool_signed", 4, 2),
-    ("column", 4, 3),
-    ("signed", 16, 2),
-    ("depthwise", 4, 3),
-    ("one_pixel", 4, 3),
+    ("asymmetric_padding", {"lanes": 4, "columns": 3}),
+    ("dilation_2", {"lanes": 8, "columns": 1, "results": 2}),
+    ("avg_pool_signed", {"lanes": 4, "columns": 2, "results": 4}),
+    ("column", {"lanes": 4, "columns": 3, "results": 2}),
+    ("signed", {"lanes": 16, "columns": 2, "results": 4}),
+    ("depthwise", {"lanes": 4, "cores": 3}),
+    ("floor", {"lanes": 8, "columns": 2, "results": 4}),
+    ("one_pixel", {"lanes": 4, "columns": 3}),
 ]
 SPARSE = [
-    ("stride_2", 8),
-    ("padded_pool", 4),
-    ("empty_rows", 4),
-    ("very_sparse", 16),
-    ("power_of_two_per_tensor", 4),
-    ("low_bits", 8),
-    ("half_away", 4),
-    ("depthwise", 8),
-    ("only_linear", 4),
-    ("single_output", 8),
-    ("one_pixel", 8),
+    ("stride_2", {"lanes": 8, "results": 4}),
+    ("padded_pool", {"lanes": 4, "cores": 2}),
+    ("empty_rows", {"lanes": 4, "cores": 3, "results": 2}),
+    ("very_sparse", {"lanes": 16, "results": 4}),
+    ("power_of_two_per_tensor", {"lanes": 4}),
+    ("low_bits", {"lanes": 8, "cores": 2, "results": 2}),
+    ("half_away", {"lanes": 4, "results": 4}),
+    ("depthwise", {"lanes": 8, "cores": 2}),
+    ("only_linear", {"lanes": 4, "cores": 3}),
+    ("single_output", {"lanes": 8, "results": 2}),
+    ("one_pixel", {"lanes": 8}),
 ]
 
 
@@ -55,15 +57,25 @@ def check(program: Program, folder, vectors: int, stalls: StallPattern | None = 
     return result
 
 
-@pytest.mark.parametrize(("name", "lanes", "columns"), DENSE)
-def test_dense_engine_equals_reference(name, lanes, columns, tmp_path):
-    program = designs.write_design(models.tiny(name), tmp_path, "dense", lanes, columns)
+@pytest.mark.parametrize(("name", "settings"), DENSE)
+def test_dense_engine_equals_reference(name, settings, tmp_path):
+    program = designs.write_design(models.tiny(name), tmp_path, "dense", **settings)
+    assert engine_name(program) == "dense"
     check(program, tmp_path, 4)
 
 
-@pytest.mark.parametrize(("name", "lanes"), SPARSE)
-def test_sparse_engine_equals_reference(name, lanes, tmp_path):
-    program = designs.write_design(models.tiny(name), tmp_path, "sparse", lanes)
+@pytest.mark.parametrize(("name", "settings"), SPARSE)
+def test_sparse_engine_equals_reference(name, settings, tmp_path):
+    program = designs.write_design(models.tiny(name), tmp_path, "sparse", **settings)
+    assert engine_name(program) == "sparse"
+    check(program, tmp_path, 4)
+
+
+def test_layers_of_both_engines_in_one_design_equal_reference(tmp_path):
+    keep = {"conv1": 1.0, "conv2": 0.15, "fc1": 0.1, "fc2": 1.0}
+    model = models.digits_like("nonstructured", keep)
+    program = designs.write_design(model, tmp_path, "auto", 4, cores=2, results=2)
+    assert engine_name(program) == "hybrid"
     check(program, tmp_path, 4)
 
 
@@ -71,31 +83,38 @@ def test_sparse_engine_equals_reference(name, lanes, tmp_path):
 def digits(tmp_path_factory):
     """A pruned digits network on the sparse engine, simulated once."""
     folder = tmp_path_factory.mktemp("digits")
-    program = designs.write_design(models.digits_like("nonstructured", 0.15), folder, "sparse", 4)
-    check(program, folder, 8)
-    return folder, program
+    model = models.digits_like("nonstructured", 0.15)
+    program = designs.write_design(model, folder, "sparse", 4, cores=2, results=2)
+    result = check(program, folder, 8)
+    assert result.cycles is not None
+    return folder, program, result.cycles
+
+
+def test_inferences_overlap(digits):
+    _, _, cycles = digits
+    assert cycles.interval < cycles.total - cycles.load
 
 
 def test_stalls_on_both_streams_change_nothing(digits):
-    folder, program = digits
+    folder, program, _ = digits
     check(program, folder, 3, StallPattern(input_gap=0.4, output_gap=0.6, seed=7))
 
 
 def test_every_slot_is_in_one_class(digits):
-    _, program = digits
+    _, program, _ = digits
     for layer in program_cycles(program).layers:
         assert sum(layer.slots.values()) == layer.cycles * layer.lanes
         assert min(layer.slots.values()) >= 0
 
 
 def test_changed_rounding_constant_in_the_rtl_is_found_and_named(digits):
-    folder, program = digits
+    folder, program, _ = digits
     rtl = folder / "design" / "rtl" / "accelerator.v"
     text = rtl.read_text()
     lines = [i for i, line in enumerate(text.splitlines()) if re.search(r"\$signed\(shifted\) \+ \$signed\(", line)]
-    assert len(lines) == 1
+    assert len(lines) == program.config.geometry.results
     changed = text.splitlines()
-    changed[lines[0]] = re.sub(r"(\$signed\(shifted\) \+) \$signed\(.*?\)", r"\1 0", changed[lines[0]])
+    changed[lines[-1]] = re.sub(r"(\$signed\(shifted\) \+) \$signed\(.*?\)", r"\1 0", changed[lines[-1]])
     try:
         rtl.write_text("\n".join(changed) + "\n")
         with pytest.raises(VerificationError, match="conv1"):

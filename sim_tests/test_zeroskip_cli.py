@@ -16,6 +16,7 @@ import models
 from designs import write_design
 from zeroskip import cli
 from zeroskip.boards import tools
+from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.ir import Tensor
 from zeroskip.pruning.errors import PruningError
 
@@ -345,6 +346,21 @@ def test_a_folder_that_is_no_design_is_named(here, zeroskip):
             2,
             "zeroskip: Folder 'here' is no compiled design: manifest.json is missing; run 'zeroskip compile' first\n",
         )
+
+
+@pytest.mark.parametrize("options, portable", [([], False), (["--portable"], True)])
+def test_plain_verilog_only_when_asked(here, zeroskip, monkeypatch, options, portable):
+    from zeroskip.boards import synthesis
+
+    asked = []
+
+    def stop(*_, **settings):
+        asked.append(settings["portable"])
+        raise InputError("stop here")
+
+    monkeypatch.setattr(synthesis, "synthesize", stop)
+    result = zeroskip("synth", "design", "--board", "icebreaker", *options)
+    assert (result.code, result.err, asked) == (2, "zeroskip: stop here\n", [portable])
 
 
 def test_a_missing_tool_is_named_with_what_installs_it(here, zeroskip, monkeypatch):

@@ -10,15 +10,16 @@ module accelerator (
     output wire o__valid,
     input wire o__ready,
     output wire trace__valid,
+    output reg trace__odd,
     output wire [0:0] trace__layer,
     output wire [1:0] trace__channel,
-    output wire trace__y,
-    output wire trace__x,
+    output wire [1:0] trace__place,
     output wire [7:0] trace__data,
     output reg [1:0] state
 );
     localparam LOAD = 0, CONV1 = 1, FC1 = 2, UNLOAD = 3;
-    localparam WRONG = 1, MISSING = 2, REPEATED = 3, HANG = 4, RUNAWAY = 5, EXTRA_WORD = 6, OUTSIDE = 7, SKIP_STATE = 8, QUIT = 9;
+    localparam WRONG = 1, MISSING = 2, REPEATED = 3, HANG = 4, RUNAWAY = 5, EXTRA_WORD = 6, OUTSIDE = 7, SKIP_STATE = 8;
+    localparam QUIT = 9, STUCK = 10;
 
     wire [7:0] conv1_word, fc1_word;
     reg [3:0] count;
@@ -43,14 +44,14 @@ module accelerator (
         || (state == FC1 && (count < 3 || fault == RUNAWAY || repeats));
     assign trace__layer = state == FC1;
     assign trace__channel = state == CONV1 ? count[2] : repeats ? 2 : fault == OUTSIDE && count == 2 ? 3 : count[1:0];
-    assign trace__y = state == CONV1 && count[1];
-    assign trace__x = state == CONV1 && count[0];
+    assign trace__place = state == CONV1 ? count[1:0] : 0;
     assign trace__data = state == CONV1 ? feature : repeats ? results[2] : result;
 
     always @(posedge clk) begin
         if (rst) begin
             state <= LOAD;
             count <= 0;
+            trace__odd <= 0;
         end else begin
             if (fault == QUIT) $finish;
             case (state)
@@ -77,6 +78,7 @@ module accelerator (
                     if (count == (fault == EXTRA_WORD ? 3 : 2)) begin
                         count <= 0;
                         state <= LOAD;
+                        trace__odd <= !trace__odd && fault != STUCK;
                     end
                 end
             endcase
