@@ -1,7 +1,4 @@
-"""Memories as Verilog modules of their own: ROMs that read their image file, and the activation banks.
-
-Every block RAM has its output register: its answer leaves a flip-flop, not the array.
-"""
+"""Memories as Verilog modules of their own: ROMs that read their image file, and the activation banks."""
 
 from __future__ import annotations
 
@@ -11,14 +8,22 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.program import Rom
 
-__all__ = ["ActivationBank", "DescriptorRom", "RomReader", "bank_verilog", "descriptor_verilog", "rom_verilog"]
+__all__ = [
+    "ActivationBank",
+    "DescriptorRom",
+    "RomReader",
+    "bank_verilog",
+    "descriptor_verilog",
+    "rom_module",
+    "rom_verilog",
+]
 
 
 class RomReader(wiring.Component):
     """A ROM image with ``rom.ports`` read ports.
 
-    Latency 2 cycles, initiation interval 1. The image stays a file (``rom/<name>.mem``), so the design that is
-    simulated and synthesized holds what the compiler wrote and proved, and no other copy of it.
+    Latency 2 cycles (the memory, then a register), initiation interval 1. The image stays a file (``rom/<name>.mem``),
+    so the design that is simulated and synthesized holds what the compiler wrote and proved, and no other copy of it.
 
     Parameters
     ----------
@@ -84,7 +89,8 @@ class DescriptorRom(wiring.Component):
 class ActivationBank(wiring.Component):
     """One bank of the activation memory: a read port for the gather, a write port for write-back and host.
 
-    Read latency 2 cycles. A word read in the cycle it is written is undefined; layers never do that.
+    Read latency 2 cycles (the memory, then a register). A word read in the cycle it is written is undefined; layers
+    never do that.
 
     Parameters
     ----------
@@ -130,34 +136,40 @@ class ActivationBank(wiring.Component):
 
 def rom_verilog(rom: Rom) -> str:
     """Return the Verilog module of a ROM; it reads ``rom/<name>.mem`` relative to the tool's working folder."""
-    high = max(1, (rom.depth - 1).bit_length()) - 1
-    ports = "".join(
-        f",\n    input wire [{high}:0] addr_{port},\n    output reg [{rom.word_bits - 1}:0] data_{port}"
-        for port in range(rom.ports)
+    return rom_module(rom.name, rom.depth, rom.word_bits, rom.ports, rom.style, rom.format)
+
+
+def rom_module(name: str, depth: int, word_bits: int, ports: int, style: str, format: str) -> str:
+    """Return the text of :func:`rom_verilog` for a ROM of these numbers."""
+    high = max(1, (depth - 1).bit_length()) - 1
+    pins = "".join(
+        f",\n    input wire [{high}:0] addr_{port},\n    output reg [{word_bits - 1}:0] data_{port}"
+        for port in range(ports)
     )
     reads = "".join(
-        f"    reg [{rom.word_bits - 1}:0] word_{port};\n"
-        f"    always @(posedge clk) begin\n        word_{port} <= mem[addr_{port}];\n"
-        f"        data_{port} <= word_{port};\n    end\n"
-        for port in range(rom.ports)
+        f"    reg [{word_bits - 1}:0] word_{port};\n    always @(posedge clk) begin\n"
+        f"        word_{port} <= mem[addr_{port}];\n        data_{port} <= word_{port};\n    end\n"
+        for port in range(ports)
     )
-    return _rom_module(rom, ports, reads)
+    return (
+        f"// ROM image {name}: {depth} words of {word_bits} bits, format {format}\n"
+        f"module rom_{name}(\n    input wire clk{pins}\n);\n"
+        f'    (* rom_style = "{style}" *) reg [{word_bits - 1}:0] mem [0:{depth - 1}];\n'
+        f'    initial $readmemh("rom/{name}.mem", mem);\n'
+        f"{reads}endmodule\n"
+    )
 
 
 def descriptor_verilog(rom: Rom) -> str:
     """Return the Verilog module of a descriptor ROM."""
     high = max(1, (rom.depth - 1).bit_length()) - 1
-    ports = f",\n    input wire en,\n    input wire [{high}:0] addr,\n    output reg [{rom.word_bits - 1}:0] data"
-    return _rom_module(rom, ports, "    always @(posedge clk) if (en) data <= mem[addr];\n")
-
-
-def _rom_module(rom: Rom, ports: str, reads: str) -> str:
     return (
-        f"// ROM image {rom.name}: {rom.depth} words of {rom.word_bits} bits, format {rom.format}\n"
-        f"module rom_{rom.name}(\n    input wire clk{ports}\n);\n"
+        f"// Descriptor ROM {rom.name}: {rom.depth} words of {rom.word_bits} bits\n"
+        f"module rom_{rom.name}(\n    input wire clk,\n    input wire en,\n    input wire [{high}:0] addr,\n"
+        f"    output reg [{rom.word_bits - 1}:0] data\n);\n"
         f'    (* rom_style = "{rom.style}" *) reg [{rom.word_bits - 1}:0] mem [0:{rom.depth - 1}];\n'
         f'    initial $readmemh("rom/{rom.name}.mem", mem);\n'
-        f"{reads}endmodule\n"
+        "    always @(posedge clk) if (en) data <= mem[addr];\nendmodule\n"
     )
 
 
@@ -169,8 +181,7 @@ def bank_verilog(depth: int) -> str:
         "module activation_bank(\n    input wire clk,\n"
         f"    input wire [{high}:0] read_addr,\n    output reg [7:0] read_data,\n"
         f"    input wire [{high}:0] write_addr,\n    input wire [7:0] write_data,\n    input wire write_en\n);\n"
-        f'    (* no_rw_check, ram_style = "block" *) reg [7:0] mem [0:{depth - 1}];\n'
-        "    reg [7:0] word;\n"
+        f'    (* no_rw_check, ram_style = "block" *) reg [7:0] mem [0:{depth - 1}];\n    reg [7:0] word;\n'
         "    always @(posedge clk) begin\n        if (write_en) mem[write_addr] <= write_data;\n"
         "        word <= mem[read_addr];\n        read_data <= word;\n    end\nendmodule\n"
     )
