@@ -18,6 +18,7 @@ __all__ = [
     "refuse_misplaced_roms",
     "refuse_overflow",
     "refuse_unroutable",
+    "scopes",
 ]
 
 RESOURCE_NAMES = {"lut": "LUTs", "ff": "flip-flops", "bram": "block RAMs", "dsp": "multipliers"}
@@ -118,7 +119,7 @@ def refuse_misplaced_roms(directory: Path, board: Board, cells: Mapping[str, Cel
         if style != "block":
             continue
         module = f"rom_{path.stem}"
-        places = [name for name, cell in cells.items() if _is_scope(cell, module)]
+        places = scopes(cells, module)
         if not places:
             raise VerificationError(f"ROM {path.stem!r} must be in the netlist as module {module!r}, but there is none")
         for place in places:
@@ -129,6 +130,10 @@ def refuse_misplaced_roms(directory: Path, board: Board, cells: Mapping[str, Cel
                 )
 
 
-def _is_scope(cell: Cell, module: str) -> bool:
-    """Whether a cell is the mark that flattening leaves for an instance of ``module``."""
-    return bool(cell["type"] == "$scopeinfo" and cell["attributes"].get("module") == module)
+def scopes(cells: Mapping[str, Cell], module: str) -> list[str]:
+    """Return the instances of ``module`` by the marks that flattening leaves for them."""
+    return [
+        name
+        for name, cell in cells.items()
+        if cell["type"] == "$scopeinfo" and cell["attributes"].get("module") == module
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import math
 import os
 import shutil
 import threading
@@ -27,6 +28,7 @@ from zeroskip.boards.capacity import (
 from zeroskip.boards.families.family import Cell
 from zeroskip.boards.netlist_check import NetlistCheck, golden_vectors, model_files
 from zeroskip.boards.netlist_check import netlist_check as check_netlist
+from zeroskip.boards.primitives import Replacement, replace_modules
 from zeroskip.boards.reports import (
     CriticalPath,
     fmax_summary,
@@ -68,9 +70,10 @@ class SynthesisResult:
     tools : Mapping[str, str]
         Versions.
     resources : Mapping or None
-        ``{"lut": {"used", "available"}, "ff": ..., "bram": ..., "dsp": ...}`` after place and route.
+        ``{"lut": {"used", "available"}, "ff": ..., "bram": ..., "dsp": ...}`` after place and route, and
+        ``primitives``: whether the family's own multipliers and memories took the place of RTL modules.
     fmax_mhz : Mapping or None
-        ``{"median", "min", "max", "seeds", "constraint"}``.
+        ``{"median", "min", "max", "seeds", "constraint"}``; no more than a block RAM bears.
     critical_path : CriticalPath or None
         Of the fastest seed, whose bitstream is kept.
     check : NetlistCheck or None
@@ -82,7 +85,7 @@ class SynthesisResult:
     board: Board
     folder: Path
     tools: Mapping[str, str]
-    resources: Mapping[str, Mapping[str, int]] | None
+    resources: Mapping[str, Any] | None
     fmax_mhz: Mapping[str, Any] | None
     critical_path: CriticalPath | None
     check: NetlistCheck | None
@@ -106,8 +109,9 @@ class SynthesisResult:
     def __str__(self) -> str:
         if self.resources is None or self.fmax_mhz is None or self.check is None:
             return f"{self.board.name}: no numbers without a netlist check; run with --netlist-check"
+        counts = {name: self.resources[name] for name in RESOURCE_NAMES}
         cells = ", ".join(
-            f"{RESOURCE_NAMES[name]} {count['used']} of {count['available']}" for name, count in self.resources.items()
+            f"{RESOURCE_NAMES[name]} {count['used']} of {count['available']}" for name, count in counts.items()
         )
         fmax = self.fmax_mhz
         seeds = f"{len(fmax['seeds'])} seed" + ("s" if len(fmax["seeds"]) > 1 else "")
@@ -132,6 +136,7 @@ def synthesize(
     inputs: NDArray[np.integer] | None = None,
     expected: NDArray[np.integer] | None = None,
     baud: int = DEFAULT_BAUD,
+    portable: bool = False,
 ) -> SynthesisResult:
     """Synthesize, check, place and route what is in ``directory/rtl`` for ``board``.
 
@@ -150,6 +155,8 @@ def synthesize(
     resume : False runs every step anew
     inputs, expected : vectors for the check; the artifact's golden samples when None
     baud : bits/s of the board's host link
+    portable : True leaves every module of the RTL to synthesis; False gives the family's own cells, with their
+        registers, for the multiplier, the ROMs in block RAM and the activation bank
 
     Raises
     ------
@@ -159,7 +166,7 @@ def synthesize(
         If the netlist check fails, or a ROM is not where it was planned.
     InputError, ToolError
     """
-    flow = _Flow(Path(directory), board, _seed_list(seeds), jobs, netlist_check, progress, resume, baud)
+    flow = _Flow(Path(directory), board, _seed_list(seeds), jobs, netlist_check, progress, resume, baud, portable)
     vectors = _vectors(flow.directory, inputs, expected) if netlist_check else None
     flow.map_design()
     check = flow.check_and_route(vectors)
@@ -195,6 +202,7 @@ class _Flow:
         progress: Progress | None,
         resume: bool,
         baud: int,
+        portable: bool,
     ) -> None:
         if not (directory / "rtl" / "accelerator.v").is_file():
             raise InputError(f"Folder '{directory}' has no rtl/accelerator.v; run zeroskip compile first")
@@ -207,6 +215,7 @@ class _Flow:
         self.router = find_tool(board.family.router)
         self.packer = find_tool(board.family.packer)
         self.plan: Plan = plan_top(board, baud)
+        self.replacement: Replacement | None = None if portable else replace_modules(directory, board)
         self.folder = directory / "synth" / board.name
         self.bitstream = self.folder / f"top.{board.family.bitstream_suffix}"
         total = 1 + len(seeds) + check
@@ -224,6 +233,9 @@ class _Flow:
             place = f"{inner}/{scratch.name}"
             (scratch / "top.il").write_text(self.plan.rtlil, encoding="utf-8")
             (scratch / "synth.ys").write_text(script.format(place=place), encoding="utf-8")
+            if self.replacement is not None:
+                (scratch / "wrappers.v").write_text(self.replacement.wrappers, encoding="utf-8")
+                (scratch / "cells.v").write_text(self.replacement.cells, encoding="utf-8")
             log = scratch / "yosys-console.log"
             arguments = ["-q", "-l", f"{place}/yosys.log", "-s", f"{place}/synth.ys"]
             code = run_tool(self.yosys, arguments, cwd=self.directory, log=log, cancel=self.cancel)
@@ -234,11 +246,15 @@ class _Flow:
             if code != 0:
                 raise ToolError(_failure(self.yosys, code, log, self.folder / log.name))
 
+        replaced = self.replacement.modules if self.replacement is not None else ()
         script = "\n".join(
             [
-                f"read_verilog {' '.join(f'rtl/{path.name}' for path in rtl)}",
+                f"read_verilog {' '.join(f'rtl/{path.name}' for path in rtl if path.stem not in replaced)}",
+                *(["read_verilog {place}/wrappers.v"] if replaced else []),
                 "read_rtlil {place}/top.il",
                 f"{self.board.family.synthesis} -top top",
+                # Only now: ABC9 stops without a word at multipliers with registers.
+                *(["techmap -map {place}/cells.v", "opt_clean"] if replaced else []),
                 "tee -q -o {place}/stat.json stat -json",
                 "write_json {place}/top.json",
                 "",
@@ -249,14 +265,18 @@ class _Flow:
             "script": script,
             "spare": _HIDE_NAMES,
             "top": self.plan.rtlil,
+            "primitives": self.replacement.wrappers + self.replacement.cells if self.replacement is not None else "",
             **{path.name: file_digest(path) for path in (*rtl, *images)},
         }
         outputs = ["top.json", "stat.json", "yosys.log", "top.il", "synth.ys"]
+        outputs += ["wrappers.v", "cells.v"] if replaced else []
         self.steps.run("synthesis", identity, outputs, action, expected_s=_synthesis_estimate(rtl))
         self.cells = read_netlist(self.folder / "top.json")
         refuse_broken_logic(self.folder / "yosys.log")
         refuse_overflow(self.board, self.cells)
         refuse_misplaced_roms(self.directory, self.board, self.cells)
+        if self.replacement is not None:
+            self.replacement.refuse_wrong_images(self.cells, self.board.family)
 
     def check_and_route(self, vectors: tuple[NDArray[np.integer], NDArray[np.integer]] | None) -> NetlistCheck | None:
         """Run the netlist check and every seed, ``jobs`` at a time; the first failure stops the rest."""
@@ -355,14 +375,19 @@ class _Flow:
         scratch = self.folder / f".top.{suffix}"
         shutil.copyfile(self.folder / f"seed-{best}.{suffix}", scratch)
         scratch.replace(self.bitstream)
-        fmax = [routes[seed].fmax_mhz for seed in self.seeds]
+        fmax = [min(routes[seed].fmax_mhz, self._clock_limit()) for seed in self.seeds]
         measured = check is not None
         tools = [self.yosys, self.router, *([find_tool("verilator")] if measured else [])]
         return SynthesisResult(
             board=self.board,
             folder=self.folder,
             tools={tool.name: tool.label for tool in tools},
-            resources=resource_table(self.board, routes[best], self.cells) if measured else None,
+            resources={
+                **resource_table(self.board, routes[best], self.cells),
+                "primitives": self.replacement is not None,
+            }
+            if measured
+            else None,
             fmax_mhz=fmax_summary(fmax, self.board.constraint_mhz) if measured else None,
             critical_path=routes[best].path if measured else None,
             check=check,
@@ -370,6 +395,12 @@ class _Flow:
             best_seed=best,
             steps=tuple(self.steps.records),
         )
+
+    def _clock_limit(self) -> float:
+        """Return the clock in MHz that the design's block RAMs bear, whatever the paths between them allow."""
+        family = self.board.family
+        has_memory = any(cell["type"] == family.block_ram for cell in self.cells.values())
+        return family.block_ram_mhz.get(self.board.speed, math.inf) if has_memory else math.inf
 
 
 def _failed_on_names(*logs: Path) -> bool:

@@ -1,4 +1,4 @@
-// Behavioural model of the ECP5 block RAM DP16KD in the modes that Yosys maps to: no output register, one clock.
+// Behavioural model of the ECP5 block RAM DP16KD in the modes that are used: one clock, with and without output register.
 //
 // The content is 2048 bytes of nine bits; a port of width 18 or 36 sees two or four of them, one of width 4, 2 or 1
 // sees a part of the low eight bits. The wide ports take byte enables on their lowest address bits. A read that meets
@@ -96,7 +96,7 @@ module DP16KD(
 
   // A mode without a model ends the elaboration instead of simulating something else.
   generate
-    if (REGMODE_A != "NOREG" || REGMODE_B != "NOREG") DP16KD_output_register_has_no_model output_register();
+    if ((REGMODE_A != "NOREG" || REGMODE_B != "NOREG") && RESETMODE != "SYNC") DP16KD_asynchronous_output_register_has_no_model output_register();
     if (CSDECODE_A != "0b000" || CSDECODE_B != "0b000") DP16KD_chip_select_has_no_model chip_select();
   endgenerate
 
@@ -106,13 +106,17 @@ module DP16KD(
   wire [13:0] adb = {ADB13, ADB12, ADB11, ADB10, ADB9, ADB8, ADB7, ADB6, ADB5, ADB4, ADB3, ADB2, ADB1, ADB0};
   wire [35:0] din_a = DATA_WIDTH_A == 36 ? {dib, dia} : {18'b0, dia};
   wire [35:0] din_b = {18'b0, dib};
-  reg [35:0] out_a, out_b;
+  reg [35:0] out_a, out_b, held_a, held_b;
+  wire [35:0] shown_a = REGMODE_A == "OUTREG" ? held_a : out_a;
+  wire [35:0] shown_b = REGMODE_B == "OUTREG" ? held_b : out_b;
 
-  assign {DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9, DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0} = DATA_WIDTH_B == 36 ? out_b[17:0] : out_a[17:0];
-  assign {DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9, DOB8, DOB7, DOB6, DOB5, DOB4, DOB3, DOB2, DOB1, DOB0} = DATA_WIDTH_B == 36 ? out_b[35:18] : out_b[17:0];
+  assign {DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9, DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0} = DATA_WIDTH_B == 36 ? shown_b[17:0] : shown_a[17:0];
+  assign {DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9, DOB8, DOB7, DOB6, DOB5, DOB4, DOB3, DOB2, DOB1, DOB0} = DATA_WIDTH_B == 36 ? shown_b[35:18] : shown_b[17:0];
 
   wire clk_a = CLKAMUX == "INV" ? ~CLKA : CLKA;
   wire clk_b = CLKBMUX == "INV" ? ~CLKB : CLKB;
+  always @(posedge clk_a) if (RSTA) held_a <= 36'b0; else if (OCEA) held_a <= out_a;
+  always @(posedge clk_b) if (RSTB) held_b <= 36'b0; else if (OCEB) held_b <= out_b;
   wire selected_a = CEA && {CSA2, CSA1, CSA0} == 3'b000;
   wire selected_b = CEB && {CSB2, CSB1, CSB0} == 3'b000;
   wire write_a = selected_a && WEA && !(RESETMODE == "SYNC" && RSTA);

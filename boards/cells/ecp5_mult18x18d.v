@@ -1,4 +1,4 @@
-// Behavioural model of the ECP5 multiplier MULT18X18D as Yosys uses it: no register, direct operands.
+// Behavioural model of the ECP5 multiplier MULT18X18D: direct operands, any of its registers on the first clock.
 module MULT18X18D(
   input A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0,
   input B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0,
@@ -43,16 +43,39 @@ module MULT18X18D(
 
   // A mode without a model ends the elaboration instead of simulating something else.
   generate
-    if (REG_INPUTA_CLK != "NONE" || REG_INPUTB_CLK != "NONE" || REG_INPUTC_CLK != "NONE" ||
-        REG_PIPELINE_CLK != "NONE" || REG_OUTPUT_CLK != "NONE") MULT18X18D_register_has_no_model register();
+    if (REG_INPUTC_CLK != "NONE") MULT18X18D_register_c_has_no_model register_c();
+    if ((REG_INPUTA_CLK != "NONE" && (REG_INPUTA_CLK != "CLK0" || REG_INPUTA_CE != "CE0" || REG_INPUTA_RST != "RST0")) ||
+        (REG_INPUTB_CLK != "NONE" && (REG_INPUTB_CLK != "CLK0" || REG_INPUTB_CE != "CE0" || REG_INPUTB_RST != "RST0")) ||
+        (REG_PIPELINE_CLK != "NONE" && (REG_PIPELINE_CLK != "CLK0" || REG_PIPELINE_CE != "CE0" || REG_PIPELINE_RST != "RST0")) ||
+        (REG_OUTPUT_CLK != "NONE" && (REG_OUTPUT_CLK != "CLK0" || REG_OUTPUT_CE != "CE0" || REG_OUTPUT_RST != "RST0")) ||
+        RESETMODE != "SYNC") MULT18X18D_register_control_has_no_model register_control();
     if (MULT_BYPASS != "DISABLED") MULT18X18D_bypass_has_no_model bypass();
   endgenerate
 
   wire [17:0] a = {A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0};
   wire [17:0] b = {B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0};
-  wire signed [35:0] wide_a = {{18{SIGNEDA & a[17]}}, a};
-  wire signed [35:0] wide_b = {{18{SIGNEDB & b[17]}}, b};
-  wire signed [35:0] product = wide_a * wide_b;
+  // The signs travel with the operands.
+  reg [18:0] input_a, input_b;
+  reg signed [35:0] pipeline, held;
+  always @(posedge CLK0)
+    if (RST0) begin
+      input_a <= 19'b0;
+      input_b <= 19'b0;
+      pipeline <= 36'b0;
+      held <= 36'b0;
+    end else if (CE0) begin
+      input_a <= {SIGNEDA, a};
+      input_b <= {SIGNEDB, b};
+      pipeline <= full;
+      held <= piped;
+    end
+  wire [18:0] used_a = REG_INPUTA_CLK == "NONE" ? {SIGNEDA, a} : input_a;
+  wire [18:0] used_b = REG_INPUTB_CLK == "NONE" ? {SIGNEDB, b} : input_b;
+  wire signed [35:0] wide_a = {{18{used_a[18] & used_a[17]}}, used_a[17:0]};
+  wire signed [35:0] wide_b = {{18{used_b[18] & used_b[17]}}, used_b[17:0]};
+  wire signed [35:0] full = wide_a * wide_b;
+  wire signed [35:0] piped = REG_PIPELINE_CLK == "NONE" ? full : pipeline;
+  wire signed [35:0] product = REG_OUTPUT_CLK == "NONE" ? piped : held;
   assign {P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19, P18, P17, P16, P15, P14, P13, P12, P11, P10, P9, P8, P7, P6, P5, P4, P3, P2, P1, P0} = product;
   assign SIGNEDP = SIGNEDA | SIGNEDB;
   assign {SROA17, SROA16, SROA15, SROA14, SROA13, SROA12, SROA11, SROA10, SROA9, SROA8, SROA7, SROA6, SROA5, SROA4, SROA3, SROA2, SROA1, SROA0} = a;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from zeroskip.boards.families.ecp5_primitives import ECP5_PRIMITIVES
 from zeroskip.boards.families.family import Cell, Family, without_module
 from zeroskip.compiler.errors import ToolError
 
@@ -77,4 +78,7 @@ ECP5 = Family(
     own_cells=("ecp5_dp16kd.v", "ecp5_mult18x18d.v", "ecp5_trellis_io.v"),
     random_start=_random_start,
     pack_options=("--compress",),
+    primitives=ECP5_PRIMITIVES,
+    # The clock must be high and low for 2359 ps (speed 6) or 1842 ps (speed 8), by project Trellis' timing data.
+    block_ram_mhz={"6": 212.0, "8": 271.0},
 )

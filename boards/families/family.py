@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from zeroskip.boards.families.primitives import Primitives
 
 __all__ = ["Cell", "Family", "without_module"]
 
@@ -58,6 +60,10 @@ class Family:
     random_start : Callable[[str], str]
         Turns the text of ``simulation_cells`` into one whose flip-flops start random and that lacks ``own_cells``.
     pack_options : tuple[str, ...]
+    primitives : Primitives or None
+        The family's own multiplier and memory with their pipeline registers; None where there are none.
+    block_ram_mhz : Mapping[str, float], MHz
+        Speed grade -> clock beyond which a block RAM's clock pulse is too short; the router looks at paths only.
     """
 
     name: str
@@ -86,6 +92,8 @@ class Family:
     own_cells: tuple[str, ...]
     random_start: Callable[[str], str]
     pack_options: tuple[str, ...] = ()
+    primitives: Primitives | None = None
+    block_ram_mhz: Mapping[str, float] = field(default_factory=dict)
 
 
 def without_module(text: str, name: str) -> str:

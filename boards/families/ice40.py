@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from zeroskip.boards.families.family import Cell, Family, without_module
+from zeroskip.boards.families.ice40_primitives import ICE40_PRIMITIVES
 from zeroskip.compiler.errors import ToolError
 
 __all__ = ["ICE40"]
@@ -63,4 +64,5 @@ ICE40 = Family(
     simulation_cells=("ice40/cells_sim.v",),
     own_cells=("ice40_sb_io.v",),
     random_start=_random_start,
+    primitives=ICE40_PRIMITIVES,
 )
