@@ -193,7 +193,7 @@ def _wrap_multiplier(multiplier: Multiplier, primitives: Primitives) -> tuple[st
     box = f"{multiplier.module}_cell"
     cell = primitives.multiplier(box, multiplier.a_bits, multiplier.b_bits)
     ports = re.findall(r"^  (input .*?|output .*?),?$", cell.partition(");")[0], flags=re.MULTILINE)
-    body = f"  {box} cell(.clk(clk), .a(a), .b(b), .p(p));\n"
+    body = f"  {box} product(.clk(clk), .a(a), .b(b), .p(p));\n"
     return module_text(multiplier.module, ports, body) + module_text(box, ports, ""), cell
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amaranth.hdl import ClockDomain, ClockSignal, Instance, Module, ResetSignal, Signal
-from amaranth.lib import io, wiring
+from amaranth.lib import io, stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
@@ -15,7 +15,7 @@ from zeroskip.boards.board import Board
 from zeroskip.compiler.errors import InputError
 from zeroskip.hw.host.uart import UartReceiver, UartTransmitter, divisor_for
 
-__all__ = ["DEFAULT_BAUD", "BoardTop", "Plan", "PowerOnReset", "plan_top"]
+__all__ = ["DEFAULT_BAUD", "BoardTop", "ByteSlot", "Plan", "PowerOnReset", "plan_top"]
 
 DEFAULT_BAUD = 1_000_000
 """Bits a second of the host link."""
@@ -95,6 +95,30 @@ class PowerOnReset(wiring.Component):
         return m
 
 
+class ByteSlot(wiring.Component):
+    """Hold one byte between two streams, so that no path leads from one side to the other within a cycle.
+
+    Latency 1 cycle, initiation interval 2: more than a serial line ever needs.
+
+    Members
+    -------
+    i : In(stream.Signature(8))
+    o : Out(stream.Signature(8))
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8))})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.d.comb += self.i.ready.eq(~self.o.valid)
+        with m.If(self.o.valid):
+            m.d.sync += self.o.valid.eq(~self.o.ready)
+        with m.Else():
+            m.d.sync += [self.o.valid.eq(self.i.valid), self.o.payload.eq(self.i.payload)]
+        return m
+
+
 class BoardTop(wiring.Component):
     """Connect the host's UART to the module ``accelerator``, and the clock and reset to both.
 
@@ -125,17 +149,21 @@ class BoardTop(wiring.Component):
         self._build_clock(m, buffers["clock"].i, buffers["button"].i)
         m.submodules.receiver = receiver = UartReceiver(self.divisor)
         m.submodules.transmitter = transmitter = UartTransmitter(self.divisor)
+        m.submodules.received = received = ByteSlot()
+        m.submodules.transmitted = transmitted = ByteSlot()
+        wiring.connect(m, receiver.o, received.i)
+        wiring.connect(m, transmitted.o, transmitter.i)
         m.d.comb += [receiver.rx.eq(buffers["rx"].i), buffers["tx"].o.eq(transmitter.tx)]
         m.submodules.accelerator = Instance(
             "accelerator",
             i_clk=ClockSignal(),
             i_rst=ResetSignal(),
-            i_i__payload=receiver.o.payload,
-            i_i__valid=receiver.o.valid,
-            o_i__ready=receiver.o.ready,
-            o_o__payload=transmitter.i.payload,
-            o_o__valid=transmitter.i.valid,
-            i_o__ready=transmitter.i.ready,
+            i_i__payload=received.o.payload,
+            i_i__valid=received.o.valid,
+            o_i__ready=received.o.ready,
+            o_o__payload=transmitted.i.payload,
+            o_o__valid=transmitted.i.valid,
+            i_o__ready=transmitted.i.ready,
         )
         return m
 

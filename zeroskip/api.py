@@ -137,16 +137,22 @@ class Design:
         *,
         jobs: int = 2,
         netlist_check: bool = True,
+        portable: bool = False,
         progress: Reporter | None = None,
     ) -> SynthesisResult:
-        """Synthesize, check the mapped netlist, place and route; write ``report/<board>/report.json``."""
+        """Synthesize, check the mapped netlist, place and route; write ``report/<board>/report.json``.
+
+        ``portable`` leaves multipliers and memories to synthesis instead of giving the device's own cells for them.
+        """
         from zeroskip.boards import find_board
         from zeroskip.boards.synthesis import synthesize as run_flow
 
         target = find_board(board) if isinstance(board, str) else board
         _ = self.program
         require_space(self.directory, SYNTHESIS_MB)
-        result = run_flow(self.directory, target, seeds, jobs=jobs, netlist_check=netlist_check, progress=progress)
+        result = run_flow(
+            self.directory, target, seeds, jobs=jobs, netlist_check=netlist_check, portable=portable, progress=progress
+        )
         report = self.report()
         measured = result.to_report()
         report["kinds"].update(measured.pop("kinds"))

@@ -287,14 +287,22 @@ def simulate(
     default=True,
     help="simulate the mapped netlist; without it no number is printed",
 )
+@click.option("--portable", is_flag=True, help="plain Verilog only: no multiplier or block RAM cells of the device")
 @common
-def synth(options: Options, folder: Path, board: str, seeds: int, netlist_check: bool) -> None:
+def synth(options: Options, folder: Path, board: str, seeds: int, netlist_check: bool, portable: bool) -> None:
     """synthesize, check the mapped netlist, place and route"""
     from zeroskip import api
     from zeroskip.report import board_text
 
     design = api.load(folder)
-    result = design.synthesize(board, seeds, jobs=options.jobs or 2, netlist_check=netlist_check, progress=options.say)
+    result = design.synthesize(
+        board,
+        seeds,
+        jobs=options.jobs or 2,
+        netlist_check=netlist_check,
+        portable=portable,
+        progress=options.say,
+    )
     report = design.report(result.board.name)
     text = f"{board_text(result.board.name, report)}\n  slowest path: {report['critical_path']}"
     text += f"\n  bitstream: {result.bitstream}"

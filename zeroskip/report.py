@@ -150,9 +150,11 @@ def board_text(board: str, report: Mapping[str, Any]) -> str:
         f"{name.upper()} {value['used']:,} of {value['available']:,}"
         for name, value in ((name, report["resources"][name]) for name in RESOURCES)
     )
+    portable = "; plain Verilog only" if report["resources"].get("primitives") is False else ""
     fmax, check = report["fmax_mhz"], report["netlist_check"]
     return (
-        f"{board}: {cells}\n  Fmax {fmax['median']:.1f} MHz (median of {_plural(len(fmax['seeds']), 'seed')}, "
+        f"{board}: {cells}{portable}\n"
+        f"  Fmax {fmax['median']:.1f} MHz (median of {_plural(len(fmax['seeds']), 'seed')}, "
         f"{fmax['min']:.1f} to {fmax['max']:.1f}), latency {report['latency_us']:.1f} us, "
         f"{report['throughput_per_s']:,.0f} inferences/s\n"
         f"  netlist check: {_plural(check['vectors'], 'vector')}, {check['mismatches']:,} values differ"
