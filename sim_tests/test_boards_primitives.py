@@ -256,6 +256,7 @@ def test_multiplier_behaves_like_the_rtl(tmp_path, tools, board):
     assert compare(directory, board, None, (9, 2)) == {"multiplier": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("board", [ECP5, ICE40], ids=lambda board: board.name)
 def test_flow_with_and_without_own_cells(tmp_path, tools, board):
     directory = write_lanes(tmp_path / "lanes", 2, bits=4)
