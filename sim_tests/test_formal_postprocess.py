@@ -1,0 +1,179 @@
+"""Proof: the post-processor is the requantization formula, for every input at reduced widths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from amaranth.hdl import Assert, Assume, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+from formal import hold, prove, refute
+from zeroskip.compiler.program import FieldSpec, Rom
+from zeroskip.compiler.target import Engine, EngineConfig, Geometry
+from zeroskip.hw import postprocess
+from zeroskip.hw.pipeline import delay, descriptor_layout
+
+ACCUMULATOR_BITS = 6
+BIAS_BITS = 4
+CHANNEL_BITS = 2
+LOW_BITS = 3
+"""Cuts the reduced accumulator in two, as the real one is cut."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """The widths of one proof; 0 bits: the field does not exist."""
+
+    multiplier_bits: int = 3
+    shift_bits: int = 2
+    shift_min: int = 1
+    per_channel: bool = False
+    half_away: bool = True
+    sums: bool = False
+
+    def engine(self) -> EngineConfig:
+        """Return the configuration of the hardware."""
+        return EngineConfig(
+            geometry=Geometry(Engine.DENSE, 4),
+            activation_depth=16,
+            accumulator_width=ACCUMULATOR_BITS,
+            weight_width=2,
+            index_width=0,
+            bias_width=BIAS_BITS,
+            multiplier_width=self.multiplier_bits,
+            shift_width=self.shift_bits,
+            shift_min=self.shift_min,
+            per_channel=self.per_channel,
+            has_padding=False,
+            has_pooling=False,
+            has_half_away=self.half_away,
+            has_zero_excluded=False,
+            has_row_offsets=False,
+            has_linear=True,
+        )
+
+    def scale_fields(self) -> list[tuple[str, int, bool]]:
+        """Return the fields of the scale, wherever they lie."""
+        fields = [("multiplier", self.multiplier_bits, False), ("shift", self.shift_bits, False)]
+        return [field for field in fields if field[1]]
+
+    def descriptor(self) -> tuple[FieldSpec, ...]:
+        """Return the fields of the layer descriptor that the post-processor reads."""
+        fields = [("bias_base", 2, False), ("zero_point", 4, True), ("clamp_low", 5, True), ("clamp_high", 5, True)]
+        fields += [("half_away", 1, False)] * self.half_away + [("sum_lanes", 1, False)] * self.sums
+        fields += [] if self.per_channel else self.scale_fields()
+        return place(fields)
+
+    def bias(self) -> Rom:
+        """Return the shape of the bias ROM; the solver chooses what it holds."""
+        fields = place([("bias", BIAS_BITS, True), *(self.scale_fields() if self.per_channel else [])])
+        bits = sum(field.bits for field in fields)
+        return Rom("bias", bits, (0,) * 8, 1, bits, fields, (), 1, "logic", "table")
+
+
+def place(fields: list[tuple[str, int, bool]]) -> tuple[FieldSpec, ...]:
+    """Lay fields (name, bits, signed) one after the other."""
+    specs: list[FieldSpec] = []
+    for name, bits, is_signed in fields:
+        specs.append(FieldSpec(name, sum(spec.bits for spec in specs), bits, is_signed))
+    return tuple(specs)
+
+
+def requantized(total: Value, bias: Value, multiplier: Value | int, shift: Value, half_away: Value | int) -> Value:
+    """Return the product shifted right and rounded, as ``zeroskip.compiler.reference.requantize`` defines it."""
+    product = (total + bias) * multiplier
+    half = (Value.cast(1) << shift) >> 1
+    return (product + half - (half_away & (product < 0) & (shift != 0))) >> shift
+
+
+class PostProcessorProof(wiring.Component):
+    """Compare the post-processor with the formula on delayed inputs."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.layout = descriptor_layout(case.descriptor())
+        super().__init__(
+            {
+                "descriptor": In(self.layout),
+                "i": In(signed(ACCUMULATOR_BITS)),
+                "first_lane": In(1),
+                "channel": In(CHANNEL_BITS),
+                "bias_data": In(case.bias().word_bits),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        case, d = self.case, self.descriptor
+        m.submodules.dut = dut = postprocess.PostProcessor(case.engine(), self.layout, case.bias(), CHANNEL_BITS)
+        m.d.comb += [
+            dut.descriptor.eq(d),
+            dut.i.eq(self.i),
+            dut.first_lane.eq(self.first_lane),
+            dut.channel.eq(self.channel),
+            dut.bias_data.eq(self.bias_data),
+        ]
+        hold(m, Value.cast(d))
+        # what the compiler must guarantee
+        m.d.comb += Assume(d.clamp_low <= d.clamp_high)
+        if case.half_away and case.shift_min == 0:
+            m.d.comb += Assume(~d.half_away | (d.shift != 0))
+
+        # the ROM answers one cycle after the accumulator
+        total = Signal(signed(ACCUMULATOR_BITS))
+        m.d.sync += total.eq(self.i)
+        if case.sums:
+            m.d.sync += total.eq(Mux(d.sum_lanes & ~self.first_lane, total, 0) + self.i)
+        entry = Signal(descriptor_layout(case.bias().fields))
+        m.d.comb += entry.eq(self.bias_data)
+        scale = entry if case.per_channel else d
+        multiplier = scale.multiplier if case.multiplier_bits else 1
+        shift = case.shift_min + (scale.shift if case.shift_bits else Value.cast(0))
+        half_away = d.half_away if case.half_away else 0
+        value = requantized(total, entry.bias, multiplier, shift, half_away) + d.zero_point
+        clamped = Mux(value < d.clamp_low, d.clamp_low, Mux(value > d.clamp_high, d.clamp_high, value))
+
+        expected = Signal(8)
+        m.d.comb += expected.eq(clamped)
+        valid = delay(m, Value.cast(1), dut.latency_cycles)
+        m.d.comb += [
+            Assert(~valid | (dut.o == delay(m, expected, dut.latency_cycles - 1))),
+            Assert(dut.bias_addr == (d.bias_base + self.channel)[: len(dut.bias_addr)]),
+        ]
+        return m
+
+
+CASES = {
+    "layer_scale": Case(),
+    "channel_scale": Case(per_channel=True),
+    "large_constant_shift": Case(shift_min=3),
+    "constant_shift": Case(shift_bits=0, shift_min=2),
+    "power_of_two": Case(multiplier_bits=0, per_channel=True),
+    "no_constant_shift": Case(multiplier_bits=2, shift_min=0),
+    "sums_of_lanes": Case(multiplier_bits=2, sums=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def cut_accumulator(monkeypatch):
+    """Cut the reduced accumulator where the multiplication needs two halves."""
+    monkeypatch.setattr(postprocess, "LOW_BITS", LOW_BITS)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_post_processor_is_the_formula(case):
+    # without sums nothing is fed back: two cycles more than the latency are all there is to see
+    extra = 4 if case.sums else 2
+    prove(PostProcessorProof(case), postprocess.PostProcessor.latency_cycles + extra)
+
+
+def test_broken_rounding_is_found(monkeypatch):
+    whole = postprocess.PostProcessor._build_shift
+
+    def without_lowest_bit(self, m, product, entry):
+        return whole(self, m, product, entry) & ~1
+
+    monkeypatch.setattr(postprocess.PostProcessor, "_build_shift", without_lowest_bit)
+    assert "Assert failed" in refute(PostProcessorProof(Case()), postprocess.PostProcessor.latency_cycles + 2)
