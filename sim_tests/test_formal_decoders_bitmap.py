@@ -15,7 +15,7 @@ from zeroskip.hw.pipeline import delay
 
 ADDRESS_BITS = 3
 POSITION_BITS = 5
-DEPTH = 12
+DEPTH = 13
 """Cycles from reset: a start, its latency and as many emissions as the mask ROM has words, or a restart between."""
 
 
@@ -107,6 +107,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_decoder_emits_the_mask(case):
     prove(DecoderProof(case), DEPTH)

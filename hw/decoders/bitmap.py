@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,8 +11,11 @@ __all__ = ["BitmapDecoder"]
 ROM_CYCLES = 2
 """From ``mask_addr`` to ``mask_data``."""
 
-FIFO_WORDS = ROM_CYCLES + 1
-"""Words fetched ahead: what is taken in one cycle is asked for in the next and arrives ``ROM_CYCLES`` later."""
+ARRIVAL_CYCLES = ROM_CYCLES + 1
+"""From ``mask_addr`` to a word whose bits are counted."""
+
+FIFO_WORDS = ARRIVAL_CYCLES + 1
+"""Words fetched ahead: what is taken in one cycle is asked for in the next and arrives ``ARRIVAL_CYCLES`` later."""
 
 
 class BitmapDecoder(wiring.Component):
@@ -23,7 +26,7 @@ class BitmapDecoder(wiring.Component):
     :func:`zeroskip.compiler.encodings.bitmap.cycle_count` cycles of it. What lies behind the last row is fetched, too;
     the next ``start`` forgets it.
 
-    Latency 4 cycles from ``start`` to ``valid``, which stays high until the next ``start``; emission interval 1.
+    Latency 5 cycles from ``start`` to ``valid``, which stays high until the next ``start``; emission interval 1.
 
     Parameters
     ----------
@@ -51,7 +54,7 @@ class BitmapDecoder(wiring.Component):
         If a width is below 1.
     """
 
-    latency_cycles = ROM_CYCLES + 2
+    latency_cycles = ARRIVAL_CYCLES + 2
 
     def __init__(self, width: int, address_bits: int, row_bits: int, position_bits: int) -> None:
         for name, bits in (("Mask", width), ("Address", address_bits), ("Row", row_bits), ("Position", position_bits)):
@@ -82,37 +85,44 @@ class BitmapDecoder(wiring.Component):
         """Fetch ahead, and clear the lowest set bit of the present word until none is left."""
         m = Module()
         rest, others = Signal(self.width), Signal(self.width)
-        word_last, load = Signal(), Signal()
+        # counted beforehand: whether a word ends decides too much to be found out in the same cycle
+        more, word_last = Signal(range(max(2, self.width))), Signal()
+        load = Signal()
         m.d.comb += [
             others.eq(rest & (rest - 1)),
-            word_last.eq(others == 0),
             load.eq(~self.valid | (self.enable & word_last)),
             self.filler.eq(rest == 0),
         ]
-        word, available = self._build_fetch(m, load)
+        word, available = self._build_fetch(m, load, Cat(rest, more).shape())
         with m.If(load):
-            m.d.sync += [rest.eq(word), self.valid.eq(available)]
+            m.d.sync += [Cat(rest, more).eq(word), word_last.eq(word[self.width :] == 0), self.valid.eq(available)]
         with m.Elif(self.enable):
-            m.d.sync += rest.eq(others)
-        self._build_row(m, rest, word_last)
+            m.d.sync += [rest.eq(others), more.eq(more - 1), word_last.eq(more == 1)]
+        self._build_row(m, rest, others, word_last)
         with m.If(self.start):
             m.d.sync += self.valid.eq(0)
         return m
 
-    def _build_fetch(self, m: Module, load: Signal) -> tuple[Signal, Signal]:
-        """Keep ``FIFO_WORDS`` words stored or on their way; return the next one and whether it is there."""
+    def _build_fetch(self, m: Module, load: Signal, shape: Shape) -> tuple[Signal, Signal]:
+        """Keep ``FIFO_WORDS`` words stored or on their way; return the next one and whether it is there.
+
+        A word is its mask and, above it, the number of its emissions less one.
+        """
         active, fetch = Signal(), Signal()
-        on_way = Signal(ROM_CYCLES)
+        on_way = Signal(ARRIVAL_CYCLES)
         ahead, stored = Signal(range(FIFO_WORDS + 1)), Signal(range(FIFO_WORDS + 1))
-        words = [Signal(self.width, name=f"word_{i}") for i in range(FIFO_WORDS)]
-        word, available, taken, arrives = Signal(self.width), Signal(), Signal(), on_way[-1]
+        words = [Signal(shape, name=f"word_{i}") for i in range(FIFO_WORDS)]
+        arrival, word = Signal(shape), Signal(shape)
+        available, taken, arrives = Signal(), Signal(), on_way[-1]
         m.d.comb += [
             fetch.eq(active & (ahead != FIFO_WORDS)),
-            word.eq(Mux(stored == 0, self.mask_data, words[0])),
+            word.eq(Mux(stored == 0, arrival, words[0])),
             available.eq((stored != 0) | arrives),
             taken.eq(load & available),
         ]
+        emissions = sum(self.mask_data) - self.mask_data.any()
         m.d.sync += [
+            arrival.eq(Cat(self.mask_data, emissions)),
             on_way.eq((on_way << 1) | fetch),
             ahead.eq(ahead + fetch - taken),
             stored.eq(stored + arrives - taken),
@@ -123,7 +133,7 @@ class BitmapDecoder(wiring.Component):
         m.d.comb += behind.eq(stored - (taken & (stored != 0)))
         for index, place in enumerate(words):
             with m.If(behind == index):
-                m.d.sync += place.eq(self.mask_data)
+                m.d.sync += place.eq(arrival)
             if index + 1 < FIFO_WORDS:
                 with m.Elif(taken):
                     m.d.sync += place.eq(words[index + 1])
@@ -131,15 +141,14 @@ class BitmapDecoder(wiring.Component):
             m.d.sync += [active.eq(1), on_way.eq(0), ahead.eq(0), stored.eq(0), self.mask_addr.eq(self.address)]
         return word, available
 
-    def _build_row(self, m: Module, rest: Signal, word_last: Signal) -> None:
+    def _build_row(self, m: Module, rest: Signal, others: Signal, word_last: Signal) -> None:
         """Number the words of a row and place the lowest set bit."""
         words_left = Signal(self.row_bits)
         origin = Signal(self.position_bits)
-        bit = Signal(range(self.width))
-        for index in reversed(range(self.width)):  # the last assignment counts: the lowest bit
-            with m.If(rest[index]):
-                m.d.comb += bit.eq(index)
+        lowest, bit = Signal(self.width), Signal(range(self.width))
         m.d.comb += [
+            lowest.eq(rest & ~others),
+            bit.eq(Cat(Cat(lowest[i] for i in range(self.width) if i >> b & 1).any() for b in range(len(bit)))),
             self.position.eq(origin + bit),
             self.row_last.eq(word_last & (words_left == 0)),
         ]
