@@ -24,10 +24,10 @@ __all__ = [
 RESOURCE_NAMES = {"lut": "LUTs", "ff": "flip-flops", "bram": "block RAMs", "dsp": "multipliers"}
 
 _REMEDIES = {
-    "lut": "choose fewer lanes or columns, or a larger board",
-    "ff": "choose fewer lanes or columns, or a larger board",
+    "lut": "choose fewer lanes, columns or cores, or a larger board",
+    "ff": "choose fewer lanes, columns or cores, or a larger board",
     "bram": "prune further, store fewer bits a weight, or choose a larger board",
-    "dsp": "choose fewer lanes or columns, LUT multipliers, or a larger board",
+    "dsp": "choose fewer lanes, columns or cores, LUT multipliers, or a larger board",
 }
 _TOO_SMALL = (
     "Unable to place cell",
@@ -81,7 +81,7 @@ def refuse_unroutable(board: Board, log: Path, kept: Path) -> None:
         if any(sign in line for sign in _TOO_SMALL):
             raise CapacityError(
                 f"Design cannot be placed and routed on board {board.name!r} ({line.removeprefix('ERROR: ').strip()}); "
-                f"choose fewer lanes or columns, or a larger board (log: {kept})"
+                f"choose fewer lanes, columns or cores, or a larger board (log: {kept})"
             )
 
 

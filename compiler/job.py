@@ -29,7 +29,7 @@ class Job:
     a pooling pass has one row of ones shared by all channels (``shared_row``). ``members`` output channels are worked
     on at once. A ``slow`` layer's results leave the array one a cycle. ``rows`` are the encoded rows of an indexed
     layer, a linear one's cut into ``split`` parts each; ``lengths`` the slots that each group of them takes a pass.
-    ``functions`` are the values of an addition's operands by code, shape ``(2, 256)``: two slots a tile, no product.
+    ``idle_taps`` taps at the end have no weight: two windows may not end in a row. ``functions`` are the values of an addition's operands by code, shape ``(2, 256)``: two slots a tile, no product.
     """
 
     layer: Layer
@@ -49,6 +49,7 @@ class Job:
     slow: bool = False
     functions: IntArray | None = None
     codebook: tuple[int, ...] = ()
+    idle_taps: int = 0
     shared_row: bool = False
     index_bits: int = 0
     stored_bits: int = 8
@@ -207,6 +208,10 @@ def encode_job(job: Job, geometry: Geometry, index_bits: int | None) -> None:
 
 
 def _encode_dense(job: Job, geometry: Geometry) -> None:
+    if job.windows > 1 and len(job.taps) == 1:
+        job.idle_taps = 1
+        job.taps = [*job.taps, job.taps[0]]
+        job.weight = np.concatenate([job.weight, np.zeros_like(job.weight)], axis=1)
     if job.keep is not None:
         job.notes.append(
             f"{job.weight.shape[1] - len(job.keep)} of {job.weight.shape[1]} inputs hold no weight: skipped"
@@ -261,8 +266,10 @@ def _encode_relative(job: Job, geometry: Geometry, index_bits: int | None) -> No
         for support, values in zip(supports, _values(job), strict=True)
     ]
     per_group = job.members * job.split
+    least = 2 if job.windows > 1 else 1
     job.lengths = [
-        max(len(row) for row in job.rows[first : first + per_group]) for first in range(0, len(job.rows), per_group)
+        max(least, *(len(row) for row in job.rows[first : first + per_group]))
+        for first in range(0, len(job.rows), per_group)
     ]
 
 

@@ -243,10 +243,11 @@ def _macs(job: Job) -> tuple[int, int]:
         return rows * job.source.size, int(useful)
     positions = job.target.shape[1] * job.target.shape[2] * job.windows
     if layer.weight is None:
-        return rows * positions * len(job.taps), rows * positions * len(job.taps)
+        taps = len(job.taps) - job.idle_taps
+        return rows * positions * taps, rows * positions * taps
     dense = int(np.asarray(layer.weight).size) * positions
     if job.format is Format.DENSE:
-        return dense, rows * len(job.taps) * positions
+        return dense, rows * (len(job.taps) - job.idle_taps) * positions
     return dense, int(np.count_nonzero(job.weight)) * positions
 
 

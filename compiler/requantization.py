@@ -44,6 +44,8 @@ def align_shifts(scales: Sequence[Scales]) -> None:
     A narrow range of shifts is a narrow barrel shifter. No multiplier grows beyond the widest one given. Power-of-two
     designs (every multiplier 1) are left alone: they have no multiplier to absorb a factor.
     """
+    for scale in scales:
+        _settle(scale)
     if all(m == 1 for scale in scales for m in scale.multiplier):
         return
     widest = max(m.bit_length() for scale in scales for m in scale.multiplier)
@@ -54,6 +56,19 @@ def align_shifts(scales: Sequence[Scales]) -> None:
             raise_by = max(0, min(room, goal - s))
             scale.multiplier[index] = m << raise_by
             scale.shift[index] = s + raise_by
+
+
+def _settle(scale: Scales) -> None:
+    """Give HALF_AWAY a shift of at least 1: the hardware's rule for negative halves knows no exact product."""
+    if scale.rounding is not Rounding.HALF_AWAY or min(scale.shift) > 0:
+        return
+    if not any(scale.shift):
+        scale.rounding = Rounding.HALF_UP
+        return
+    for index, shift in enumerate(scale.shift):
+        if shift == 0:
+            scale.multiplier[index] <<= 1
+            scale.shift[index] = 1
 
 
 def average_scales(layer: Layer, source: Tensor, count: int) -> Scales:

@@ -38,7 +38,7 @@ LINEAR_ADDRESS = 1
 READ = 4
 """hw.gather: from the bank address to the activation."""
 ACCUMULATE = 4
-"""hw.array: from the activation to the first drained value; pooling adds 1."""
+"""hw.array: from the activation to the first drained value; pooling adds 2."""
 WRITE = 10
 """From a drained value to the cycle in which its bank may be read again (hw.postprocess, hw.accelerator)."""
 BACK_SWITCH = 12
@@ -72,7 +72,7 @@ def address_cycles(linear: bool, config: EngineConfig) -> int:
 def first_result(job: Job, config: EngineConfig) -> int:
     """Return the cycles from the last slot of a unit to its first drained value."""
     wait = config.drain_delay if waits_for_columns(job, config.geometry) else 0
-    return address_cycles(job.linear, config) + READ + ACCUMULATE + int(config.has_pooling) + wait
+    return address_cycles(job.linear, config) + READ + ACCUMULATE + 2 * int(config.has_pooling) + wait
 
 
 def front_gap(linear: bool, config: EngineConfig) -> int:

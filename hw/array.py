@@ -19,7 +19,8 @@ class Array(wiring.Component):
 
     Activations and flags enter column 0 and hop one column a cycle (systolic); column ``n`` takes its weights at the
     same skew. Cores get activations of their own, without skew. Each lane: ``product = a * w``;
-    ``acc = (first ? 0 : acc) + product``; at the end of a window ``best = max(best, acc)``. At the end of a unit
+    ``acc = (first ? 0 : acc) + product``; at the end of a window ``best = max(best, acc)``, for which windows must
+    end at least two cycles apart. At the end of a unit
     ``best`` is captured into the chain, which moves towards its head one word of ``R`` lanes a cycle: Q = L / R words a
     column, column 0 first. Column ``n`` is captured ``n`` cycles late, when the chain has moved ``n`` words: its words
     enter at ``n * Q - n`` and so leave without a gap behind column ``n - 1``'s.
@@ -27,7 +28,7 @@ class Array(wiring.Component):
     A slow layer's words stay at the head for R cycles, one value each; where there are such layers the chain stands
     until the last column is captured.
 
-    Latency from activations to the first value: 4 cycles, 5 with pooling.
+    Latency from activations to the first value: 4 cycles, 6 with pooling.
 
     Parameters
     ----------
@@ -88,14 +89,14 @@ class Array(wiring.Component):
             results.append(
                 [self._build_lane(m, unit, lane, activations[lane], weights[lane], late) for lane in range(lanes)]
             )
-            end = late[4] if self.config.has_pooling else late[3]
+            end = late[-1]
             captures.append(end.valid & end.unit_last)
         self._build_drain(m, results, captures)
         return m
 
     def _late(self, m: Module, flags: Value) -> list[Value]:
         late = [flags]
-        for _ in range(4 if self.config.has_pooling else 3):
+        for _ in range(5 if self.config.has_pooling else 3):
             late.append(delay(m, late[-1], 1, FLAGS))
         return late
 
@@ -114,9 +115,13 @@ class Array(wiring.Component):
             m.d.sync += acc.eq(Mux(late[2].first, 0, acc) + product)
         if not config.has_pooling:
             return acc
+        # the comparison gets a cycle of its own: windows end at least two cycles apart
         best = Signal(signed(config.accumulator_width), name=f"best_{unit}_{lane}")
-        with m.If(late[3].valid & late[3].last & (late[3].unit_first | (acc > best))):
-            m.d.sync += best.eq(acc)
+        held = Signal(signed(config.accumulator_width), name=f"held_{unit}_{lane}")
+        greater = Signal(name=f"greater_{unit}_{lane}")
+        m.d.sync += [held.eq(acc), greater.eq(late[3].unit_first | (acc > best))]
+        with m.If(late[4].valid & late[4].last & greater):
+            m.d.sync += best.eq(held)
         return best
 
     def _build_drain(self, m: Module, results: list[list[Value]], captures: list[Value]) -> None:

@@ -118,8 +118,8 @@ class Issue(wiring.Component):
         """No decoder: every pass walks the same slots."""
         d = self.descriptor
         with m.If(step):
-            step = d.position_step if hasattr(d, "position_step") else 1
-            m.d.sync += self.position.eq(self.position + step)
+            stride = d.position_step if hasattr(d, "position_step") else 1
+            m.d.sync += self.position.eq(self.position + stride)
         with m.If(self.start | (step & last)):
             m.d.sync += [remaining.eq(d.slot_last), self.position.eq(d.tap_base)]
 

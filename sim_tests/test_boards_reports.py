@@ -90,7 +90,7 @@ def test_overflow_counts_carry_cells_and_small_memories():
     with pytest.raises(
         CapacityError,
         match="^Design needs 24340 LUTs, 57 block RAMs, but board 'ulx3s-25f' holds 24288 LUTs, 56 block RAMs; "
-        "choose fewer lanes or columns, or a larger board$",
+        "choose fewer lanes, columns or cores, or a larger board$",
     ):
         refuse_overflow(board, cells)
 
@@ -104,7 +104,7 @@ def test_full_device_is_told_from_a_broken_tool(tmp_path):
     with pytest.raises(
         CapacityError,
         match=r"^Design cannot be placed and routed on board 'icebreaker' \(Unable to place cell 'a', no BELs "
-        r"remaining to implement cell type 'DSP'\); choose fewer lanes or columns, or a larger board "
+        r"remaining to implement cell type 'DSP'\); choose fewer lanes, columns or cores, or a larger board "
         r"\(log: kept.log\)$",
     ):
         refuse_unroutable(board, log, Path("kept.log"))

@@ -154,7 +154,7 @@ def test_design_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(
         CapacityError,
         match=r"Design needs \d+ LUTs, 2 multipliers, but board 'ulx3s-25f' holds 50 LUTs, 1 multipliers; "
-        "choose fewer lanes or columns, or a larger board",
+        "choose fewer lanes, columns or cores, or a larger board",
     ):
         synthesize(directory, small)
 

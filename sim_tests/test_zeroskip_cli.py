@@ -136,7 +136,7 @@ def test_reference_writes_the_outputs(here, zeroskip):
 def test_compile_explains_every_layer(here, zeroskip):
     result = zeroskip("compile", "model.safetensors", "--out", "new", "--explain", "--board", "icebreaker")
     assert result.code == 0
-    assert re.search(r"^chosen: \w+, \d+ lanes x \d+ columns$", result.out, re.MULTILINE)
+    assert re.search(r"^chosen: [a-z ]+, \d+ lanes x \d+ (columns|cores)(, \d+ results a cycle)?$", result.out, re.MULTILINE)
     assert "layer 'pool1' is fused into 'conv1'" in result.out
     assert result.out.endswith("wrote new; next: zeroskip simulate new\n")
 
@@ -153,11 +153,15 @@ OPTIONS = {
     "--board nope": "Board must be a known one, not 'nope'; the boards are icebreaker, ulx3s-25f, ulx3s-85f",
     "--engine foo": "Engine must be one of dense, sparse, auto, not 'foo'",
     "--set lanes": "Option --set must be KEY=VALUE, not 'lanes'",
-    "--set foo=3": "Setting 'foo' is unknown; known settings: lanes, columns, index_bits",
+    "--set foo=3": "Setting 'foo' is unknown; known settings: lanes, columns, cores, results, index_bits",
     "--set lanes=x": "Setting 'lanes' must be a whole number, not 'x'",
     "--set lanes=3": "Geometry lanes must be 4, 8, 16 or 32, not 3",
     "--set index_bits=99": "Setting 'index_bits' must be 1 to 12, not 99",
     "--set columns=4": "Setting 'columns' needs 'lanes' as well; add --set lanes=4, 8, 16 or 32",
+    "--set cores=2": "Setting 'cores' needs 'lanes' as well; add --set lanes=4, 8, 16 or 32",
+    "--set results=2": "Setting 'results' needs 'lanes' as well; add --set lanes=4, 8, 16 or 32",
+    "--set lanes=4 --set cores=9": "Geometry cores must be 1 to 8, not 9",
+    "--set lanes=4 --set results=8": "Geometry results must be a power of two up to the 4 lanes, not 8",
 }
 
 

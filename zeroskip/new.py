@@ -50,7 +50,7 @@ input = {{ range = 16, mean = 0.0, std = 0.5 }}            # x = (code / range -
 [compile]
 engine = "auto"                                          # dense, sparse or auto
 # board = "ulx3s-25f"                                    # sizes the design; the smallest board below by default
-settings = {{ lanes = 4 }}                                 # lanes, columns, index_bits; left out: the fastest that fits
+settings = {{ lanes = 4 }}                                 # columns, cores, results; left out: what fits best
 
 [synthesize]
 boards = ["ulx3s-25f"]                                   # `zeroskip boards` lists them

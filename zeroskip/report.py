@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zeroskip.compiler.errors import InputError
+from zeroskip.compiler.target import Geometry
 
 if TYPE_CHECKING:
     from zeroskip.api import Design
@@ -125,9 +126,8 @@ def design_text(design: Design) -> str:
     """Return everything known of a design as text."""
     report = design.report()
     accuracy = report["accuracy"]
-    geometry = report["geometry"]
     lines: list[Table | str] = [
-        f"{report['model']}: {report['engine']} engine, {geometry['lanes']} lanes x {geometry['columns']} columns",
+        f"{report['model']}: {report['engine']} engine, {Geometry(**report['geometry'])}",
         f"accuracy: float {_percent(accuracy['float'])}, integer {_percent(accuracy['integer'])}",
         f"RTL: {_simulation(design, accuracy)}",
         (
@@ -188,6 +188,7 @@ def html_page(design: Design) -> str:
     most = max((layer["shown"] for layer in layers), default=1)
     return environment.get_template("report.html.jinja").render(
         report=report,
+        geometry=Geometry(**report["geometry"]),
         boards=boards,
         layers=layers,
         most_cycles=most,

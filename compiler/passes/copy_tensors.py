@@ -14,7 +14,6 @@ def copy_tensors(model: Model, report: list[str] | None = None) -> Model:
     """Insert a layer that passes codes through wherever one stored form of a tensor cannot serve all its readers.
 
     The first reader keeps the tensor; each other form gets one copy, made by an average pooling of one element.
-    Concatenations are left alone: what they join is stored once.
     """
     layers: list[Layer] = []
     tensors, golden = dict(model.tensors), dict(model.golden)
@@ -22,7 +21,7 @@ def copy_tensors(model: Model, report: list[str] | None = None) -> Model:
     first: dict[str, object] = {}
     lines: list[str] = []
     for layer in model.layers:
-        form = _form(layer)
+        form = _form(model, layer)
         inputs = []
         for name in layer.inputs:
             tensor = tensors[name]
@@ -45,10 +44,13 @@ def copy_tensors(model: Model, report: list[str] | None = None) -> Model:
     return replace(model, layers=tuple(layers), tensors=tensors, golden=golden)
 
 
-def _form(layer: Layer) -> object:
-    """Return how a layer needs its inputs stored; None: any way."""
-    if layer.kind is Kind.CONCAT:
-        return None
+def _form(model: Model, layer: Layer) -> object:
+    """Return how a layer needs its inputs stored; None: any way. A concatenation needs what its reader needs."""
+    while layer.kind is Kind.CONCAT:
+        readers = model.readers(layer.output)
+        if not readers:
+            return None
+        layer = readers[0]
     if layer.kind is Kind.LINEAR:
         return "linear"
     return access_of(layer).stride
