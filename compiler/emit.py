@@ -52,7 +52,7 @@ def _rom_header(rom: Rom, text: str) -> dict[str, Any]:
         "slots": rom.slots,
         "slot_bits": rom.slot_bits,
         "slot_order": "slot 0 in the low bits",
-        "row_restart": rom.format == Format.RELATIVE.value,
+        "row_restart": rom.format == "index",
         "fields": [asdict(spec) for spec in rom.fields],
         "layers": [asdict(segment) for segment in rom.segments],
         "sha256": sha256(text.encode()).hexdigest(),

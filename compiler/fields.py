@@ -70,11 +70,34 @@ def front_fields(
     if config.codebooks:
         fields["codebook"] = config.codebooks.index(job.codebook) + 1 if job.codebook else 0
     if config.indexed:
-        fields["escape"] = (1 << job.index_bits) - 1 if job.format is not Format.DENSE else 1 << config.index_width
-        fields["counted"] = int(job.format is Format.DENSE)
+        fields.update(_decoder_fields(job, config))
     else:
         fields["slot_last"] = job.lengths[0] - 1
     fields.update(_linear_fields(job, layout, config) if job.linear else _windowed_fields(job, layout, config))
+    return fields
+
+
+def _decoder_fields(job: Job, config: EngineConfig) -> dict[str, int]:
+    """How index codes become positions; a counted layer has none."""
+    decoding = job.decoding
+    if decoding is None:
+        fields = {"escape": 1 << config.index_width, "counted": 1, "element_last": 0, "codes_a_slot": 1}
+        return fields | ({"bank": 0, "banked": 0} if config.has_banks else {})
+    fields = {
+        # no code reaches one above the widest index
+        "escape": 1 << config.index_width if decoding.bank else decoding.escape,
+        "counted": 0,
+        "element_last": decoding.elements - 1,
+        "codes_a_slot": int(decoding.codes_a_slot),
+    }
+    if config.has_banks:
+        fields |= {"bank": decoding.bank, "banked": int(decoding.bank > 0)}
+    if config.has_steps:
+        fields["element_step"] = decoding.step
+    if config.patterns:
+        fields["pattern"] = config.patterns.index(decoding.patterns) + 1 if decoding.patterns else 0
+    if config.linear_unit > 1:
+        fields["in_units"] = int(decoding.unit > 1)
     return fields
 
 

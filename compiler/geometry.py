@@ -97,8 +97,22 @@ def layer_formats(model: Model, engine: Engine | None) -> dict[str, Format]:
         if layer.weight is None:
             continue
         sparse = engine is Engine.SPARSE or (engine is None and density(layer) < SPARSE_DENSITY)
-        formats[layer.name] = Format.RELATIVE if sparse else Format.DENSE
+        formats[layer.name] = sparse_format(layer) if sparse else Format.DENSE
     return formats
+
+
+def sparse_format(layer: Layer) -> Format:
+    """Return the format with indices that suits the structure of a layer's zeros."""
+    kind = layer.structure.get("kind")
+    if layer.groups > 1:
+        return Format.RELATIVE
+    if kind in ("block", "kernel") or (kind == "vector" and layer.structure.get("axis") == "input"):
+        return Format.RELATIVE if kind == "kernel" and layer.kind is Kind.LINEAR else Format.BLOCKS
+    if kind in ("nm", "bank_balanced"):
+        return Format.BANKS
+    if kind == "pattern" and layer.kind is Kind.CONV2D:
+        return Format.PATTERN
+    return Format.RELATIVE
 
 
 def density(layer: Layer) -> float:

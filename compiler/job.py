@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroskip.compiler.encodings import relative
 from zeroskip.compiler.errors import CompileError
-from zeroskip.compiler.ir import Grid, Kind, Layer, Model, Tensor
+from zeroskip.compiler.ir import Grid, Kind, Layer, Model, Rounding, Tensor
 from zeroskip.compiler.reference import rescale
 from zeroskip.compiler.requantization import Scales, average_scales
 from zeroskip.compiler.schedule import Access, Plane, Tile, access_of, tile_count
-from zeroskip.compiler.target import MIN_DRAIN, Format, Geometry
+from zeroskip.compiler.streams import Decoding, Stream
+from zeroskip.compiler.target import Format, Geometry
 
-__all__ = ["Job", "encode_job", "prepare_job"]
+__all__ = ["Job", "encode_dense", "group_members", "prepare_job", "start_encoding"]
 
 Tap = tuple[int, int, int]
 IntArray = NDArray[np.int64]
@@ -27,9 +27,12 @@ class Job:
 
     ``weight`` is the integer matrix ``[rows, positions]`` over the tap table (windowed) or the kept inputs (linear);
     a pooling pass has one row of ones shared by all channels (``shared_row``). ``members`` output channels are worked
-    on at once. A ``slow`` layer's results leave the array one a cycle. ``rows`` are the encoded rows of an indexed
-    layer, a linear one's cut into ``split`` parts each; ``lengths`` the slots that each group of them takes a pass.
-    ``idle_taps`` taps at the end have no weight: two windows may not end in a row. ``functions`` are the values of an addition's operands by code, shape ``(2, 256)``: two slots a tile, no product.
+    on at once. A ``slow`` layer's results leave the array one a cycle. ``streams[g]`` are the encoded rows of group
+    ``g`` of an indexed layer, one a core (windowed) or lane (linear), or one for all columns (``shared_stream``);
+    ``lengths`` the slots that each group takes a pass. ``block[b]`` are the positions of block or kernel ``b``,
+    ``shapes`` the kept positions of each pattern. ``idle_taps`` taps at the end have no weight: two windows may not end
+    in a row. ``functions`` are the values of an addition's operands by code, shape ``(2, 256)``: two slots a tile, no
+    product.
     """
 
     layer: Layer
@@ -54,7 +57,11 @@ class Job:
     index_bits: int = 0
     stored_bits: int = 8
     zero_excluded: bool = False
-    rows: list[list[relative.Entry]] = field(default_factory=list)
+    decoding: Decoding | None = None
+    block: IntArray | None = None
+    shapes: list[list[int]] = field(default_factory=list)
+    streams: list[list[Stream]] = field(default_factory=list)
+    shared_stream: bool = False
     lengths: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -124,6 +131,7 @@ def prepare_job(layer: Layer, model: Model, geometry: Geometry, format_: Format)
     job.format = Format.DENSE if job.shared_row else format_
     if job.format is not Format.DENSE:
         job.keep = None
+        arrange(job)
     return job
 
 
@@ -153,7 +161,8 @@ def _prepare_addition(layer: Layer, source: Tensor, target: Tensor, other: Tenso
         codes = np.arange(tensor.lo, tensor.hi + 1)
         values = (codes - tensor.zero_point) << layer.left_shift
         functions[index, codes & 0xFF] = rescale(values, multiplier[index], shift[index], layer.rounding)
-    scales = Scales([int(multiplier[2])], [int(shift[2])], layer.rounding)
+    rounding = Rounding.HALF_UP if layer.rounding is Rounding.TFLITE_SINGLE else layer.rounding
+    scales = Scales([int(multiplier[2])], [int(shift[2])], rounding)
     return Job(layer, source, target, np.ones((1, 2), np.int64), scales, access=access_of(layer),
                taps=[(0, 0, 0), (0, 0, 0)], groups=source.shape[0], shared_row=True, functions=functions)  # fmt: skip
 
@@ -181,9 +190,14 @@ def _prepare_convolution(layer: Layer, source: Tensor, target: Tensor) -> Job:
     return job
 
 
-def _members(job: Job, geometry: Geometry) -> int:
-    """Return how many rows one group has: what the array can work on side by side."""
-    units = geometry.units if job.format is Format.DENSE else geometry.cores
+def group_members(job: Job, geometry: Geometry) -> int:
+    """Return how many rows one group has: what the array can work on side by side.
+
+    Columns share their operands: an indexed row pays for the weights of its neighbours too, so a linear layer and one
+    whose kernels have patterns use the first column only.
+    """
+    shared = job.format is Format.DENSE or (not job.linear and job.format is not Format.PATTERN)
+    units = geometry.units if shared else geometry.cores
     if job.linear:
         return min(units * geometry.lanes // job.split, job.out_channels)
     if job.per_channel:
@@ -194,20 +208,17 @@ def _members(job: Job, geometry: Geometry) -> int:
     return units if job.groups == 1 else max(m for m in range(1, units + 1) if rows % m == 0)
 
 
-def encode_job(job: Job, geometry: Geometry, index_bits: int | None) -> None:
-    """Choose stored weight width, index width and the split of linear rows; fix the slots of every group."""
+def start_encoding(job: Job, geometry: Geometry) -> None:
+    """Set what both kinds of layers begin with: grid, codebook and weight width."""
     job.zero_excluded = job.layer.grid in (Grid.ZERO_EXCLUDED, Grid.BINARY) or job.shared_row
     if job.layer.codebook is not None:
         job.codebook = tuple(int(level) for level in job.layer.codebook)
     job.stored_bits = 1 if job.shared_row else job.layer.weight_bits
-    job.members = _members(job, geometry)
-    if job.format is Format.DENSE:
-        _encode_dense(job, geometry)
-    else:
-        _encode_relative(job, geometry, index_bits)
+    job.members = group_members(job, geometry)
 
 
-def _encode_dense(job: Job, geometry: Geometry) -> None:
+def encode_dense(job: Job, geometry: Geometry) -> None:
+    """Fix stored weight width, the split of linear rows and the slots of every group."""
     if job.windows > 1 and len(job.taps) == 1:
         job.idle_taps = 1
         job.taps = [*job.taps, job.taps[0]]
@@ -225,7 +236,7 @@ def _encode_dense(job: Job, geometry: Geometry) -> None:
         )
     if job.linear:
         job.split = _choose_split(job, geometry)
-        job.members = _members(job, geometry)
+        job.members = group_members(job, geometry)
     job.lengths = [job.positions] * job.group_count
 
 
@@ -252,53 +263,59 @@ def _choose_split(job: Job, geometry: Geometry) -> int:
     return 1 if best is None else best[1]
 
 
-def _encode_relative(job: Job, geometry: Geometry, index_bits: int | None) -> None:
+def arrange(job: Job) -> None:
+    """Order the positions of a structured layer the way its decoder walks them.
+
+    Blocks and kernels of windowed layers lie element by element: element ``s`` of block ``b`` at ``s * blocks + b``, so
+    that a decoder adds instead of multiplying. Banks count every position, with weight or without.
+    """
+    if job.format in (Format.BLOCKS, Format.PATTERN):
+        _arrange_blocks(job)
+    elif job.format is Format.BANKS and not job.linear:
+        _use_all_taps(job)
+
+
+def _use_all_taps(job: Job) -> None:
+    weight = np.asarray(job.layer.weight, np.int64)
+    _, in_channels, height, width = weight.shape
+    job.taps = [(c, y, x) for c in range(in_channels) for y in range(height) for x in range(width)]
+    job.weight = weight.reshape(len(weight), -1)
+    job.notes.clear()
+
+
+def _arrange_blocks(job: Job) -> None:
+    structure = job.layer.structure
+    kind = structure.get("kind")
     if job.linear:
-        job.split = _choose_sparse_split(job, geometry)
-        job.members = _members(job, geometry)
-    supports = _supports(job)
-    if index_bits is None:
-        job.index_bits = relative.choose_index_bits(supports, job.stored_bits)
-    else:
-        job.index_bits = index_bits
-    job.rows = [
-        relative.encode_row(support, values, job.index_bits)
-        for support, values in zip(supports, _values(job), strict=True)
-    ]
-    per_group = job.members * job.split
-    least = 2 if job.windows > 1 else 1
-    job.lengths = [
-        max(least, *(len(row) for row in job.rows[first : first + per_group]))
-        for first in range(0, len(job.rows), per_group)
-    ]
+        size = int(structure["size"] if kind == "vector" else structure["columns"])
+        count = -(-job.weight.shape[1] // size)
+        job.block = np.arange(count * size).reshape(count, size)
+        padded = np.zeros((len(job.weight), count * size), np.int64)
+        padded[:, : job.weight.shape[1]] = job.weight
+        job.weight = padded
+        return
+    _use_all_taps(job)
+    blocks = _tap_blocks(job, kind)
+    matrix = np.concatenate([job.weight, np.zeros_like(job.weight[:, :1])], axis=1)
+    used = [block for block in blocks if matrix[:, block].any()] or blocks[:1]
+    columns = np.array(used).T.reshape(-1)
+    job.taps = [job.taps[column] if column < len(job.taps) else job.taps[0] for column in columns]
+    job.weight = matrix[:, columns]
+    job.block = np.arange(len(columns)).reshape(len(used[0]), len(used)).T
+    if kind == "pattern":
+        job.shapes = [[int(p) for p in pattern] for pattern in structure["patterns"]]
 
 
-def _parts(job: Job) -> list[IntArray]:
-    """Return the rows, each cut into ``split`` runs of positions."""
-    step = -(-job.weight.shape[1] // job.split)
-    return [row[first * step : (first + 1) * step] for row in job.weight for first in range(job.split)]
-
-
-def _supports(job: Job) -> list[list[int]]:
-    return [np.flatnonzero(part).tolist() for part in _parts(job)]
-
-
-def _values(job: Job) -> list[list[int]]:
-    return [part[np.flatnonzero(part)].tolist() for part in _parts(job)]
-
-
-def _choose_sparse_split(job: Job, geometry: Geometry) -> int:
-    """Return the split with the fewest cycles, escapes left out."""
-    lanes = geometry.lanes * geometry.cores
-    best: tuple[int, int] | None = None
-    split = 1
-    while split <= geometry.lanes:
-        job.split = split
-        counts = [max(len(support), 1) for support in _supports(job)]
-        groups = [counts[i : i + lanes] for i in range(0, len(counts), lanes)]
-        cycles = sum(max(max(group), len(group), MIN_DRAIN) for group in groups[:-1])
-        cycles += max(groups[-1]) + len(groups[-1])
-        if best is None or cycles < best[0]:
-            best = (cycles, split)
-        split *= 2
-    return 1 if best is None else best[1]
+def _tap_blocks(job: Job, kind: str | None) -> list[list[int]]:
+    """Return the taps of every block in natural order; one past the last tap stands for no tap."""
+    _, in_channels, height, width = np.asarray(job.layer.weight).shape
+    area, total = height * width, in_channels * height * width
+    structure = job.layer.structure
+    if kind in ("kernel", "pattern"):
+        return [list(range(c * area, (c + 1) * area)) for c in range(in_channels)]
+    if kind == "vector":
+        size = int(structure["size"])
+        starts = [(c, p) for c in range(0, in_channels, size) for p in range(area)]
+        return [[(c + s) * area + p if c + s < in_channels else total for s in range(size)] for c, p in starts]
+    size = int(structure["columns"])
+    return [[min(first + s, total) for s in range(size)] for first in range(0, total, size)]

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from zeroskip.compiler.balance import balance_rows
+from zeroskip.compiler.encode import encode_indexed
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.fields import back_fields, front_fields, is_slow, schedule_of
 from zeroskip.compiler.ir import Kind, Model, Rounding
-from zeroskip.compiler.job import Job, encode_job, prepare_job
+from zeroskip.compiler.job import Job, encode_dense, prepare_job, start_encoding
 from zeroskip.compiler.ledger import bit_ledger
 from zeroskip.compiler.program import LayerPlan, Program, Rom, Schedule, TensorLayout
 from zeroskip.compiler.requantization import align_shifts
@@ -25,6 +26,7 @@ from zeroskip.compiler.schedule import (
     plane_layout,
     replicated_layout,
 )
+from zeroskip.compiler.streams import Decoding
 from zeroskip.compiler.target import EngineConfig, Format, Geometry
 from zeroskip.compiler.timing import plan_timing, unit_ends
 
@@ -74,6 +76,12 @@ def plan_jobs(
 ) -> tuple[Model, dict[str, tuple[int, ...]], list[Job], dict[str, TensorLayout]]:
     """Fix what every layer does before anything is placed: the balanced model, row orders, jobs and layouts."""
     model, row_orders = balance_rows(model, geometry, formats)
+    for layer in model.layers:
+        if layer.rounding not in SERVED:
+            raise CompileError(
+                f"Layer {layer.name!r} rounds {layer.rounding.value}; the hardware rounds "
+                f"{', '.join(rounding.value for rounding in SERVED)}"
+            )
     jobs = [
         prepare_job(layer, model, geometry, formats.get(layer.name, Format.DENSE))
         for layer in model.layers
@@ -83,15 +91,23 @@ def plan_jobs(
     layouts = _layouts(model, jobs, geometry)
     for job in jobs:
         job.slow = is_slow(job, layouts[job.layer.output], geometry)
-        if job.scales.rounding is Rounding.TFLITE_SINGLE:
-            job.scales.rounding = Rounding.HALF_UP
-        if job.scales.rounding not in SERVED:
-            raise CompileError(
-                f"Layer {job.layer.name!r} rounds {job.scales.rounding.value}; the hardware rounds "
-                f"{', '.join(rounding.value for rounding in SERVED)}"
-            )
-        encode_job(job, geometry, index_bits)
+        start_encoding(job, geometry)
+        if job.format is Format.DENSE:
+            encode_dense(job, geometry)
+        else:
+            encode_indexed(job, geometry, index_bits)
+    _align_patterns(jobs, geometry)
     return model, row_orders, jobs, layouts
+
+
+def _align_patterns(jobs: Sequence[Job], geometry: Geometry) -> None:
+    """Give all layers with patterns the widest of their gaps: the decoder cuts their codes at one place."""
+    mine = [(job, decoding) for job, decoding in _decoded(jobs) if decoding.patterns]
+    widest = max((decoding.gap_bits for _, decoding in mine), default=0)
+    for job, decoding in mine:
+        if decoding.gap_bits != widest:
+            start_encoding(job, geometry)
+            encode_indexed(job, geometry, widest)
 
 
 def estimate_cycles(model: Model, geometry: Geometry, formats: Formats, index_bits: int | None = None) -> int:
@@ -179,6 +195,8 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
     multiplier = max(int(m) for scale in scales for m in scale.multiplier)
     roundings = {scale.rounding for scale in scales}
     index_width = max(job.index_bits for job in jobs)
+    decodings = [job.decoding for job in jobs if job.decoding is not None]
+    elements = max((decoding.elements for decoding in decodings), default=1)
     return EngineConfig(
         geometry=geometry,
         activation_depth=depth,
@@ -187,6 +205,13 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         level_bits=max(_level_bits(job) for job in jobs),
         codebooks=tuple(dict.fromkeys(job.codebook for job in jobs if job.codebook)),
         index_width=index_width,
+        pattern_bits=_one_value("gap widths of pattern layers", {d.gap_bits for d in decodings if d.patterns}),
+        patterns=tuple(dict.fromkeys(d.patterns for d in decodings if d.patterns)),
+        element_bits=(elements - 1).bit_length(),
+        linear_unit=_one_value(
+            "block sizes of linear layers", {d.unit for job, d in _decoded(jobs) if job.linear and not d.bank} - {1}
+        )
+        or 1,
         bias_width=_signed_bits(bias_low, bias_high),
         multiplier_width=0 if multiplier <= 1 else multiplier.bit_length(),
         shift_width=(max(shifts) - min(shifts)).bit_length(),
@@ -209,6 +234,8 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         has_keep=any(job.linear and job.keep is not None for job in jobs),
         has_counted=index_width > 0 and any(job.format is Format.DENSE for job in jobs),
         has_slow=any(job.slow for job in jobs),
+        has_banks=any(decoding.bank > 0 for decoding in decodings),
+        has_steps=any(decoding.step > 0 for decoding in decodings),
         has_functions=any(job.functions is not None for job in jobs),
         has_core_words=geometry.cores > 1 and any(job.per_channel for job in jobs),
     )
@@ -222,6 +249,20 @@ def _accumulator_range(job: Job) -> tuple[int, int]:
     products_high = np.maximum(job.weight * high, job.weight * low)
     products_low = np.minimum(job.weight * high, job.weight * low)
     return int(products_low.sum(axis=1).min()), int(products_high.sum(axis=1).max())
+
+
+def _decoded(jobs: Sequence[Job]) -> list[tuple[Job, Decoding]]:
+    return [(job, job.decoding) for job in jobs if job.decoding is not None]
+
+
+def _one_value(what: str, values: set[int]) -> int:
+    """Return the only value of a set, 0 of an empty one."""
+    if len(values) > 1:
+        raise CompileError(
+            f"The decoder has one setting for the {what}, but the layers have {', '.join(map(str, sorted(values)))}; "
+            "give them the same, or compile some of these layers with --engine dense"
+        )
+    return values.pop() if values else 0
 
 
 def _level_bits(job: Job) -> int:
@@ -279,7 +320,8 @@ def _plan(
         index_bits=job.index_bits,
         weight_bits=job.stored_bits,
         zero_excluded=job.zero_excluded,
-        entries=sum(len(row) for row in job.rows),
+        entries=sum(stream.levels.size for group in job.streams for stream in group),
+        decoding=job.decoding,
         storage=bit_ledger(job, config, roms),
         notes=tuple(job.notes),
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from zeroskip.compiler.ir import Layer, Model
+from zeroskip.compiler.streams import Decoding
 from zeroskip.compiler.target import EngineConfig, Format
 
 __all__ = [
@@ -126,6 +127,7 @@ class LayerPlan:
     weight_bits: int
     zero_excluded: bool
     entries: int
+    decoding: Decoding | None
     storage: Mapping[str, int]
     notes: tuple[str, ...] = ()
 

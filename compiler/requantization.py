@@ -30,7 +30,9 @@ class Scales:
         pairs = [(int(m), int(s)) for m, s in zip(multiplier.ravel(), shift.ravel(), strict=True)]
         if len(set(pairs)) == 1:
             pairs = pairs[:1]
-        return cls([m for m, _ in pairs], [s for _, s in pairs], layer.rounding)
+        # TensorFlow Lite's single rounding is the same rule
+        rounding = Rounding.HALF_UP if layer.rounding is Rounding.TFLITE_SINGLE else layer.rounding
+        return cls([m for m, _ in pairs], [s for _, s in pairs], rounding)
 
     @classmethod
     def identity(cls) -> Scales:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.program import FieldSpec, Rom, Segment, TensorLayout
 from zeroskip.compiler.schedule import tile_positions, window_offset
+from zeroskip.compiler.streams import Stream
 from zeroskip.compiler.target import EngineConfig, Format
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ class Tables:
         index_fields = (FieldSpec("index", 0, config.index_width),)
         for core, words in enumerate(indices):
             self._add(f"index_{core}", index_fields, words, index_segments, slots=self.lanes, style="block",
-                      description=Format.RELATIVE.value)  # fmt: skip
+                      description="index")  # fmt: skip
 
     def _row_lengths(self, jobs: Sequence[Job]) -> None:
         """Slots a pass of every group: the front end knows a row's end before the row comes."""
@@ -330,17 +332,14 @@ def unit_levels(job: Job, unit: int, lanes: int) -> np.ndarray:
     """
     if job.format is Format.DENSE:
         return _dense_linear_levels(job, unit, lanes) if job.linear else _to_words(_dense_levels(job, unit), lanes)
-    streams = _unit_entries(job, unit, lanes)
-    values = [np.array([[level for _, level in lane] for lane in group], np.int64).T for group in streams]
-    flat = np.concatenate(values)
+    row = unit if job.shared_stream else 0
+    flat = np.concatenate([_lane_levels(job, group, unit, lanes, row) for group in range(len(job.streams))])
     return flat if job.linear else _to_words(flat[:, 0], lanes)
 
 
 def unit_indices(job: Job, core: int, lanes: int) -> np.ndarray:
     """Return the index codes that one core walks through, as :func:`unit_levels`."""
-    streams = _unit_entries(job, core, lanes)
-    values = [np.array([[index for index, _ in lane] for lane in group], np.int64).T for group in streams]
-    flat = np.concatenate(values)
+    flat = np.concatenate([_lane_codes(job, group, core, lanes) for group in range(len(job.streams))])
     return flat if job.linear else _to_words(flat[:, 0], lanes)
 
 
@@ -378,18 +377,37 @@ def _dense_linear_levels(job: Job, unit: int, lanes: int) -> np.ndarray:
     return flat
 
 
-def _unit_entries(job: Job, unit: int, lanes: int) -> list[list[list[tuple[int, int]]]]:
-    """Return per group the encoded rows of one unit's lanes (windowed: its one row), filled up with idle escapes."""
-    idle = ((1 << job.index_bits) - 1, 0)
-    width = lanes if job.linear else 1
-    per_group = job.members * job.split
-    groups = []
-    for group, length in enumerate(job.lengths):
-        first = group * per_group + unit * width
-        rows = job.rows[first : min(first + width, (group + 1) * per_group)] if unit * width < per_group else []
-        rows = [*rows, *([[]] * (width - len(rows)))]
-        groups.append([[*row, *([idle] * (length - len(row)))] for row in rows])
-    return groups
+def _lane_streams(job: Job, group: int, unit: int, lanes: int) -> list[Stream | None]:
+    """Return the streams of one core's lanes (windowed: its one stream); None where there is no row."""
+    streams = job.streams[group]
+    if not job.linear:
+        number = 0 if job.shared_stream else unit
+        return [streams[number] if number < len(streams) else None]
+    return [streams[i] if i < len(streams) else None for i in range(unit * lanes, (unit + 1) * lanes)]
+
+
+def _lane_levels(job: Job, group: int, unit: int, lanes: int, row: int) -> np.ndarray:
+    """Return the levels of a group, shape ``(slots, lanes)``, filled up with zeros."""
+    streams = _lane_streams(job, group, unit, lanes)
+    levels = np.zeros((job.lengths[group], len(streams)), np.int64)
+    for lane, stream in enumerate(streams):
+        if stream is not None and row < len(stream.levels):
+            levels[: stream.slots, lane] = stream.levels[row]
+    return levels
+
+
+def _lane_codes(job: Job, group: int, core: int, lanes: int) -> np.ndarray:
+    """Return the codes of a group, shape ``(codes, lanes)``, filled up with escapes."""
+    if job.decoding is None:
+        raise CompileError(f"Layer {job.layer.name!r} has no indices")
+    streams = _lane_streams(job, group, core, lanes)
+    slots = job.lengths[group]
+    count = slots if job.decoding.codes_a_slot else slots // job.decoding.elements
+    codes = np.full((count, len(streams)), 0 if job.decoding.bank else job.decoding.escape, np.int64)
+    for lane, stream in enumerate(streams):
+        if stream is not None:
+            codes[: len(stream.codes), lane] = stream.codes
+    return codes
 
 
 def places_of(job: Job, lanes: int) -> list[tuple[int, int] | None]:

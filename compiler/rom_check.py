@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from zeroskip.compiler.encodings.relative import decode_row
 from zeroskip.compiler.errors import VerificationError
 from zeroskip.compiler.ir import Kind
 from zeroskip.compiler.program import LayerPlan, Program, Rom
 from zeroskip.compiler.rom import unpack_word, weight_level
+from zeroskip.compiler.streams import decode_positions
 from zeroskip.compiler.target import Format
 
 __all__ = ["check_roms", "decode_weights"]
@@ -152,18 +152,25 @@ def _entries(
         levels = np.array(program.config.codebooks[front["codebook"] - 1])[codes]
     else:
         levels = weight_level(codes, bool(front["zero_excluded"]), program.config.weight_width)
-    if plan.format is Format.DENSE:
+    if plan.format is Format.DENSE or plan.decoding is None:
         return levels, None
-    return levels, _slots(program.rom(f"index_{unit}"), front["index_base"] + index, count)
+    lanes = program.config.geometry.lanes if front["linear"] else 1
+    codes_a_word = 1 if front["codes_a_slot"] else front["element_last"] + 1
+    count, index = count // lanes // codes_a_word * lanes, index // lanes // codes_a_word * lanes
+    core = unit if program.config.geometry.cores > 1 else 0
+    return levels, _slots(program.rom(f"index_{core}"), front["index_base"] + index, count)
 
 
-def _decode(levels: np.ndarray, indices: np.ndarray | None, front: Mapping[str, int]) -> tuple[list[int], list[int]]:
-    if indices is None:
+def _decode(plan: LayerPlan, levels: np.ndarray, indices: np.ndarray | None) -> tuple[list[int], list[int]]:
+    if indices is None or plan.decoding is None:
         return list(range(len(levels))), levels.tolist()
-    escape = front["escape"]
-    if (indices > escape).any():
-        raise VerificationError(f"ROM image holds an index above the escape {escape}; compile again")
-    return decode_row(((int(i), int(v)) for i, v in zip(indices, levels, strict=True)), escape.bit_length())
+    if (indices >> plan.decoding.code_bits).any():
+        raise VerificationError(
+            f"Layer {plan.name!r}: an index does not fit {plan.decoding.code_bits} bits; compile again"
+        )
+    positions = decode_positions(indices, plan.decoding)
+    kept = positions >= 0
+    return positions[kept].tolist(), levels[kept].tolist()
 
 
 def _windowed_rows(
@@ -174,7 +181,7 @@ def _windowed_rows(
     for group, length in enumerate(_lengths(program, front)):
         for unit in range(members):
             levels, indices = _entries(program, plan, front, unit, cursor, cursor, length)
-            yield group * members + unit, *_decode(levels, indices, front)
+            yield group * members + unit, *_decode(plan, levels, indices)
         cursor += length
 
 
@@ -190,7 +197,7 @@ def _linear_rows(
             for lane in range(lanes):
                 sub = unit * lanes + lane
                 mine = None if indices is None else indices[lane::lanes]
-                where, values = _decode(levels[lane::lanes], mine, front)
+                where, values = _decode(plan, levels[lane::lanes], mine)
                 base = 0
                 if not front.get("keep") and program.config.has_split:
                     base = front[f"lane_base_{lane}"] - layout.base

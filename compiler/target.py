@@ -27,6 +27,9 @@ class Format(enum.Enum):
 
     DENSE = "dense"
     RELATIVE = "relative_index"
+    BLOCKS = "block_index"
+    BANKS = "bank_index"
+    PATTERN = "pattern_id"
 
     @property
     def engine(self) -> Engine:
@@ -107,13 +110,18 @@ class EngineConfig:
     weight_width : stored weight code, widest layer
     level_bits : signed weight operand of the multipliers
     codebooks : levels of each codebook by code; layers name theirs by its number from 1
+    pattern_bits : of the gap in a pattern layer's codes, the pattern's number lies above; 0: no such layers
+    patterns : position offsets by pattern and element of each layer with patterns; layers name theirs by number from 1
+    element_bits : of the number of an element within its block, kernel or bank; 0: no such layers
+    linear_unit : positions a block of linear layers
     index_width : index code, widest layer (0: no layer has indices, and there is no decoder)
     bias_width, multiplier_width (0: power-of-two scales), shift_width : requantization fields
     shift_min : the constant part of every shift
     per_channel : multiplier and shift lie in the bias ROM, one pair a channel, instead of in the layer descriptor
     output_size : words of the output buffer
     has_padding, has_pooling, has_half_away, has_half_even, has_floor, has_zero_excluded, has_row_offsets, has_linear,
-    has_windowed, has_split, has_keep, has_counted, has_slow, has_core_words, has_functions : generate that hardware
+    has_windowed, has_split, has_keep, has_counted, has_slow, has_core_words, has_functions,
+    has_banks, has_steps : generate that hardware
     """
 
     geometry: Geometry
@@ -122,6 +130,10 @@ class EngineConfig:
     weight_width: int
     level_bits: int
     codebooks: tuple[tuple[int, ...], ...]
+    pattern_bits: int
+    patterns: tuple[tuple[tuple[int, ...], ...], ...]
+    element_bits: int
+    linear_unit: int
     index_width: int
     bias_width: int
     multiplier_width: int
@@ -144,6 +156,8 @@ class EngineConfig:
     has_slow: bool
     has_core_words: bool
     has_functions: bool
+    has_banks: bool
+    has_steps: bool
 
     @property
     def lane_bits(self) -> int:

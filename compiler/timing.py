@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroskip.compiler.encodings.relative import entry_positions
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.fields import waits_for_columns
 from zeroskip.compiler.ir import Kind, Model
@@ -203,13 +202,13 @@ def _channel_slots(job: Job, schedule: Schedule) -> IntArray:
         return np.zeros(channels, np.int64)
     taps = np.array([channel for channel, _, _ in job.taps])
     slots = np.full(channels, NEVER)
-    if not job.rows:
+    if not job.streams:
         np.minimum.at(slots, taps, np.arange(len(taps)))
         return slots
-    begins = _group_begins(schedule)
-    for number, row in enumerate(job.rows):
-        slot, position = entry_positions(row, job.index_bits)
-        np.minimum.at(slots, taps[position], slot + begins[number // job.members])
+    for begin, group in zip(_group_begins(schedule), job.streams, strict=True):
+        for stream in group:
+            slot = np.flatnonzero((stream.positions >= 0) & (stream.positions < len(taps)))
+            np.minimum.at(slots, taps[stream.positions[slot]], slot + begin)
     return slots
 
 
@@ -237,12 +236,12 @@ def _tile_begins(job: Job, schedule: Schedule, config: EngineConfig) -> IntArray
 def _linear_reads(job: Job, schedule: Schedule) -> IntArray:
     """Return each input's first slot; NEVER where no row reads it."""
     times = np.full(job.source.size, NEVER)
-    if job.rows:
-        begins, step = _group_begins(schedule), job.positions
-        for number, row in enumerate(job.rows):
-            slot, position = entry_positions(row, job.index_bits)
-            group = number // (job.members * job.split)
-            np.minimum.at(times, position + number % job.split * step, slot + begins[group])
+    if job.streams:
+        for begin, group in zip(_group_begins(schedule), job.streams, strict=True):
+            for number, stream in enumerate(group):
+                position = stream.positions + number % job.split * job.positions
+                slot = np.flatnonzero((stream.positions >= 0) & (position < len(times)))
+                np.minimum.at(times, position[slot], slot + begin)
     elif job.keep is not None:
         times[job.keep] = np.arange(len(job.keep))
     else:

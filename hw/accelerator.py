@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from zeroskip.compiler.program import Program, Rom
 from zeroskip.compiler.timing import DECODE, LATE_FIELDS, LOADER, POST, READ, WINDOWED_ADDRESS
 from zeroskip.hw.array import Array
-from zeroskip.hw.decoders.relative import RelativeDecoder
+from zeroskip.hw.decoders.index import IndexDecoder
 from zeroskip.hw.gather import WALKED, Gather, TileWalk
 from zeroskip.hw.issue import Issue
 from zeroskip.hw.memory import ActivationBank, DescriptorRom, RomReader
@@ -187,7 +187,9 @@ class Accelerator(wiring.Component):
             return issue, [words] * config.geometry.cores, [], issue.flags
         rows, indices = program.rom("rows"), program.rom("index_0")
         pointer_bits = _address_bits(indices) + config.lane_bits
-        issue = Issue(self.front_layout, lanes, bits, pointer_bits, _address_bits(rows), rows.word_bits)
+        issue = Issue(
+            self.front_layout, lanes, bits, pointer_bits, _address_bits(rows), rows.word_bits, config.element_bits
+        )
         m.submodules.issue = issue
         lengths = self._rom(m, "rows")
         m.d.comb += [lengths.addr_0.eq(issue.row_addr), issue.row_data.eq(lengths.data_0)]
@@ -196,7 +198,7 @@ class Accelerator(wiring.Component):
         positions, fillers = [], []
         flags: Value = issue.flags
         for core in range(config.geometry.cores):
-            decoder = RelativeDecoder(config, self.front_layout, bits)
+            decoder = IndexDecoder(config, self.front_layout, bits)
             m.submodules[f"decoder_{core}"] = decoder
             reader = self._rom(m, f"index_{core}")
             m.d.comb += [
@@ -206,6 +208,11 @@ class Accelerator(wiring.Component):
                 decoder.flags.eq(early_flags),
                 decoder.descriptor.eq(self.front),
             ]
+            if config.element_bits:
+                m.d.comb += [
+                    decoder.element.eq(delay(m, issue.element, DECODE - 1)),
+                    decoder.element_last.eq(delay(m, issue.element_last, DECODE - 1)),
+                ]
             positions.append([decoder.positions[0], *(decoder.positions[lane] for lane in range(lanes))])
             fillers.append(decoder.fillers)
             flags = decoder.o_flags

@@ -118,9 +118,15 @@ class Array(wiring.Component):
         # the comparison gets a cycle of its own: windows end at least two cycles apart
         best = Signal(signed(config.accumulator_width), name=f"best_{unit}_{lane}")
         held = Signal(signed(config.accumulator_width), name=f"held_{unit}_{lane}")
-        greater = Signal(name=f"greater_{unit}_{lane}")
-        m.d.sync += [held.eq(acc), greater.eq(late[3].unit_first | (acc > best))]
-        with m.If(late[4].valid & late[4].last & greater):
+        half = config.accumulator_width // 2
+        high, equal, low = (Signal(name=f"{name}_{unit}_{lane}") for name in ("high", "equal", "low"))
+        m.d.sync += [
+            held.eq(acc),
+            high.eq(late[3].unit_first | (acc[half:].as_signed() > best[half:].as_signed())),
+            equal.eq(acc[half:] == best[half:]),
+            low.eq(acc[:half] > best[:half]),
+        ]
+        with m.If(late[4].valid & late[4].last & (high | (equal & low))):
             m.d.sync += best.eq(held)
         return best
 

@@ -29,6 +29,7 @@ class Issue(wiring.Component):
     position_bits : int
     pointer_bits : int, width of an index slot address; 0: the engine has no decoder
     row_address_bits, row_bits : int, of the ``rows`` ROM
+    element_bits : int, of the number of a slot within its block; 0: every slot has its own index
 
     Members
     -------
@@ -38,6 +39,7 @@ class Issue(wiring.Component):
     position : Out(position_bits), tap number or input of the slot, counted from ``tap_base`` (no decoder)
     pointer : Out(pointer_bits), index slot address (decoder)
     row_addr : Out, row_data : In, the ``rows`` ROM (decoder)
+    element : Out(element_bits), element_last : Out(1), of the slot within its block (decoder with blocks)
     done : Out(1), the slot issued in this cycle is the layer's last one
     """
 
@@ -49,8 +51,10 @@ class Issue(wiring.Component):
         pointer_bits: int = 0,
         row_address_bits: int = 0,
         row_bits: int = 0,
+        element_bits: int = 0,
     ) -> None:
         self.lanes = lanes
+        self.element_bits = element_bits
         self.indexed = pointer_bits > 0
         members = {
             "descriptor": In(layout),
@@ -63,6 +67,9 @@ class Issue(wiring.Component):
             members["pointer"] = Out(pointer_bits)
             members["row_addr"] = Out(row_address_bits)
             members["row_data"] = In(row_bits)
+            if element_bits:
+                members["element"] = Out(element_bits)
+                members["element_last"] = Out(1)
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
@@ -132,6 +139,14 @@ class Issue(wiring.Component):
         stride = Mux(d.linear, Const(self.lanes), Const(1))
         next_row = Signal()
         m.d.comb += [following.eq(self.pointer + stride), next_row.eq(group_last & ~d.row_shared)]
+        if self.element_bits:
+            m.d.comb += self.element_last.eq(self.element == d.element_last)
+            with m.If(step):
+                m.d.sync += self.element.eq(Mux(self.element_last, 0, self.element + 1))
+            with m.If(self.start):
+                m.d.sync += self.element.eq(0)
+            stays = ~d.codes_a_slot & ~self.element_last
+            m.d.comb += following.eq(Mux(stays, self.pointer, self.pointer + stride))
         with m.If(step):
             m.d.sync += self.pointer.eq(following)
             with m.If(last):

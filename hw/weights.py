@@ -73,13 +73,15 @@ class WeightFeed(wiring.Component):
         linear: Value = self.late_linear
         excluded: Value = self.late_zero_excluded
         book: Value = self.late_codebook
+        fillers: list[Value] = [self.fillers[core] for core in range(geometry.cores)]
         for unit in range(geometry.units):
             if unit and geometry.columns > 1:
                 skewed, slot = delay(m, skewed, 1), delay(m, slot, 1)
                 linear, excluded, book = delay(m, linear, 1), delay(m, excluded, 1), delay(m, book, 1)
-            core = 0 if geometry.columns > 1 else unit
+                fillers = [delay(m, fillers[0], 1)] if config.indexed else fillers
+            idle = fillers[0 if geometry.columns > 1 else unit]
             m.d.comb += self.rom_addr[unit].eq(skewed[config.lane_bits :])
-            self._build_unit(m, unit, core, slot, linear, excluded, book)
+            self._build_unit(m, unit, idle, slot, linear, excluded, book)
         return m
 
     def _build_pointer(self, m: Module) -> Signal:
@@ -104,7 +106,7 @@ class WeightFeed(wiring.Component):
         return pointer
 
     def _build_unit(
-        self, m: Module, unit: int, core: int, slot: Value, linear: Value, excluded: Value, book: Value
+        self, m: Module, unit: int, idle: Value, slot: Value, linear: Value, excluded: Value, book: Value
     ) -> None:
         config = self.config
         lanes = config.geometry.lanes
@@ -127,5 +129,5 @@ class WeightFeed(wiring.Component):
                 table = Choice([Const(entry, signed(config.level_bits)) for entry in entries])
                 level = Mux(book == number, table[code], level)
             if config.indexed:
-                level = Mux(self.fillers[core][lane], 0, level)
+                level = Mux(idle[lane], 0, level)
             m.d.sync += self.weights[unit * lanes + lane].eq(level)

@@ -23,6 +23,7 @@ DENSE = [
     ("signed", {"lanes": 16, "columns": 2, "results": 4}),
     ("depthwise", {"lanes": 4, "cores": 3}),
     ("floor", {"lanes": 8, "columns": 2, "results": 4}),
+    ("pool_first", {"lanes": 16, "columns": 2, "results": 2}),
     ("one_pixel", {"lanes": 4, "columns": 3}),
 ]
 SPARSE = [

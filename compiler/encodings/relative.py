@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-__all__ = ["Entry", "choose_index_bits", "decode_row", "encode_row", "entry_count", "entry_positions"]
+__all__ = ["Entry", "choose_index_bits", "decode_row", "encode_row", "entry_count"]
 
 Entry = tuple[int, int]
 
@@ -49,14 +46,6 @@ def decode_row(entries: Iterable[Entry], index_bits: int) -> tuple[list[int], li
         values.append(value)
         cursor += index + 1
     return positions, values
-
-
-def entry_positions(entries: Sequence[Entry], index_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the number of each entry that is no escape, and its position."""
-    index = np.array([entry[0] for entry in entries], np.int64)
-    kept = index != (1 << index_bits) - 1
-    ends = np.cumsum(index + kept)
-    return np.flatnonzero(kept), (ends - 1)[kept]
 
 
 def entry_count(positions: Sequence[int], index_bits: int) -> int:

@@ -1,0 +1,129 @@
+"""Encode the rows of an indexed layer: index width, streams of every core or lane, slots of every group."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroskip.compiler.encodings import relative
+from zeroskip.compiler.errors import CompileError
+from zeroskip.compiler.job import Job, group_members
+from zeroskip.compiler.streams import (
+    Decoding,
+    Stream,
+    encode_bank,
+    encode_patterns,
+    encode_relative,
+    encode_relative_units,
+)
+from zeroskip.compiler.target import MIN_DRAIN, Format, Geometry
+
+__all__ = ["encode_indexed"]
+
+IntArray = NDArray[np.int64]
+
+
+def encode_indexed(job: Job, geometry: Geometry, index_bits: int | None) -> None:
+    """Fix ``decoding``, ``streams`` and ``lengths`` of a layer; zeros that must be stored cost a bit a weight."""
+    job.split = 1
+    if job.linear and job.format is Format.RELATIVE:
+        job.split = _choose_split(job, geometry)
+    job.members = group_members(job, geometry)
+    job.shared_stream = not job.linear and geometry.columns > 1 and job.members > 1
+    parts = _parts(job)
+    job.decoding = _decoding(job, parts, index_bits)
+    job.index_bits = job.decoding.code_bits
+    streams = [_encode(job, rows, job.decoding) for rows in parts]
+    per_group = 1 if job.shared_stream else job.members * job.split
+    job.streams = [streams[first : first + per_group] for first in range(0, len(streams), per_group)]
+    least = (2 if job.windows > 1 else 1) * (1 if job.decoding.bank else job.decoding.elements)
+    job.lengths = [max(least, *(stream.slots for stream in group)) for group in job.streams]
+    _store_zeros(job)
+
+
+def _store_zeros(job: Job) -> None:
+    stored = any((stream.levels[:, stream.positions >= 0] == 0).any() for group in job.streams for stream in group)
+    if job.zero_excluded and stored:
+        job.zero_excluded = False
+        job.stored_bits += 1
+        job.notes.append(
+            f"zeros inside kept blocks or banks: {job.stored_bits} bits a weight instead of {job.stored_bits - 1}"
+        )
+
+
+def _parts(job: Job) -> list[IntArray]:
+    """Return the rows that share a stream: a (sub-)row, or with columns all rows of a group."""
+    if job.shared_stream:
+        return [job.weight[first : first + job.members] for first in range(0, len(job.weight), job.members)]
+    step = -(-job.weight.shape[1] // job.split)
+    return [row[None, first * step : (first + 1) * step] for row in job.weight for first in range(job.split)]
+
+
+def _encode(job: Job, rows: IntArray, decoding: Decoding) -> Stream:
+    if job.format is Format.BANKS:
+        return encode_bank(rows, decoding)
+    if job.block is None:
+        return encode_relative(rows, decoding)
+    if job.format is Format.PATTERN:
+        return encode_patterns(rows[0], job.block, decoding, job.shapes)
+    return encode_relative_units(rows, [bool(rows[:, block].any()) for block in job.block], decoding)
+
+
+def _decoding(job: Job, parts: list[IntArray], index_bits: int | None) -> Decoding:
+    """Return how the layer is decoded; the gap width is chosen unless it is given."""
+    if job.format is Format.BANKS:
+        return _bank_decoding(job, parts)
+    if job.block is None:
+        supports = [np.flatnonzero(rows.any(axis=0)).tolist() for rows in parts]
+        bits = index_bits or relative.choose_index_bits(supports, job.stored_bits)
+        return Decoding(bits)
+    supports = [[n for n, block in enumerate(job.block) if rows[:, block].any()] for rows in parts]
+    count, size = job.block.shape
+    bits = index_bits or relative.choose_index_bits(supports, job.stored_bits * size)
+    if job.format is Format.PATTERN:
+        elements = max(len(shape) for shape in job.shapes)
+        padded = tuple(tuple(p * count for p in [*s, *([s[0]] * (elements - len(s)))]) for s in job.shapes)
+        return Decoding(bits, elements=elements, patterns=padded)
+    if job.linear:
+        return Decoding(bits, elements=size, unit=size, step=1)
+    return Decoding(bits, elements=size, step=count)
+
+
+def _bank_decoding(job: Job, parts: list[IntArray]) -> Decoding:
+    structure = job.layer.structure
+    length = job.weight.shape[1]
+    if structure.get("kind") == "nm":
+        bank = int(structure["m"])
+    else:
+        banks = int(structure["banks"])
+        if length % banks:
+            raise CompileError(
+                f"Layer {job.layer.name!r} has {length} inputs a row, which {banks} banks do not divide; "
+                "choose a number of banks that does"
+            )
+        bank = length // banks
+    most = 1
+    for rows in parts:
+        used = np.zeros(-(-length // bank) * bank, bool)
+        used[:length] = rows.any(axis=0)
+        most = max(most, int(used.reshape(-1, bank).sum(axis=1).max()))
+    return Decoding(max((bank - 1).bit_length(), 1), elements=most, bank=bank)
+
+
+def _choose_split(job: Job, geometry: Geometry) -> int:
+    """Return the split with the fewest cycles, escapes left out."""
+    lanes = geometry.lanes * geometry.cores
+    best: tuple[int, int] | None = None
+    split = 1
+    while split <= geometry.lanes:
+        step = -(-job.weight.shape[1] // split)
+        padded = np.zeros((len(job.weight), split * step), np.int64)
+        padded[:, : job.weight.shape[1]] = job.weight
+        counts = np.maximum(np.count_nonzero(padded.reshape(-1, step), axis=1), 1)
+        groups = [counts[i : i + lanes] for i in range(0, len(counts), lanes)]
+        cycles = sum(max(int(group.max()), len(group), MIN_DRAIN) for group in groups[:-1])
+        cycles += int(groups[-1].max()) + len(groups[-1])
+        if best is None or cycles < best[0]:
+            best = (cycles, split)
+        split *= 2
+    return 1 if best is None else best[1]
