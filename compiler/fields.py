@@ -21,7 +21,7 @@ def is_slow(job: Job, layout: TensorLayout, geometry: Geometry) -> bool:
     """
     if geometry.results == 1:
         return False
-    if job.linear or layout.storage is not Storage.BANKED:
+    if job.sums or layout.storage is not Storage.BANKED:
         return True
     places = places_of(job, geometry.lanes)
     for first in range(0, len(places), geometry.results):
@@ -148,13 +148,21 @@ def _windowed_fields(job: Job, layout: TensorLayout, config: EngineConfig) -> di
             crossed = 0 if tile.flat else lane // tile.x
             fields[f"lane_word_{lane}"] = crossed * (plane.pitch - tile.x) // lanes
     if config.has_padding:
+        # a reduced map has one mask a slot, found by the slot's own number
         padded = any(job.layer.padding)
-        fields["pad_code"] = job.source.lo if job.layer.kind is Kind.MAX_POOL2D else job.source.zero_point
+        fields["pad_code"] = _pad_code(job)
         span_y, span_x = access.span
         fields["mask_y_tile"] = span_y if padded and tile.flat else 0
         fields["mask_y_row"] = span_y if padded and not tile.flat else 0
         fields["mask_x_tile"] = span_x if padded else 0
     return fields
+
+
+def _pad_code(job: Job) -> int:
+    """Return what a lane outside the map takes."""
+    if job.reduce:
+        return 0
+    return job.source.lo if job.layer.kind is Kind.MAX_POOL2D else job.source.zero_point
 
 
 def back_fields(job: Job, schedule: Schedule, layout: TensorLayout, config: EngineConfig) -> dict[str, int]:
@@ -175,8 +183,8 @@ def back_fields(job: Job, schedule: Schedule, layout: TensorLayout, config: Engi
         "replicated": int(layout.storage is Storage.REPLICATED),
         "to_output": int(layout.storage is Storage.OUTPUT),
     }
-    if config.has_linear:
-        fields["linear"] = int(job.linear)
+    if config.has_sums:
+        fields["sums"] = int(job.sums)
     if config.has_slow:
         fields["slow"] = int(job.slow)
         fields["one_column"] = int(not waits_for_columns(job, geometry))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,11 @@ from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.ir import Grid, Kind, Layer, Model, Rounding, Tensor
 from zeroskip.compiler.reference import rescale
 from zeroskip.compiler.requantization import Scales, average_scales
-from zeroskip.compiler.schedule import Access, Plane, Tile, access_of, tile_count
+from zeroskip.compiler.schedule import Access, Plane, Tile, access_of, choose_tile, tile_count
 from zeroskip.compiler.streams import Decoding, Stream
 from zeroskip.compiler.target import Format, Geometry
 
-__all__ = ["Job", "encode_dense", "group_members", "prepare_job", "start_encoding"]
+__all__ = ["Job", "encode_dense", "group_members", "place_job", "prepare_job", "start_encoding"]
 
 Tap = tuple[int, int, int]
 IntArray = NDArray[np.int64]
@@ -31,8 +31,9 @@ class Job:
     ``g`` of an indexed layer, one a core (windowed) or lane (linear), or one for all columns (``shared_stream``);
     ``lengths`` the slots that each group takes a pass. ``block[b]`` are the positions of block or kernel ``b``,
     ``shapes`` the kept positions of each pattern. ``idle_taps`` taps at the end have no weight: two windows may not end
-    in a row. ``functions`` are the values of an addition's operands by code, shape ``(2, 256)``: two slots a tile, no
-    product.
+    in a row. A layer that averages a whole map may ``reduce`` it: the lanes take its pixels in turn and are summed up
+    while they drain. ``functions`` are the values of an addition's operands by code, shape ``(2, 256)``: two slots a
+    tile, no product.
     """
 
     layer: Layer
@@ -53,6 +54,7 @@ class Job:
     functions: IntArray | None = None
     codebook: tuple[int, ...] = ()
     idle_taps: int = 0
+    reduce: bool = False
     shared_row: bool = False
     index_bits: int = 0
     stored_bits: int = 8
@@ -69,6 +71,20 @@ class Job:
     def linear(self) -> bool:
         """Whether this is a fully connected layer."""
         return self.layer.kind is Kind.LINEAR
+
+    @property
+    def sums(self) -> bool:
+        """Whether the lanes of a member are summed up while they drain."""
+        return self.linear or self.reduce
+
+    @property
+    def reducible(self) -> bool:
+        """Whether one result takes a whole map, each element once."""
+        return self.layer.kind is Kind.AVG_POOL2D and self.layer.kernel == self.source.shape[1:]
+
+    def ragged(self, lanes: int) -> bool:
+        """Whether the last slot of a reduced map has lanes beyond its end."""
+        return self.reduce and self.source.shape[1] * self.source.shape[2] % lanes > 0
 
     @property
     def per_channel(self) -> bool:
@@ -105,7 +121,7 @@ class Job:
 
     def tiles(self, lanes: int) -> int:
         """Return how many tiles a map takes."""
-        return 1 if self.tile is None else tile_count(self.tile, self.target.shape, lanes)
+        return 1 if self.tile is None or self.reduce else tile_count(self.tile, self.target.shape, lanes)
 
     def rows_of(self, group: int) -> range:
         """Return the matrix rows of a group, which may reach past the last row."""
@@ -145,10 +161,27 @@ def _prepare_pass(layer: Layer, source: Tensor, target: Tensor, other: Tensor) -
             "elements varies; pad the layer before it instead"
         )
     access = access_of(layer)
+    if target.shape[1:] == (1, 1):
+        # a single position has no stride, whatever the layer says
+        access = replace(access, stride=(1, 1))
     taps = [(0, ky, kx) for ky in range(access.kernel[0]) for kx in range(access.kernel[1])]
     scales = average_scales(layer, source, len(taps)) if layer.kind is Kind.AVG_POOL2D else Scales.identity()
     return Job(layer, source, target, np.ones((1, len(taps)), np.int64), scales, access=access, taps=taps,
                groups=source.shape[0], shared_row=True)  # fmt: skip
+
+
+def place_job(job: Job, plane: Plane, lanes: int) -> None:
+    """Fix the tile of a windowed layer on the plane its input is stored in."""
+    job.plane = plane
+    _, height, width = job.source.shape
+    if job.reducible and plane == Plane((1, 1), width):
+        job.reduce = True
+        slots = -(-height * width // lanes)
+        job.taps = [(0, slot, 0) for slot in range(slots)]
+        job.weight = np.ones((1, slots), np.int64)
+        job.tile = Tile(lanes, 1, width, flat=True)
+        return
+    job.tile = choose_tile(job.target.shape, plane.pitch, lanes)
 
 
 def _prepare_addition(layer: Layer, source: Tensor, target: Tensor, other: Tensor) -> Job:

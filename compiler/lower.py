@@ -12,7 +12,7 @@ from zeroskip.compiler.encode import encode_indexed
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.fields import back_fields, front_fields, is_slow, schedule_of
 from zeroskip.compiler.ir import Kind, Model, Rounding
-from zeroskip.compiler.job import Job, encode_dense, prepare_job, start_encoding
+from zeroskip.compiler.job import Job, encode_dense, place_job, prepare_job, start_encoding
 from zeroskip.compiler.ledger import bit_ledger
 from zeroskip.compiler.program import LayerPlan, Program, Rom, Schedule, TensorLayout
 from zeroskip.compiler.requantization import align_shifts
@@ -20,7 +20,6 @@ from zeroskip.compiler.rom import Tables, descriptor_rom, places_of
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.schedule import (
     choose_plane,
-    choose_tile,
     memory_map,
     output_layout,
     plane_layout,
@@ -147,7 +146,9 @@ def _windowed_layouts(
     """Choose one plane for tensors that are stored alike, and the tiles of their readers."""
     shape = next(iter(shapes.values()))
     windowed = [
-        (job.access, job.target.shape, int(np.count_nonzero(job.weight)) * job.windows)
+        (job.access, job.source.shape, 1)
+        if job.reducible
+        else (job.access, job.target.shape, int(np.count_nonzero(job.weight)) * job.windows)
         for job in readers
         if job.access is not None
     ]
@@ -156,8 +157,7 @@ def _windowed_layouts(
         which = ", ".join(repr(job.layer.name) for job in readers)
         raise CompileError(f"Tensor {names[0]!r} is read by layers that need it stored differently: {which}")
     for job in readers:
-        job.plane = plane
-        job.tile = choose_tile(job.target.shape, plane.pitch, geometry.lanes)
+        place_job(job, plane, geometry.lanes)
     return {name: plane_layout(plane, shapes[name], geometry.lanes, geometry.results) for name in names}
 
 
@@ -218,7 +218,7 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         shift_min=min(shifts),
         per_channel=any(len(scale.multiplier) > 1 for scale in scales),
         output_size=model.tensors[model.output].size,
-        has_padding=any(any(job.layer.padding) for job in jobs),
+        has_padding=any(any(job.layer.padding) or job.ragged(geometry.lanes) for job in jobs),
         has_pooling=any(job.windows > 1 for job in jobs),
         has_half_away=Rounding.HALF_AWAY in roundings,
         has_half_even=Rounding.HALF_EVEN in roundings,
@@ -234,6 +234,8 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         has_keep=any(job.linear and job.keep is not None for job in jobs),
         has_counted=index_width > 0 and any(job.format is Format.DENSE for job in jobs),
         has_slow=any(job.slow for job in jobs),
+        has_sums=any(job.sums for job in jobs),
+        has_partial_sums=any(job.split > 1 or job.reduce for job in jobs),
         has_banks=any(decoding.bank > 0 for decoding in decodings),
         has_steps=any(decoding.step > 0 for decoding in decodings),
         has_functions=any(job.functions is not None for job in jobs),
@@ -284,6 +286,8 @@ def _macs(job: Job) -> tuple[int, int]:
         return rows * job.source.size, int(useful)
     positions = job.target.shape[1] * job.target.shape[2] * job.windows
     if layer.weight is None:
+        if job.reduce:
+            return job.source.size, job.source.size
         taps = len(job.taps) - job.idle_taps
         return rows * positions * taps, rows * positions * taps
     dense = int(np.asarray(layer.weight).size) * positions

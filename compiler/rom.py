@@ -173,6 +173,8 @@ class Tables:
                 depth = 1 << self.config.word_address_bits
                 here, there = (placed[name].base for name in (job.layer.inputs[0], job.layer.inputs[1]))
                 rows.extend({"word": word, "y": 0, "x": 0} for word in (0, (there - here) % depth))
+            elif job.reduce:
+                rows.extend({"word": slot, "y": slot, "x": 0} for _, slot, _ in job.taps)
             elif job.access is not None:
                 step = placed[job.layer.inputs[0]].channel_step // self.lanes
                 dilation_y, dilation_x = job.access.dilation
@@ -218,6 +220,9 @@ class Tables:
             first = len(words)
             for axis, name in enumerate(("y_table", "x_table")):
                 base[name] = len(words)
+                if job.reduce:
+                    words.extend([0] * (len(job.taps) if axis == 0 else 1))
+                    continue
                 for t in range(access.span[axis]):
                     offset = window_offset(
                         plane, job.source.shape, self.lanes, config.geometry.results, axis, t - access.padding[axis]
@@ -412,7 +417,7 @@ def _lane_codes(job: Job, group: int, core: int, lanes: int) -> np.ndarray:
 
 def places_of(job: Job, lanes: int) -> list[tuple[int, int] | None]:
     """Return the output position of every lane of every tile in drain order; a linear result has one place."""
-    if job.tile is None:
+    if job.tile is None or job.reduce:
         return [(0, 0)] * lanes
     positions = tile_positions(job.tile, job.target.shape, lanes).reshape(-1, 2).tolist()
     return [None if y < 0 else (y, x) for y, x in positions]
@@ -421,6 +426,10 @@ def places_of(job: Job, lanes: int) -> list[tuple[int, int] | None]:
 def _lane_masks(job: Job, axis: int, lanes: int) -> list[int]:
     """Return for each tile (2-D: each row or column of tiles) and window coordinate the lanes inside the input."""
     access, _, tile = job.windowed()
+    if job.reduce:
+        left = job.source.shape[1] * job.source.shape[2]
+        counts = [min(lanes, left - slot * lanes) for slot in range(len(job.taps))] if axis == 0 else [lanes]
+        return [(1 << count) - 1 for count in counts]
     if not any(job.layer.padding):
         return [(1 << lanes) - 1] * access.span[axis]
     positions = tile_positions(tile, job.target.shape, lanes)[:, :, axis]

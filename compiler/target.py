@@ -121,7 +121,7 @@ class EngineConfig:
     output_size : words of the output buffer
     has_padding, has_pooling, has_half_away, has_half_even, has_floor, has_zero_excluded, has_row_offsets, has_linear,
     has_windowed, has_split, has_keep, has_counted, has_slow, has_core_words, has_functions,
-    has_banks, has_steps : generate that hardware
+    has_banks, has_steps, has_sums, has_partial_sums : generate that hardware
     """
 
     geometry: Geometry
@@ -158,6 +158,8 @@ class EngineConfig:
     has_functions: bool
     has_banks: bool
     has_steps: bool
+    has_sums: bool
+    has_partial_sums: bool
 
     @property
     def lane_bits(self) -> int:

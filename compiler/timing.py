@@ -154,9 +154,10 @@ def _write_times(job: Job, ends: IntArray, config: EngineConfig) -> IntArray:
     results = 1 if job.slow else geometry.results
     channel = np.arange(job.out_channels)
     group, member = channel // job.members, channel % job.members
-    if job.linear:
-        # the last of the lanes that share a row completes its sum
-        return (ends[group] + (member + 1) * job.split - 1)[:, None, None]
+    if job.sums:
+        # the last of the lanes that share a row or a map completes its sum
+        lanes = job.split if job.linear else geometry.lanes
+        return (ends[group] + (member + 1) * lanes - 1)[:, None, None]
     _, _, tile = job.windowed()
     _, height, width = job.target.shape
     y, x = np.divmod(np.arange(height * width), width)
@@ -180,6 +181,8 @@ def _read_times(job: Job, schedule: Schedule, config: EngineConfig) -> IntArray:
     address = address_cycles(job.linear, config)
     if job.linear:
         return _linear_reads(job, schedule) + address
+    if job.reduce:
+        return np.zeros(job.source.shape, np.int64) + _channel_slots(job, schedule)[:, None, None] + address
     access, _, _ = job.windowed()
     first = _tile_begins(job, schedule, config)
     _, height, width = job.source.shape

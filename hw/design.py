@@ -166,7 +166,7 @@ def compile_report(program: Program, network: Model) -> dict[str, Any]:
                     "engine": plan.format.engine.value,
                     "cycles": None,
                     "model_cycles": layer.cycles,
-                    "macs_dense": dense[plan.name] or plan.macs_dense,
+                    "macs_dense": dense.get(plan.name) or plan.macs_dense,
                     "macs_useful": plan.macs_useful,
                     "lanes": layer.lanes,
                     "utilization": layer.utilization,

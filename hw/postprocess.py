@@ -60,7 +60,7 @@ class PostProcessor(wiring.Component):
         m = Module()
         config, d = self.config, self.descriptor
         total = Signal(signed(config.accumulator_width))
-        summed = Mux(self.first, 0, total) if config.has_split else 0
+        summed = Mux(self.first, 0, total) if config.has_partial_sums else 0
         m.d.sync += total.eq(summed + self.i)
         entry = Signal(descriptor_layout(self.bias.fields))
         m.d.comb += entry.eq(self.entry)

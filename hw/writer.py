@@ -18,7 +18,8 @@ class Writer(wiring.Component):
 
     ``address[r] = channel base + place[r]``: the channel's base moves by ``channel_step``, the place of a lane comes
     from the ``places`` ROM, which lists the lanes of every tile in drain order. No division, no comparison with the
-    edges of the map: the table knows. Several partial sums of a linear row count as one value, the last of them.
+    edges of the map: the table knows. Where the lanes of a member are summed up they count as one value, the last of
+    them.
 
     Latency 3 cycles from ``advance`` to ``address``, initiation interval 1.
 
@@ -79,7 +80,7 @@ class Writer(wiring.Component):
         next_channel, group_channel = Signal.like(self.channel), Signal.like(self.channel)
         next_bias, group_bias = Signal.like(self.bias_addr), Signal.like(self.bias_addr)
         m.d.comb += [
-            self.first.eq((sub == 0) | ~d.linear if config.has_linear else 1),
+            self.first.eq((sub == 0) | ~d.sums if config.has_sums else 1),
             member_end.eq(sub == d.place_last),
             unit_end.eq(member_end & (member == d.member_last)),
             group_end.eq(unit_end & (tile == d.tile_last)),
@@ -112,14 +113,13 @@ class Writer(wiring.Component):
         """Walk the place words of a tile once a member; return the lane of a slow layer's value in its word."""
         config, d = self.config, self.descriptor
         pointer, tile_start, step = Signal.like(self.place_addr), Signal.like(self.place_addr), Signal()
-        linear = d.linear if config.has_linear else 0
         lane = None
         m.d.comb += self.place_addr.eq(pointer)
         if not config.has_slow:
-            m.d.comb += step.eq(~linear if config.has_linear else 1)
+            m.d.comb += step.eq(~d.sums if config.has_sums else 1)
         else:
             lane = Signal(range(config.geometry.results))
-            m.d.comb += step.eq((~linear if config.has_linear else 1) & (~d.slow | lane.all()))
+            m.d.comb += step.eq((~d.sums if config.has_sums else 1) & (~d.slow | lane.all()))
             with m.If(self.advance):
                 m.d.sync += lane.eq(Mux(d.slow, lane + 1, 0))
             with m.If(self.start):
@@ -147,8 +147,8 @@ class Writer(wiring.Component):
         places = Signal(shape)
         m.d.comb += places.as_value().eq(self.place_data)
         wanted: Value = self.advance & (self.channel < d.channels)
-        if config.has_linear:
-            wanted = wanted & (~d.linear | member_end)
+        if config.has_sums:
+            wanted = wanted & (~d.sums | member_end)
         early_base, valid = delay(m, base, 2), delay(m, wanted, 2)
         slow = d.slow if config.has_slow else 0
         for index in range(results):

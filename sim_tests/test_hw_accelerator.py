@@ -24,6 +24,7 @@ DENSE = [
     ("depthwise", {"lanes": 4, "cores": 3}),
     ("floor", {"lanes": 8, "columns": 2, "results": 4}),
     ("pool_first", {"lanes": 16, "columns": 2, "results": 2}),
+    ("add_scales", {"lanes": 16, "columns": 3, "results": 2}),
     ("one_pixel", {"lanes": 4, "columns": 3}),
 ]
 SPARSE = [
@@ -37,6 +38,9 @@ SPARSE = [
     ("depthwise", {"lanes": 8, "cores": 2}),
     ("only_linear", {"lanes": 4, "cores": 3}),
     ("single_output", {"lanes": 8, "results": 2}),
+    ("branches", {"lanes": 4, "cores": 2, "results": 2}),
+    ("structure_nm", {"lanes": 4, "columns": 3}),
+    ("structure_pattern", {"lanes": 8, "cores": 2, "results": 4}),
     ("one_pixel", {"lanes": 8}),
 ]
 

@@ -53,4 +53,6 @@ def _form(model: Model, layer: Layer) -> object:
         layer = readers[0]
     if layer.kind is Kind.LINEAR:
         return "linear"
+    if layer.kind is Kind.AVG_POOL2D and model.tensors[layer.output].shape[1:] == (1, 1):
+        return (1, 1)
     return access_of(layer).stride
