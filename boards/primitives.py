@@ -125,9 +125,9 @@ def find_modules(directory: Path) -> list[Memory | Multiplier]:
             depth = int(match["depth"])
             if text == bank_verilog(depth):
                 found.append(Memory(path.stem, depth, 8, 1, ()))
-        elif match := (_MULTIPLIER.match(text) if path.stem == "multiplier" else None):
+        elif match := (_MULTIPLIER.match(text) if path.stem in ("multiplier", "scaler") else None):
             bits = int(match["a_bits"]), int(match["b_bits"])
-            if text == multiplier_verilog(*bits):
+            if text == multiplier_verilog(*bits, path.stem):
                 found.append(Multiplier(path.stem, *bits))
     return found
 

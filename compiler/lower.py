@@ -248,6 +248,9 @@ def _accumulator_range(job: Job) -> tuple[int, int]:
     if job.functions is not None:
         return int(np.minimum(job.functions.min(axis=1), 0).sum()), int(np.maximum(job.functions.max(axis=1), 0).sum())
     low, high = min(job.source.lo, 0), max(job.source.hi, 0)
+    if job.reduce:
+        pixels = job.source.shape[1] * job.source.shape[2]
+        return low * pixels, high * pixels
     products_high = np.maximum(job.weight * high, job.weight * low)
     products_low = np.minimum(job.weight * high, job.weight * low)
     return int(products_low.sum(axis=1).min()), int(products_high.sum(axis=1).max())

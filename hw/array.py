@@ -141,6 +141,9 @@ class Array(wiring.Component):
             [Signal(signed(config.accumulator_width), name=f"drain_{word}_{lane}") for lane in range(width)]
             for word in range(length)
         ]
+        begin: Value = captures[0]
+        if config.has_slow and geometry.columns > 1:
+            begin = Mux(d.one_column, captures[0], captures[-1])
         left = Signal.like(d.drain_last)
         active = Signal()
         shift: Value = active
@@ -148,7 +151,7 @@ class Array(wiring.Component):
             turn = Signal(range(width))
             with m.If(active):
                 m.d.sync += turn.eq(turn + 1)
-            with m.If(captures[0] | captures[-1]):
+            with m.If(begin):
                 m.d.sync += turn.eq(0)
             shift = active & (~d.slow | turn.all())
         with m.If(active):
@@ -161,9 +164,6 @@ class Array(wiring.Component):
             with m.If(capture):
                 for lane, result in enumerate(results[unit]):
                     m.d.sync += chain[base + lane // width][lane % width].eq(result)
-        begin: Value = captures[0]
-        if config.has_slow and geometry.columns > 1:
-            begin = Mux(d.one_column, captures[0], captures[-1])
         with m.If(begin):
             m.d.sync += [left.eq(d.drain_last), active.eq(1)]
         m.d.comb += [self.o_valid.eq(active), *(self.o[lane].eq(chain[0][lane]) for lane in range(width))]

@@ -12,13 +12,14 @@ __all__ = ["Multiplier", "multiplier_verilog"]
 class Multiplier(wiring.Component):
     """Multiply two signed numbers exactly: registers at the inputs and at the product.
 
-    All multipliers of a design are instances of one Verilog module, hence of one size.
+    All multipliers of one ``module`` are instances of one Verilog module, hence of one size.
 
     Latency 2 cycles, initiation interval 1. No reset: the product is undefined until two cycles after the first inputs.
 
     Parameters
     ----------
     a_bits, b_bits : int
+    module : str, name of the Verilog module
 
     Members
     -------
@@ -34,8 +35,9 @@ class Multiplier(wiring.Component):
 
     latency_cycles = 2
 
-    def __init__(self, a_bits: int, b_bits: int) -> None:
+    def __init__(self, a_bits: int, b_bits: int, module: str = "multiplier") -> None:
         _check(a_bits, b_bits)
+        self.module = module
         self.a_bits = a_bits
         self.b_bits = b_bits
         super().__init__(
@@ -45,16 +47,16 @@ class Multiplier(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Instantiate the multiplier's module."""
         m = Module()
-        m.submodules.multiplier = Instance("multiplier", i_clk=ClockSignal(), i_a=self.a, i_b=self.b, o_p=self.p)
+        m.submodules.multiplier = Instance(self.module, i_clk=ClockSignal(), i_a=self.a, i_b=self.b, o_p=self.p)
         return m
 
 
-def multiplier_verilog(a_bits: int, b_bits: int) -> str:
-    """Return the Verilog module ``multiplier`` for signed operands of ``a_bits`` and ``b_bits``."""
+def multiplier_verilog(a_bits: int, b_bits: int, module: str = "multiplier") -> str:
+    """Return the Verilog module ``module`` for signed operands of ``a_bits`` and ``b_bits``."""
     _check(a_bits, b_bits)
     return (
         f"// Signed multiplier, {a_bits} x {b_bits} bits, with registered operands and product\n"
-        "module multiplier(\n    input wire clk,\n"
+        f"module {module}(\n    input wire clk,\n"
         f"    input wire signed [{a_bits - 1}:0] a,\n    input wire signed [{b_bits - 1}:0] b,\n"
         f"    output reg signed [{a_bits + b_bits - 1}:0] p\n);\n"
         f"    reg signed [{a_bits - 1}:0] a_r;\n    reg signed [{b_bits - 1}:0] b_r;\n"

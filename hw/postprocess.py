@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.program import Rom
 from zeroskip.compiler.target import EngineConfig
+from zeroskip.hw.multiplier import Multiplier
 from zeroskip.hw.pipeline import delay, descriptor_layout
 
-__all__ = ["PostProcessor"]
+__all__ = ["PostProcessor", "scaler_bits"]
 
 LOW_BITS = 15
 """The accumulator is multiplied in two halves; with M of 15 bits each fits one 16 x 16 multiplier, the smallest."""
+
+
+def scaler_bits(config: EngineConfig) -> int:
+    """Return the width of the operand that the post-processor's multipliers take of an accumulator."""
+    return max(LOW_BITS + 1, max(config.accumulator_width, config.bias_width) + 1 - LOW_BITS)
 
 
 class PostProcessor(wiring.Component):
@@ -64,9 +70,9 @@ class PostProcessor(wiring.Component):
         m.d.sync += total.eq(summed + self.i)
         entry = Signal(descriptor_layout(self.bias.fields))
         m.d.comb += entry.eq(self.entry)
-        biased = Signal(signed(max(config.accumulator_width, config.bias_width) + 1))
-        m.d.sync += biased.eq(delay(m, total, 1) + entry.bias)
-        product = self._build_multiply(m, biased, entry)
+        sum_ = Signal(signed(max(config.accumulator_width, config.bias_width) + 1))
+        m.d.comb += sum_.eq(delay(m, total, 1) + entry.bias)
+        product = self._build_multiply(m, sum_, entry)
         shifted = self._build_shift(m, product, entry)
         rounded = Signal(signed(max(2, len(shifted))))
         nearest = (shifted + (~d.floor if config.has_floor else 1)) >> 1
@@ -84,27 +90,31 @@ class PostProcessor(wiring.Component):
             m.d.sync += self.o.eq(result)
         return m
 
-    def _build_multiply(self, m: Module, biased: Signal, entry: data.View) -> Signal:
-        """Two cycles: the halves of the accumulator times M, then their sum."""
+    def _build_multiply(self, m: Module, value: Signal, entry: data.View) -> Signal:
+        """Three cycles: registers (the multipliers' own), the halves of ``value`` times M, their sum."""
         config, d = self.config, self.descriptor
-        away = (d.half_away & biased[-1]) if config.has_half_away else None
+        negative = delay(m, value[-1], 1)
+        away = (d.half_away & negative) if config.has_half_away else None
         if config.multiplier_width == 0:
-            product = Signal(signed(len(biased) + 1))
-            value = biased - away if away is not None else biased
-            m.d.sync += product.eq(value)
+            biased = Signal.like(value)
+            m.d.sync += biased.eq(value)
+            product = Signal(signed(len(value) + 1))
+            m.d.sync += product.eq(biased - away if away is not None else biased)
             return delay(m, product, 1)
-        scale = delay(m, entry.multiplier, 1) if config.per_channel else d.multiplier
-        product = Signal(signed(len(biased) + config.multiplier_width + 1))
-        high = Signal(signed(max(1, len(biased) - LOW_BITS) + config.multiplier_width + 1))
-        low = Signal(signed(min(LOW_BITS + 1, len(biased)) + config.multiplier_width + 1))
-        if len(biased) > LOW_BITS:
-            m.d.sync += [high.eq(biased[LOW_BITS:].as_signed() * scale), low.eq(biased[:LOW_BITS] * scale)]
-            total: Value = (high << LOW_BITS) + low
-        else:
-            m.d.sync += low.eq(biased * scale)
-            total = low
+        scale = Signal(signed(config.multiplier_width + 1))
+        m.d.comb += scale.eq(entry.multiplier if config.per_channel else d.multiplier)
+        halves = [Cat(value[:LOW_BITS], 0).as_signed(), value[LOW_BITS:].as_signed()]
+        if len(value) <= LOW_BITS:
+            halves = [value]
+        total: Value = Const(0)
+        for index, half in enumerate(halves):
+            multiplier = Multiplier(scaler_bits(config), config.multiplier_width + 1, "scaler")
+            m.submodules[f"scaler_{index}"] = multiplier
+            m.d.comb += [multiplier.a.eq(half), multiplier.b.eq(scale)]
+            total = total + (multiplier.p << (LOW_BITS * index))
         if away is not None:
             total = total - delay(m, away, 1)
+        product = Signal(signed(len(value) + config.multiplier_width + 1))
         m.d.sync += product.eq(total)
         return product
 

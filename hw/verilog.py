@@ -6,6 +6,7 @@ from zeroskip.compiler.program import Program
 from zeroskip.hw.accelerator import Accelerator
 from zeroskip.hw.memory import bank_verilog, descriptor_verilog, rom_verilog
 from zeroskip.hw.multiplier import multiplier_verilog
+from zeroskip.hw.postprocess import scaler_bits
 
 __all__ = ["rtl_files"]
 
@@ -21,6 +22,9 @@ def rtl_files(program: Program) -> dict[str, str]:
     }
     files["activation_bank.v"] = bank_verilog(program.config.activation_depth)
     files["multiplier.v"] = multiplier_verilog(9, program.config.level_bits)
+    if program.config.multiplier_width:
+        scale_bits = program.config.multiplier_width + 1
+        files["scaler.v"] = multiplier_verilog(scaler_bits(program.config), scale_bits, "scaler")
     files["accelerator.v"] = verilog.convert(
         Accelerator(program), name="accelerator", emit_src=False, strip_internal_attrs=True
     )

@@ -16,7 +16,7 @@ from zeroskip.compiler.reference import run
 
 def test_the_order_of_the_passes() -> None:
     names = [transform.__name__ for transform in PASSES]
-    assert names == ["fuse_max_pool", "compact_filters", "compact_columns"]
+    assert names == ["fuse_max_pool", "compact_filters", "compact_columns", "copy_tensors"]
 
 
 @pytest.mark.parametrize("seed", range(30))
