@@ -83,7 +83,8 @@ def _blocks(depth: int, width: int, shapes: Sequence[tuple[int, int]]) -> int:
 
 def program_multipliers(config: EngineConfig) -> int:
     """Return how many hard multipliers the array and the post-processor take."""
-    return config.geometry.products + (2 * config.geometry.results if config.multiplier_width else 0)
+    scaling = 2 * config.geometry.results if config.multiplier_width else 0
+    return config.geometry.products - config.logic_products + scaling
 
 
 def layer_formats(model: Model, engine: Engine | None) -> dict[str, Format]:
@@ -130,6 +131,7 @@ def choose_program(
     columns: int | None = None,
     cores: int | None = None,
     results: int | None = None,
+    logic_products: int | None = None,
     index_bits: int | None = None,
 ) -> Choice:
     """Compile ``model`` for the fitting geometry with the fewest cycles; ``engine=None`` compares both engines.
@@ -149,10 +151,9 @@ def choose_program(
     if lanes is not None:
         fixed = []
         for kind, formats in plans.items():
-            width = columns if kind is Engine.DENSE and cores is None else None
-            size = Geometry(
-                lanes, width or (2 if kind is Engine.DENSE and cores is None else 1), cores or 1, results or 1
-            )
+            two = 2 if kind is Engine.DENSE and cores is None else 1
+            width = (columns or two) if cores is None or columns is not None else 1
+            size = Geometry(lanes, width, cores or 1, results or 1, logic_products or 0)
             fixed.append(Candidate(kind, lower(model, size, formats, index_bits=index_bits)))
         return _best(fixed, limits)
     estimates = []

@@ -271,10 +271,10 @@ def _one_value(what: str, values: set[int]) -> int:
 
 
 def _level_bits(job: Job) -> int:
-    """Return the bits of the multiplier's weight operand; a zero-excluded code reaches one further."""
-    if job.codebook:
-        return max(2, _signed_bits(min(job.codebook), max(job.codebook)))
-    return job.stored_bits + 1
+    """Return the bits of the multiplier's weight operand; 2 bits stand for -1, 0 and 1 only."""
+    low, high = min(int(job.weight.min()), 0), max(int(job.weight.max()), 0)
+    bits = _signed_bits(low, high)
+    return 2 if -1 <= low and high <= 1 else max(bits, 3)
 
 
 def _signed_bits(low: int, high: int) -> int:

@@ -43,13 +43,15 @@ class Geometry:
 
     ``lanes`` output positions are worked on at once. ``columns`` output channels share one gather: its activations hop
     from column to column (systolic). ``cores`` output channels have a gather and a copy of the activation memory each,
-    so that every one follows its own indices. ``results`` values leave the array a cycle.
+    so that every one follows its own indices. ``results`` values leave the array a cycle. ``logic_products`` of the
+    multipliers are made of logic cells instead of the device's multipliers.
     """
 
     lanes: int
     columns: int = 1
     cores: int = 1
     results: int = 1
+    logic_products: int = 0
 
     def __post_init__(self) -> None:
         if self.lanes not in (4, 8, 16, 32):
@@ -71,6 +73,11 @@ class Geometry:
             raise CompileError(
                 f"Geometry results must be below the {self.lanes} lanes with {self.columns} columns; use "
                 f"{self.lanes // 2}"
+            )
+
+        if not 0 <= self.logic_products <= self.products:
+            raise CompileError(
+                f"Geometry logic_products must be 0 to the {self.products} products, not {self.logic_products!r}"
             )
 
     @property
@@ -95,7 +102,9 @@ class Geometry:
         if self.cores > 1:
             parts.append(f"{self.cores} cores")
         text = " x ".join(parts)
-        return text if self.results == 1 else f"{text}, {self.results} results a cycle"
+        if self.results > 1:
+            text = f"{text}, {self.results} results a cycle"
+        return text if not self.logic_products else f"{text}, {self.logic_products} products in logic"
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,11 @@ class EngineConfig:
         it stands.
         """
         return self.geometry.columns - 1 if self.has_slow else 0
+
+    @property
+    def logic_products(self) -> int:
+        """Multipliers made of logic cells: with levels of -1 to 1 all of them, for there is nothing to multiply."""
+        return self.geometry.products if self.level_bits == 2 else self.geometry.logic_products
 
     @property
     def indexed(self) -> bool:

@@ -104,7 +104,9 @@ class Array(wiring.Component):
         self, m: Module, unit: int, lane: int, activation: Value, weight: Value, late: list[Value]
     ) -> Value:
         config = self.config
-        multiplier = Multiplier(9, config.level_bits)
+        # the last ones are made of logic
+        in_logic = unit * config.geometry.lanes + lane >= config.geometry.products - config.logic_products
+        multiplier = Multiplier(9, config.level_bits, "logic_multiplier" if in_logic else "multiplier")
         m.submodules[f"multiplier_{unit}_{lane}"] = multiplier
         m.d.comb += [multiplier.a.eq(activation), multiplier.b.eq(weight)]
         acc = Signal(signed(config.accumulator_width), name=f"acc_{unit}_{lane}")

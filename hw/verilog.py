@@ -5,7 +5,7 @@ from __future__ import annotations
 from zeroskip.compiler.program import Program
 from zeroskip.hw.accelerator import Accelerator
 from zeroskip.hw.memory import bank_verilog, descriptor_verilog, rom_verilog
-from zeroskip.hw.multiplier import multiplier_verilog
+from zeroskip.hw.multiplier import logic_multiplier_verilog, multiplier_verilog
 from zeroskip.hw.postprocess import scaler_bits
 
 __all__ = ["rtl_files"]
@@ -21,7 +21,11 @@ def rtl_files(program: Program) -> dict[str, str]:
         for rom in program.roms
     }
     files["activation_bank.v"] = bank_verilog(program.config.activation_depth)
-    files["multiplier.v"] = multiplier_verilog(9, program.config.level_bits)
+    config = program.config
+    if config.logic_products < config.geometry.products:
+        files["multiplier.v"] = multiplier_verilog(9, config.level_bits)
+    if config.logic_products:
+        files["logic_multiplier.v"] = logic_multiplier_verilog(9, config.level_bits)
     if program.config.multiplier_width:
         scale_bits = program.config.multiplier_width + 1
         files["scaler.v"] = multiplier_verilog(scaler_bits(program.config), scale_bits, "scaler")

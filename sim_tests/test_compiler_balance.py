@@ -7,8 +7,10 @@ import pytest
 
 from models import Spec, add, build_model, linear, random_codes
 from zeroskip.compiler.balance import balance_rows
+from zeroskip.compiler.geometry import layer_formats
 from zeroskip.compiler.ir import Model, Rounding, Tensor
 from zeroskip.compiler.reference import run
+from zeroskip.compiler.target import Engine, Geometry
 from zeroskip.compiler.verify import verify
 
 SPARSE = {"structure": "nonstructured", "keep": 0.3}
@@ -21,7 +23,7 @@ def network(*specs: Spec) -> Model:
 
 def balanced(model: Model) -> dict[str, tuple[int, ...]]:
     """Sort for 4 lanes and prove that the output did not change and that every golden sample is still right."""
-    after, orders = balance_rows(model, 4)
+    after, orders = balance_rows(model, Geometry(4), layer_formats(model, Engine.SPARSE))
     verify(after)
     inputs = random_codes(np.random.default_rng(8), model.tensors["input"], 8)
     np.testing.assert_array_equal(run(after, inputs)["output"], run(model, inputs)["output"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -96,32 +96,38 @@ class IndexDecoder(wiring.Component):
         cursor = Signal(self.position_bits, name=f"cursor_{lane}")
         origin = Signal(self.position_bits, name=f"origin_{lane}")
         first = Signal(self.position_bits, name=f"first_{lane}")
-        following = Signal(self.position_bits, name=f"following_{lane}")
+        base = Signal(self.position_bits, name=f"base_{lane}")
+        # whether the position that the cursor holds is taken: added with the next gap, as a carry
+        pending, carry = Signal(name=f"pending_{lane}"), Signal(name=f"carry_{lane}")
         escape = Signal(name=f"escape_{lane}")
         gap: Value = taken
         if config.patterns:
             gap = Mux(d.pattern != 0, taken[: config.pattern_bits], taken)
-        m.d.comb += escape.eq(gap == d.escape)
         distance: Value = Mux(d.counted, 0, gap) if config.has_counted else gap
-        one: Value = self._one(escape)
         if config.linear_unit > 1 and config.has_linear:
-            unit = config.linear_unit
-            distance = Mux(d.in_units, distance * unit, distance)
-            one = Mux(d.in_units, Mux(escape, 0, unit), one)
+            distance = Mux(d.in_units, distance * config.linear_unit, distance)
+        m.d.sync += base.eq(self._base(lane))
         m.d.comb += [
-            origin.eq(Mux(self.o_flags.first, self._base(lane), cursor)),
-            first.eq(origin + distance),
-            following.eq(first + one),
-            self.positions[lane].eq(first + offset),
+            escape.eq(gap == d.escape),
+            origin.eq(Mux(self.o_flags.first, base, cursor)),
+            carry.eq(pending & ~self.o_flags.first),
+            first.eq((Cat(carry, distance) + Cat(Const(1), origin))[1:]),
+            self.positions[lane].eq(first + offset if config.has_steps else first),
             self.fillers[lane].eq(escape),
         ]
         if config.patterns and lane == 0:
             m.d.comb += self.positions[lane].eq(first + offset + self._pattern_offset(m, taken))
+        following: Value = first
+        more, extra = self._one(escape)
+        if extra is not None:
+            following = first + extra
         if config.has_banks:
-            with m.If(d.banked):
-                m.d.comb += following.eq(origin + d.bank)
-        with m.If(self.o_flags.valid):
-            m.d.sync += cursor.eq(Mux(self.unit_end, following, origin))
+            following = Mux(d.banked, origin + d.bank, following)
+            more = more & ~d.banked
+        with m.If(self.o_flags.valid & self.unit_end):
+            m.d.sync += [cursor.eq(following), pending.eq(more)]
+        with m.Elif(self.o_flags.valid & self.o_flags.first):
+            m.d.sync += [cursor.eq(base), pending.eq(0)]
 
     def _pattern_offset(self, m: Module, taken: Signal) -> Value:
         """Look the element's offset up in the layer's table of patterns."""
@@ -149,9 +155,15 @@ class IndexDecoder(wiring.Component):
             by_table = by_table | d.keep
         return Mux(by_table, d.tap_base, lane_base)
 
-    def _one(self, escape: Value) -> Value:
-        """Return how far the next gap begins behind this position; the lanes of a dense row take turns."""
+    def _one(self, escape: Value) -> tuple[Value, Value | None]:
+        """Return whether the position is taken, and how much farther the next gap begins where that is not enough.
+
+        A block of a linear layer takes several positions; so do the lanes of a dense row, which take turns.
+        """
         config, d = self.config, self.descriptor
+        extra: Value | None = None
+        if config.linear_unit > 1 and config.has_linear:
+            extra = Mux(d.in_units & ~escape, config.linear_unit - 1, 0)
         if config.has_counted and config.has_split:
-            return Mux(d.counted, d.position_step, ~escape)
-        return ~escape
+            extra = Mux(d.counted, d.position_step - 1, extra if extra is not None else 0)
+        return ~escape, extra
