@@ -103,9 +103,9 @@ class PostProcessor(wiring.Component):
             return delay(m, product, 1)
         scale = Signal(signed(config.multiplier_width + 1))
         m.d.comb += scale.eq(entry.multiplier if config.per_channel else d.multiplier)
-        halves = [Cat(value[:LOW_BITS], 0).as_signed(), value[LOW_BITS:].as_signed()]
-        if len(value) <= LOW_BITS:
-            halves = [value]
+        halves: list[Value] = [value]
+        if len(value) > LOW_BITS:
+            halves = [Cat(value[:LOW_BITS], 0).as_signed(), value[LOW_BITS:].as_signed()]
         total: Value = Const(0)
         for index, half in enumerate(halves):
             multiplier = Multiplier(scaler_bits(config), config.multiplier_width + 1, "scaler")
