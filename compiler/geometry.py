@@ -10,7 +10,7 @@ import numpy as np
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import CapacityError
 from zeroskip.compiler.ir import Kind, Layer, Model
-from zeroskip.compiler.lower import estimate_cycles, lower
+from zeroskip.compiler.lower import Formats, estimate_cycles, layer_issue_cycles, lower
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.target import Engine, EngineConfig, Format, Geometry
 
@@ -54,6 +54,7 @@ class Candidate:
 
     engine: Engine | None
     program: Program
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +88,29 @@ def program_multipliers(config: EngineConfig) -> int:
     return config.geometry.products - config.logic_products + scaling
 
 
+def best_formats(model: Model, geometry: Geometry, index_bits: int | None) -> tuple[dict[str, Format], list[str]]:
+    """Return for every layer with weights the format that takes fewer cycles in ``geometry``, and why.
+
+    Within CYCLE_TOLERANCE the dense format wins: it stores no indices.
+    """
+    dense, sparse = layer_formats(model, Engine.DENSE), layer_formats(model, Engine.SPARSE)
+    counted = layer_issue_cycles(model, geometry, dense)
+    indexed = layer_issue_cycles(model, geometry, sparse, index_bits)
+    formats, reasons = {}, []
+    for name in dense:
+        takes = sparse if indexed[name] * CYCLE_TOLERANCE < counted[name] else dense
+        formats[name] = takes[name]
+        reasons.append(
+            f"layer {name}: {takes[name].value}, {counted[name]} cycles dense and {indexed[name]} with indices"
+        )
+    return formats, reasons
+
+
 def layer_formats(model: Model, engine: Engine | None) -> dict[str, Format]:
     """Return the format of every layer with weights.
 
-    Without an engine a layer is sparse when it has zeros enough that its indices skip more than they cost: an index
-    design fetches a position for every weight either way.
+    Without an engine a layer is sparse when it has zeros enough that its indices skip more than they cost;
+    :func:`best_formats` counts.
     """
     formats = {}
     for layer in model.layers:
@@ -144,29 +163,30 @@ def choose_program(
     CapacityError
         If no geometry fits; the text says what the smallest one needs, what there is and what to change.
     """
-    choices = [Engine.DENSE, None if engine is None else Engine.SPARSE] if engine is None else [engine]
-    plans = {kind: layer_formats(model, kind) for kind in choices}
-    if engine is None and all(format_ is Format.DENSE for format_ in plans[None].values()):
-        del plans[None]
+    kinds: list[Engine | None] = [engine] if engine is not None else [Engine.DENSE, None]
+    if engine is None and all(f is Format.DENSE for f in layer_formats(model, None).values()):
+        kinds = [Engine.DENSE]
+
+    def compiled(kind: Engine | None, geometry: Geometry) -> Candidate:
+        formats, reasons = _formats(model, kind, geometry, index_bits)
+        return Candidate(kind, lower(model, geometry, formats, index_bits=index_bits), tuple(reasons))
+
     if lanes is not None:
-        fixed = []
-        for kind, formats in plans.items():
-            two = 2 if kind is Engine.DENSE and cores is None else 1
-            width = (columns or two) if cores is None or columns is not None else 1
-            size = Geometry(lanes, width, cores or 1, results or 1, logic_products or 0)
-            fixed.append(Candidate(kind, lower(model, size, formats, index_bits=index_bits)))
-        return _best(fixed, limits)
+        sizes = {kind: _fixed_size(kind, lanes, columns, cores, results, logic_products) for kind in kinds}
+        return _best([compiled(kind, size) for kind, size in sizes.items()], limits)
     estimates = []
-    for kind, formats in plans.items():
+    for kind in kinds:
         for geometry in _geometries(kind, limits, model):
-            estimates.append((estimate_cycles(model, geometry, formats, index_bits), geometry.products, kind, geometry))
+            formats, _ = _formats(model, kind, geometry, index_bits)
+            cycles = estimate_cycles(model, geometry, formats, index_bits)
+            estimates.append((cycles, geometry.products, kind, geometry))
     estimates.sort(key=lambda item: (item[0], item[1]))
     candidates: list[Candidate] = []
-    fitting: dict[Engine | None, list[Candidate]] = {kind: [] for kind in plans}
+    fitting: dict[Engine | None, list[Candidate]] = {kind: [] for kind in kinds}
     for _, _, kind, geometry in estimates:
         if len(fitting[kind]) >= CANDIDATES:
             continue
-        candidate = Candidate(kind, lower(model, geometry, plans[kind], index_bits=index_bits))
+        candidate = compiled(kind, geometry)
         candidates.append(candidate)
         if _fits(candidate.program, limits):
             fitting[kind].append(candidate)
@@ -183,6 +203,28 @@ def choose_program(
             "prune further, use fewer weight bits or name a larger board"
         )
     return _best(found, limits)
+
+
+def _formats(
+    model: Model, kind: Engine | None, geometry: Geometry, index_bits: int | None
+) -> tuple[Formats, list[str]]:
+    if kind is None:
+        return best_formats(model, geometry, index_bits)
+    return layer_formats(model, kind), []
+
+
+def _fixed_size(
+    kind: Engine | None,
+    lanes: int,
+    columns: int | None,
+    cores: int | None,
+    results: int | None,
+    logic_products: int | None,
+) -> Geometry:
+    """Return the geometry that the user fixed; a dense array has two columns unless they say otherwise."""
+    if columns is None:
+        columns = 2 if kind is Engine.DENSE and cores is None else 1
+    return Geometry(lanes, columns, cores or 1, results or 1, logic_products or 0)
 
 
 def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geometry]:
@@ -234,4 +276,4 @@ def _best(candidates: Sequence[Candidate], limits: Limits) -> Choice:
         )
     name = "a choice for every layer" if best.engine is None else best.engine.value
     reasons.append(f"chosen: {name}, {best.program.config.geometry}")
-    return Choice(best.program, cycles[id(best)], tuple(reasons))
+    return Choice(best.program, cycles[id(best)], (*reasons, *best.reasons))

@@ -29,7 +29,7 @@ from zeroskip.compiler.streams import Decoding
 from zeroskip.compiler.target import EngineConfig, Format, Geometry
 from zeroskip.compiler.timing import plan_timing, unit_ends
 
-__all__ = ["Formats", "estimate_cycles", "lower", "plan_jobs"]
+__all__ = ["Formats", "estimate_cycles", "layer_issue_cycles", "lower", "plan_jobs"]
 
 SERVED = (Rounding.HALF_UP, Rounding.HALF_AWAY, Rounding.HALF_EVEN, Rounding.FLOOR, Rounding.TFLITE_SINGLE)
 """Roundings of the post-processor; TensorFlow Lite's single rounding is half_up."""
@@ -111,10 +111,17 @@ def _align_patterns(jobs: Sequence[Job], geometry: Geometry) -> None:
 
 def estimate_cycles(model: Model, geometry: Geometry, formats: Formats, index_bits: int | None = None) -> int:
     """Return the cycles in which a geometry issues all layers; exact but for the hand-over between layers."""
+    return sum(layer_issue_cycles(model, geometry, formats, index_bits).values())
+
+
+def layer_issue_cycles(
+    model: Model, geometry: Geometry, formats: Formats, index_bits: int | None = None
+) -> dict[str, int]:
+    """Return the cycles in which each layer issues its slots, stalls for the drain included."""
     jobs = plan_jobs(model, geometry, formats, index_bits)[2]
     delay = geometry.columns - 1 if any(job.slow for job in jobs) else 0
     indexed = any(job.format is not Format.DENSE for job in jobs)
-    return sum(int(unit_ends(schedule_of(job, geometry, delay, indexed))[-1]) + 1 for job in jobs)
+    return {job.layer.name: int(unit_ends(schedule_of(job, geometry, delay, indexed))[-1]) + 1 for job in jobs}
 
 
 def _layouts(model: Model, jobs: Sequence[Job], geometry: Geometry) -> dict[str, TensorLayout]:
