@@ -119,9 +119,9 @@ class WeightFeed(wiring.Component):
             code: Value = shared
             if config.has_linear:
                 mine = Signal(config.weight_width, name=f"slot_{unit}_{lane}")
-                chosen = Mux(linear, slots[lane], Choice(slots)[slot]) if config.has_windowed else slots[lane]
-                m.d.sync += mine.eq(chosen)
-                code = mine
+                m.d.sync += mine.eq(slots[lane])
+                # chosen behind the registers: the shared slot comes out of a wide selection
+                code = Mux(linear, mine, shared) if config.has_windowed else mine
             level: Value = weight_level(code, excluded if config.has_zero_excluded else 0)
             for number, levels in enumerate(config.codebooks, 1):
                 # unused codes of a short codebook mean nothing; 0 keeps the table small
