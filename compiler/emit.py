@@ -129,7 +129,8 @@ def load_program(directory: Path) -> Program:
     try:
         header = json.loads(path.read_text())
         geometry = header["geometry"]
-        size = Geometry(**{key: int(value) for key, value in geometry.items()})
+        banked = bool(geometry.pop("banked_vectors"))
+        size = Geometry(**{key: int(value) for key, value in geometry.items()}, banked_vectors=banked)
         formats = {layer["name"]: Format(layer["format"]) for layer in header["layers"]}
         index_bits = header["index_bits"]
     except (KeyError, TypeError, ValueError) as error:

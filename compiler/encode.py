@@ -26,7 +26,14 @@ IntArray = NDArray[np.int64]
 def encode_indexed(job: Job, geometry: Geometry, index_bits: int | None) -> None:
     """Fix ``decoding``, ``streams`` and ``lengths`` of a layer; zeros that must be stored cost a bit a weight."""
     job.split = 1
-    if job.linear and job.format is Format.RELATIVE:
+    if job.linear and geometry.banked_vectors:
+        job.banked, job.split = True, geometry.lanes
+        if job.format is not Format.RELATIVE:
+            raise CompileError(
+                f"Layer {job.layer.name!r} has {job.format.value} indices, which need vectors in every bank; "
+                "leave out --set banked_vectors=1"
+            )
+    elif job.linear and job.format is Format.RELATIVE:
         job.split = _choose_split(job, geometry)
     job.members = group_members(job, geometry)
     job.shared_stream = not job.linear and geometry.columns > 1 and job.members > 1
@@ -55,6 +62,8 @@ def _parts(job: Job) -> list[IntArray]:
     """Return the rows that share a stream: a (sub-)row, or with columns all rows of a group."""
     if job.shared_stream:
         return [job.weight[first : first + job.members] for first in range(0, len(job.weight), job.members)]
+    if job.banked:
+        return [row[None, first :: job.split] for row in job.weight for first in range(job.split)]
     step = -(-job.weight.shape[1] // job.split)
     return [row[None, first * step : (first + 1) * step] for row in job.weight for first in range(job.split)]
 

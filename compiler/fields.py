@@ -107,11 +107,11 @@ def _linear_fields(job: Job, layout: TensorLayout, config: EngineConfig) -> dict
     fields = {"keep": int(kept)}
     lanes = config.geometry.lanes if config.has_split else 1
     # dense lanes take the inputs of their row in turn, decoders begin at a run of their own
-    step = 1 if job.format is Format.DENSE else job.positions
+    step = 0 if job.banked else 1 if job.format is Format.DENSE else job.positions
     for lane in range(lanes):
         fields[f"lane_base_{lane}"] = 0 if kept else layout.base + lane % job.split * step
     if config.has_split:
-        fields["position_step"] = job.split if job.format is Format.DENSE else 1
+        fields["position_step"] = job.split if job.format is Format.DENSE and not job.banked else 1
     return fields
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -151,6 +151,7 @@ def choose_program(
     cores: int | None = None,
     results: int | None = None,
     logic_products: int | None = None,
+    banked_vectors: int | None = None,
     index_bits: int | None = None,
 ) -> Choice:
     """Compile ``model`` for the fitting geometry with the fewest cycles; ``engine=None`` compares both engines.
@@ -172,7 +173,12 @@ def choose_program(
         return Candidate(kind, lower(model, geometry, formats, index_bits=index_bits), tuple(reasons))
 
     if lanes is not None:
-        sizes = {kind: _fixed_size(kind, lanes, columns, cores, results, logic_products) for kind in kinds}
+        sizes = {
+            kind: replace(
+                _fixed_size(kind, lanes, columns, cores, results, logic_products), banked_vectors=bool(banked_vectors)
+            )
+            for kind in kinds
+        }
         return _best([compiled(kind, size) for kind, size in sizes.items()], limits)
     estimates = []
     for kind in kinds:

@@ -32,8 +32,8 @@ class Job:
     ``lengths`` the slots that each group takes a pass. ``block[b]`` are the positions of block or kernel ``b``,
     ``shapes`` the kept positions of each pattern. ``idle_taps`` taps at the end have no weight: two windows may not end
     in a row. A layer that averages a whole map may ``reduce`` it: the lanes take its pixels in turn and are summed up
-    while they drain. ``functions`` are the values of an addition's operands by code, shape ``(2, 256)``: two slots a
-    tile, no product.
+    while they drain. The input of a ``banked`` linear layer is spread over the banks. ``functions`` are the values of
+    an addition's operands by code, shape ``(2, 256)``: two slots a tile, no product.
     """
 
     layer: Layer
@@ -55,6 +55,7 @@ class Job:
     codebook: tuple[int, ...] = ()
     idle_taps: int = 0
     reduce: bool = False
+    banked: bool = False
     shared_row: bool = False
     index_bits: int = 0
     stored_bits: int = 8
@@ -256,6 +257,12 @@ def encode_dense(job: Job, geometry: Geometry) -> None:
         job.idle_taps = 1
         job.taps = [*job.taps, job.taps[0]]
         job.weight = np.concatenate([job.weight, np.zeros_like(job.weight)], axis=1)
+    if geometry.banked_vectors:
+        job.keep = None
+        if job.linear and job.weight.shape[1] % geometry.lanes:
+            # the last word of the vector is not full: its other lanes need a weight of 0
+            missing = -job.weight.shape[1] % geometry.lanes
+            job.weight = np.concatenate([job.weight, np.zeros((len(job.weight), missing), np.int64)], axis=1)
     if job.keep is not None:
         job.notes.append(
             f"{job.weight.shape[1] - len(job.keep)} of {job.weight.shape[1]} inputs hold no weight: skipped"
@@ -269,6 +276,7 @@ def encode_dense(job: Job, geometry: Geometry) -> None:
         )
     if job.linear:
         job.split = _choose_split(job, geometry)
+        job.banked = geometry.banked_vectors
         job.members = group_members(job, geometry)
     job.lengths = [job.positions] * job.group_count
 
@@ -276,6 +284,8 @@ def encode_dense(job: Job, geometry: Geometry) -> None:
 def _choose_split(job: Job, geometry: Geometry) -> int:
     """Return over how many lanes each row is spread: fewer cycles where there are fewer rows than multipliers."""
     inputs = job.weight.shape[1]
+    if geometry.banked_vectors:
+        return geometry.lanes
     if job.keep is not None:
         return 1
     products = geometry.products

@@ -19,6 +19,7 @@ from zeroskip.compiler.requantization import align_shifts
 from zeroskip.compiler.rom import Tables, descriptor_rom, places_of
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.schedule import (
+    banked_layout,
     choose_plane,
     memory_map,
     output_layout,
@@ -141,10 +142,14 @@ def _layouts(model: Model, jobs: Sequence[Job], geometry: Geometry) -> dict[str,
                 )
             layouts[model.output] = output_layout(shapes[model.output])
         elif all(job.linear for job in readers):
-            layouts.update({name: replicated_layout(shape) for name, shape in shapes.items()})
+            layouts.update({name: _vector_layout(shape, geometry) for name, shape in shapes.items()})
         else:
             layouts.update(_windowed_layouts(names, shapes, readers, geometry))
     return layouts
+
+
+def _vector_layout(shape: tuple[int, ...], geometry: Geometry) -> TensorLayout:
+    return banked_layout(shape, geometry.lanes) if geometry.banked_vectors else replicated_layout(shape)
 
 
 def _windowed_layouts(

@@ -295,12 +295,12 @@ class Tables:
         self._add("functions", fields, words, segments, style="block", description="functions")
 
     def _arrivals(self, model: Model, placed: Mapping[str, TensorLayout]) -> None:
-        """Where the input words of a channel go, in the order the host sends them."""
+        """Where the rows and columns of the input go, in the order the host sends its words."""
         layout = placed[model.input]
-        words = [row + column for row in layout.rows for column in layout.columns]
-        if len(words) > 1:
-            fields = (FieldSpec("offset", 0, self.config.position_bits),)
-            self._add("arrivals", fields, words, [Segment(model.input, 0, len(words))])
+        fields = (FieldSpec("offset", 0, self.config.position_bits),)
+        for name, words in (("arrival_rows", layout.rows), ("arrival_columns", layout.columns)):
+            if len(words) > 1:
+                self._add(name, fields, words, [Segment(model.input, 0, len(words))])
 
     def _add(
         self,

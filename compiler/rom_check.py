@@ -197,9 +197,10 @@ def _linear_rows(
                 sub = unit * lanes + lane
                 mine = None if indices is None else indices[lane::lanes]
                 where, values = _decode(plan, levels[lane::lanes], mine)
-                base = 0
-                if not front.get("keep") and program.config.has_split:
+                base, step = 0, split if indices is None else 1
+                if program.config.geometry.banked_vectors:
+                    base, step = lane, lanes
+                elif not front.get("keep") and program.config.has_split:
                     base = front[f"lane_base_{lane}"] - layout.base
-                step = split if indices is None else 1
                 yield group * members + sub // split, [base + position * step for position in where], values
         cursor += length * lanes

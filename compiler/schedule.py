@@ -17,6 +17,7 @@ __all__ = [
     "Plane",
     "Tile",
     "access_of",
+    "banked_layout",
     "choose_plane",
     "choose_tile",
     "memory_map",
@@ -212,6 +213,12 @@ def output_layout(shape: Sequence[int]) -> TensorLayout:
 def replicated_layout(shape: Sequence[int]) -> TensorLayout:
     """Lay a tensor out for a linear consumer: C, H, W order, a copy in every bank."""
     return replace(output_layout(shape), storage=Storage.REPLICATED)
+
+
+def banked_layout(shape: Sequence[int], lanes: int) -> TensorLayout:
+    """Lay a tensor out for a linear consumer whose lanes share each row: C, H, W order, spread over the banks."""
+    layout = output_layout(shape)
+    return replace(layout, storage=Storage.BANKED, words=-(-layout.words // lanes))
 
 
 def memory_map(

@@ -44,7 +44,9 @@ class Geometry:
     ``lanes`` output positions are worked on at once. ``columns`` output channels share one gather: its activations hop
     from column to column (systolic). ``cores`` output channels have a gather and a copy of the activation memory each,
     so that every one follows its own indices. ``results`` values leave the array a cycle. ``logic_products`` of the
-    multipliers are made of logic cells instead of the device's multipliers.
+    multipliers are made of logic cells instead of the device's multipliers. ``banked_vectors`` spreads what linear
+    layers read over the banks, instead of a copy in every bank: less memory, but every row is spread over all lanes,
+    which wait for the one with the most weights.
     """
 
     lanes: int
@@ -52,6 +54,7 @@ class Geometry:
     cores: int = 1
     results: int = 1
     logic_products: int = 0
+    banked_vectors: bool = False
 
     def __post_init__(self) -> None:
         if self.lanes not in (4, 8, 16, 32):

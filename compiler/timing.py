@@ -243,6 +243,8 @@ def _linear_reads(job: Job, schedule: Schedule) -> IntArray:
         for begin, group in zip(_group_begins(schedule), job.streams, strict=True):
             for number, stream in enumerate(group):
                 position = stream.positions + number % job.split * job.positions
+                if job.banked:
+                    position = stream.positions * job.split + number % job.split
                 slot = np.flatnonzero((stream.positions >= 0) & (position < len(times)))
                 np.minimum.at(times, position[slot], slot + begin)
     elif job.keep is not None:

@@ -194,6 +194,7 @@ class Accelerator(wiring.Component):
         lengths = self._rom(m, "rows")
         m.d.comb += [lengths.addr_0.eq(issue.row_addr), issue.row_data.eq(lengths.data_0)]
         early_flags = delay(m, issue.flags, DECODE - 1, FLAGS)
+        # a linear layer's pointer stands at the first slot of a word
         early_slot = delay(m, issue.pointer[: config.lane_bits], DECODE - 1)
         positions, fillers = [], []
         flags: Value = issue.flags
@@ -336,8 +337,9 @@ class Accelerator(wiring.Component):
         program, config = self.program, self.config
         layout = program.layouts[program.model.input]
         tensor = program.model.tensors[program.model.input]
-        arrivals = program.rom("arrivals") if program.has_rom("arrivals") else None
-        loader = Loader(layout, tensor.shape[0], config.geometry.lanes, config.position_bits, arrivals)
+        names = [name for name in ("arrival_rows", "arrival_columns") if program.has_rom(name)]
+        tables = {name: program.rom(name) for name in names}
+        loader = Loader(layout, tensor.shape[0], config.geometry.lanes, config.position_bits, tables)
         m.submodules.loader = loader
         sequencer = self.front_sequencer
         wiring.connect(m, wiring.flipped(self.i), loader.i)
@@ -347,9 +349,12 @@ class Accelerator(wiring.Component):
             loader.busy.eq(delay(m, drained, POST - LOADER)),
             sequencer.loaded.eq(loader.loaded),
         ]
-        if arrivals is not None:
-            reader = self._rom(m, "arrivals")
-            m.d.comb += [reader.addr_0.eq(loader.arrival_addr), loader.arrival_data.eq(reader.data_0)]
+        for name in names:
+            reader = self._rom(m, name)
+            m.d.comb += [
+                reader.addr_0.eq(getattr(loader, f"{name}_addr")),
+                getattr(loader, f"{name}_data").eq(reader.data_0),
+            ]
         return loader
 
     def _build_banks(

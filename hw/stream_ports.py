@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from collections.abc import Mapping
+
+from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -17,7 +19,7 @@ class Loader(wiring.Component):
     """Write the input words into the activation memory while the layers run, once its place there is free.
 
     A word is accepted in every cycle in which the memory's write port will be free three cycles later. The place of a
-    word is its channel's base plus an entry of the ``arrivals`` ROM.
+    word is its channel's base plus that of its row and of its column, from two small ROMs.
 
     Latency 3 cycles from a word to ``address``; ``loaded`` rises two cycles after the last word.
 
@@ -25,7 +27,7 @@ class Loader(wiring.Component):
     ----------
     layout : TensorLayout of the input
     channels, lanes, position_bits : int
-    arrivals : Rom or None, for a vector
+    tables : the ROMs ``arrival_rows`` and ``arrival_columns``, where the input has more than one row or column
 
     Members
     -------
@@ -38,12 +40,12 @@ class Loader(wiring.Component):
     """
 
     def __init__(
-        self, layout: TensorLayout, channels: int, lanes: int, position_bits: int, arrivals: Rom | None
+        self, layout: TensorLayout, channels: int, lanes: int, position_bits: int, tables: Mapping[str, Rom]
     ) -> None:
         self.layout = layout
         self.channels = channels
         self.lanes = lanes
-        self.arrivals = arrivals
+        self.tables = tables
         members = {
             "i": In(stream.Signature(unsigned(8))),
             "release": In(1),
@@ -54,27 +56,29 @@ class Loader(wiring.Component):
             "address": Out(position_bits),
             "data": Out(8),
         }
-        if arrivals is not None:
-            members["arrival_addr"] = Out(max(1, (arrivals.depth - 1).bit_length()))
-            members["arrival_data"] = In(arrivals.word_bits)
+        for name, rom in tables.items():
+            members[f"{name}_addr"] = Out(max(1, (rom.depth - 1).bit_length()))
+            members[f"{name}_data"] = In(rom.word_bits)
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
         """Build the counters and the address."""
         m = Module()
-        positions = self.arrivals.depth if self.arrivals is not None else 1
+        counts = [len(self.layout.columns), len(self.layout.rows), self.channels]
         first = self.layout.base * (self.lanes if self.layout.storage is Storage.BANKED else 1)
-        index, channel = Signal(range(max(positions, 2))), Signal(range(max(self.channels, 2)))
+        column, row, channel = (Signal(range(max(count, 2))) for count in counts)
         base = Signal(len(self.address), init=first)
         free, complete, accepted, last = Signal(init=1), Signal(), Signal(), Signal()
         m.d.comb += [self.i.ready.eq(free & ~self.busy), accepted.eq(self.i.valid & self.i.ready)]
         with m.If(accepted):
-            m.d.sync += index.eq(index + 1)
-            with m.If(index == positions - 1):
-                m.d.sync += [index.eq(0), channel.eq(channel + 1), base.eq(base + self.layout.channel_step)]
-                with m.If(channel == self.channels - 1):
-                    m.d.comb += last.eq(1)
-                    m.d.sync += [channel.eq(0), base.eq(first), free.eq(0)]
+            m.d.sync += column.eq(column + 1)
+            with m.If(column == counts[0] - 1):
+                m.d.sync += [column.eq(0), row.eq(row + 1)]
+                with m.If(row == counts[1] - 1):
+                    m.d.sync += [row.eq(0), channel.eq(channel + 1), base.eq(base + self.layout.channel_step)]
+                    with m.If(channel == counts[2] - 1):
+                        m.d.comb += last.eq(1)
+                        m.d.sync += [channel.eq(0), base.eq(first), free.eq(0)]
         m.d.sync += complete.eq(last)
         with m.If(complete):
             m.d.sync += self.loaded.eq(1)
@@ -82,11 +86,12 @@ class Loader(wiring.Component):
             m.d.sync += self.loaded.eq(0)
         with m.If(self.release):
             m.d.sync += free.eq(1)
-        offset = 0
-        if self.arrivals is not None:
-            m.d.comb += self.arrival_addr.eq(index)
-            offset = self.arrival_data
-        m.d.sync += self.address.eq(delay(m, base, 2) + offset)
+        address: Value = delay(m, base, 2)
+        for name, counter in (("arrival_rows", row), ("arrival_columns", column)):
+            if name in self.tables:
+                m.d.comb += getattr(self, f"{name}_addr").eq(counter)
+                address = address + getattr(self, f"{name}_data")
+        m.d.sync += self.address.eq(address)
         m.d.comb += [self.valid.eq(delay(m, accepted, 3)), self.data.eq(delay(m, self.i.payload, 3))]
         return m
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import models
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.program import Program
+from zeroskip.compiler.target import EngineConfig, Geometry
 from zeroskip.hw.design import compile_artifact
 
-__all__ = ["write_design"]
+__all__ = ["engine_config", "write_design"]
 
 
 def write_design(model: Model, folder: Path, engine: str, lanes: int, **settings: int) -> Program:
@@ -22,3 +25,10 @@ def write_design(model: Model, folder: Path, engine: str, lanes: int, **settings
         settings["columns"] = 1
     options = {"lanes": str(lanes), **{key: str(value) for key, value in settings.items()}}
     return compile_artifact(artifact, folder / "design", engine=engine, settings=options).program
+
+
+def engine_config(geometry: Geometry, **values: Any) -> EngineConfig:
+    """Return the configuration of a block on its own: what ``values`` do not name is 0, False or empty."""
+    empty: dict[str, Any] = {"bool": False, "int": 0}
+    others = {field.name: empty.get(str(field.type), ()) for field in fields(EngineConfig)}
+    return EngineConfig(**{**others, **values, "geometry": geometry})

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -92,34 +93,38 @@ def find_tools() -> dict[str, Path]:
     return tools
 
 
-def prove(harness: wiring.Component, depth: int, method: Method = Method.BOUNDED) -> None:
+def prove(
+    harness: wiring.Component, depth: int, method: Method = Method.BOUNDED, *, verilog: Sequence[str] = ()
+) -> None:
     """Prove every ``Assert`` of ``harness`` under its ``Assume``; inputs are what the solver chooses.
+
+    ``verilog`` are the texts of modules that the harness has instances of.
 
     Raises
     ------
     ProofFailure
         If a property fails or remains undecided.
     """
-    code, log = _run(harness, depth, method)
+    code, log = _run(harness, depth, method, verilog)
     if code:
         raise ProofFailure(f"{type(harness).__name__} is not proved:\n{log}")
 
 
-def refute(harness: wiring.Component, depth: int) -> str:
-    """Return where the solver breaks a property of ``harness`` within ``depth`` cycles.
+def refute(harness: wiring.Component, depth: int, *, verilog: Sequence[str] = ()) -> str:
+    """Return where the solver breaks a property of ``harness`` within ``depth`` cycles; ``verilog`` as in `prove`.
 
     Raises
     ------
     ProofFailure
         If no property fails.
     """
-    code, log = _run(harness, depth, Method.BOUNDED)
+    code, log = _run(harness, depth, Method.BOUNDED, verilog)
     if code != _RC_FAIL:
         raise ProofFailure(f"{type(harness).__name__} is not refuted:\n{log}")
     return log
 
 
-def _run(harness: wiring.Component, depth: int, method: Method) -> tuple[int, str]:
+def _run(harness: wiring.Component, depth: int, method: Method, verilog: Sequence[str]) -> tuple[int, str]:
     """Run SymbiYosys in a folder of its own; return its exit code and the end of what it said."""
     tools = find_tools()
     with tempfile.TemporaryDirectory() as scratch:
@@ -129,7 +134,10 @@ def _run(harness: wiring.Component, depth: int, method: Method) -> tuple[int, st
         for name, path in tools.items():
             (links / name).symlink_to(path)
         (folder / "harness.il").write_text(rtlil.convert(_Top(harness), name=_TOP))
-        (folder / "proof.sby").write_text(_job(depth, method))
+        names = [f"module_{number}.v" for number in range(len(verilog))]
+        for name, text in zip(names, verilog, strict=True):
+            (folder / name).write_text(text)
+        (folder / "proof.sby").write_text(_job(depth, method, names))
         environment = {**os.environ, "PATH": f"{links}{os.pathsep}{os.environ.get('PATH', '')}"}
         command = [str(tools["sby"]), "-f", "proof.sby"]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -137,8 +145,10 @@ def _run(harness: wiring.Component, depth: int, method: Method) -> tuple[int, st
         return done.returncode, "\n".join(said.splitlines()[-_LOG_LINES:])
 
 
-def _job(depth: int, method: Method) -> str:
+def _job(depth: int, method: Method, verilog: Sequence[str]) -> str:
     """Return the SymbiYosys job file."""
+    reads = "".join(f"read_verilog {name}\n" for name in verilog)
+    files = "".join(f"{name}\n" for name in verilog)
     return f"""[options]
 mode {method.value}
 depth {depth}
@@ -148,9 +158,9 @@ timeout {_TIMEOUT_S}
 smtbmc z3
 
 [script]
-read_rtlil harness.il
+{reads}read_rtlil harness.il
 prep -top {_TOP}
 
 [files]
-harness.il
+{files}harness.il
 """

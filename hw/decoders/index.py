@@ -34,7 +34,7 @@ class IndexDecoder(wiring.Component):
     -------
     descriptor : In(layout)
     word : In(lanes * index_width), from the output register of the index ROM
-    slot : In(lane bits), which slot of the word a windowed layer takes
+    slot : In(lane bits), which slot of the word lane 0 takes: 0 in a linear layer
     flags : In(FLAGS), of ``word``
     element : In(element_bits), element_last : In(1), of ``word``, where there are blocks
     o_flags : Out(FLAGS), of ``positions``
@@ -75,8 +75,7 @@ class IndexDecoder(wiring.Component):
         for lane in range(lanes if config.has_linear else 1):
             taken = Signal(config.index_width, name=f"slot_{lane}")
             if lane == 0 and config.has_windowed:
-                chosen = slots[self.slot]
-                m.d.sync += taken.eq(Mux(self.descriptor.linear, slots[0], chosen) if config.has_linear else chosen)
+                m.d.sync += taken.eq(slots[self.slot])
             else:
                 m.d.sync += taken.eq(slots[lane])
             self._build_lane(m, lane, taken, offset)
