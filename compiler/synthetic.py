@@ -36,6 +36,8 @@ Padding = tuple[int, int, int, int]
 GOLDEN_SAMPLES = 16
 MULTIPLIER_BITS = 16
 SHIFT_MAX = 47
+SMALLEST_RATE = 2.0**-60
+"""Where only one code is left, the rate is 0 and has no logarithm."""
 TFLITE_BITS = 31
 ADD_FRACTION_BITS = 8
 LAYER_NAMES = {
@@ -178,7 +180,7 @@ def _draw_weight(
         levels = _legal_levels(spec.grid, spec.bits, dense)
     else:
         levels = codebook if dense else codebook[codebook != 0]
-    weight = rng.choice(levels, (rows, columns))
+    weight: IntArray = rng.choice(levels, (rows, columns))
     if spec.structure == "nonstructured":
         weight = weight * _kept(rng, rows * columns, spec.keep).reshape(rows, columns)
     elif spec.structure == "column":
@@ -258,6 +260,7 @@ def _draw_scales(rng: np.random.Generator, spec: Spec, acc: IntArray, span: int)
     rate = span / (rng.uniform(2.5, 4.0, len(channels)) * deviation)
     if not spec.per_channel:
         rate = rate.mean(keepdims=True)
+    rate = np.maximum(rate, SMALLEST_RATE)
     if spec.power_of_two:
         shift = np.clip(np.round(-np.log2(rate)), 0, SHIFT_MAX).astype(np.int8)
         multiplier = np.ones_like(shift, dtype=np.int32)
@@ -349,7 +352,7 @@ def _added(
     real = sum(t.scale * (c.astype(np.float64) - t.zero_point) for t, c in zip(sources, codes, strict=True))
     target = Tensor(blank.output, sources[0].shape, spec.out_bits, spec.out_signed, 1.0, spec.out_zero_point)
     clamp = (target.zero_point if spec.relu else target.lo, target.hi)
-    scale = float(rng.uniform(2.5, 4.0) * np.std(real) / (clamp[1] - clamp[0])) or 1.0
+    scale = float(rng.uniform(2.5, 4.0) * np.std(real) / max(clamp[1] - clamp[0], 1)) or 1.0
     if spec.left_shift or spec.rounding in TFLITE:
         middle = 2 * max(source.scale for source in sources)
         rates = [*(source.scale / middle for source in sources), middle / scale / 2.0**spec.left_shift]
@@ -397,8 +400,9 @@ def build_model(
         layer_name = f"{stem}{numbers[stem]}"
         output = "output" if index == len(specs) - 1 else layer_name
         names = tuple(outputs[name] for name in spec.inputs or (last,))
-        geometry = {"stride": spec.stride, "padding": spec.padding, "dilation": spec.dilation}
-        blank = Layer(layer_name, spec.kind, names, output, **geometry)
+        blank = Layer(
+            layer_name, spec.kind, names, output, stride=spec.stride, padding=spec.padding, dilation=spec.dilation
+        )
         layer, target = _drawn(rng, spec, blank, [tensors[name] for name in names], [golden[name] for name in names])
         layers.append(layer)
         tensors[output] = target
