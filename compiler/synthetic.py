@@ -277,7 +277,7 @@ def _vary_scales(
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Return other scales: most near the given ones with any number of bits, one in ten and its bias at random."""
     odd = rng.random(len(shift)) < 0.1
-    near = shift + rng.integers(-1, 2, len(shift))
+    near: IntArray = shift + rng.integers(-1, 2, len(shift))
     if not power_of_two:
         drawn = rng.integers(0, 1 << rng.integers(1, MULTIPLIER_BITS + 2, len(shift)))
         wanted = np.log2(np.maximum(drawn, 1) / np.maximum(multiplier, 1) * 2.0**shift)
