@@ -149,6 +149,9 @@ class Array(wiring.Component):
         left = Signal.like(d.drain_last)
         active = Signal()
         shift: Value = active
+        begin: Value = captures[0]
+        if config.has_slow and geometry.columns > 1:
+            begin = Mux(d.one_column, captures[0], captures[-1])
         if config.has_slow:
             turn = Signal(range(width))
             with m.If(active):
