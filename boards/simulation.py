@@ -138,6 +138,7 @@ def simulate(
     progress: Callable[[str], None] | None = None,
     idle_limit: int = IDLE_LIMIT_CYCLES,
     optimization: str = OPTIMIZATION,
+    jobs: int | None = None,
 ) -> SimulationResult:
     """Run the RTL of a compiled folder on ``inputs`` and compare every value of every layer with ``expected``.
 
@@ -156,6 +157,7 @@ def simulate(
     progress : called with one line of text at each step and every few seconds
     idle_limit : cycles without any word or value after which the design is said to hang
     optimization : compiler option for Verilator's model; ``-O0`` is sooner built and slower
+    jobs : compiler runs at a time; the number of usable cores when None
 
     Raises
     ------
@@ -181,7 +183,7 @@ def simulate(
 
     started = time.perf_counter()
     report(f"build simulation with {simulator}")
-    command = _build(design, simulator, waves, optimization)
+    command = _build(design, simulator, waves, optimization, jobs)
     built = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="run-", dir=directory / "sim") as scratch:
         run = Path(scratch)
@@ -274,7 +276,9 @@ def _expected_traces(
     return tuple(traces)
 
 
-def _build(design: SimulatedDesign, simulator: str, waves: bool, optimization: str) -> list[str]:
+def _build(
+    design: SimulatedDesign, simulator: str, waves: bool, optimization: str, jobs: int | None
+) -> list[str]:
     """Build the simulation when the RTL has changed; return the command that runs it, without its plusargs."""
     sources = [_SIM_TOP, *design.sources]
     directory = design.directory / "sim"
@@ -282,7 +286,7 @@ def _build(design: SimulatedDesign, simulator: str, waves: bool, optimization: s
     if simulator == "verilator":
         settings = [f"-G{name}={bits}" for name, bits in design.parameters.items()]
         program = build_verilator(
-            sources, _TOP, directory, verilator_args=settings, waves=waves, optimization=optimization
+            sources, _TOP, directory, verilator_args=settings, waves=waves, optimization=optimization, jobs=jobs
         )
         options = ["--trace", "--trace-file", str(_waves_file(design, simulator))] if waves else []
         return [str(program), *options]
