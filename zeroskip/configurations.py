@@ -133,7 +133,7 @@ def draw_configuration(seed: int, index: int) -> Configuration:
 
 def _draw_geometry(rng: np.random.Generator) -> dict[str, int]:
     lanes = int(rng.choice([4, 8, 16, 32], p=[0.4, 0.35, 0.2, 0.05]))
-    units = int(min(rng.choice([1, 2, 3, 4, 5, 6, 8, 12]), MAX_PRODUCTS // lanes))
+    units = int(min(rng.choice([1, 2, 3, 4, 5, 6, 8, 12, 16]), MAX_PRODUCTS // lanes))
     kind = str(rng.choice(["columns", "cores"]))
     if kind == "cores":
         units = min(units, 5)

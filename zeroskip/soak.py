@@ -179,6 +179,7 @@ def _check(configuration: Configuration, folder: Path) -> tuple[int, bool]:
         stalls=configuration.stalls,
         idle_limit=IDLE_LIMIT_CYCLES,
         optimization=OPTIMIZATION,
+        jobs=1,
     ).check()
     if not np.array_equal(result.outputs, golden):
         raise Disagreement("The outputs of the design differ from the network's")
