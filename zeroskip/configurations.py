@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from zeroskip.boards.simulation import StallPattern
+from zeroskip.compiler.geometry import sparse_format
 from zeroskip.compiler.ir import Grid, Kind, Layer, Model, Rounding, Tensor
 from zeroskip.compiler.shapes import output_shape
 from zeroskip.compiler.synthetic import (
@@ -48,7 +49,19 @@ ROUNDINGS = {
 KEEPS = (0.0, 1e-9, 0.03, 0.1, 0.25, 0.5, 0.9, 1.0)
 """Fractions of weights that stay; 0: none, next to 0: one."""
 
-STRUCTURES = ("nonstructured", "column", "filter", "channel", "kernel", "ends")
+STRUCTURES = {
+    "nonstructured": 0.4,
+    "ends": 0.1,
+    "column": 0.1,
+    "filter": 0.04,
+    "channel": 0.04,
+    "kernel": 0.06,
+    "vector": 0.06,
+    "block": 0.06,
+    "pattern": 0.06,
+    "nm": 0.04,
+    "bank_balanced": 0.04,
+}
 
 
 @dataclass(frozen=True)
@@ -76,9 +89,12 @@ class Configuration:
     def formats(self, model: Model) -> dict[str, Format]:
         """Return the format of every layer with weights of ``model``, this network as the passes left it."""
         rng = np.random.default_rng((self.seed, self.index, 2))
-        names = [layer.name for layer in model.layers if layer.weight is not None]
-        sparse = rng.random(len(names)) < self.sparse
-        return {name: Format.RELATIVE if drawn else Format.DENSE for name, drawn in zip(names, sparse, strict=True)}
+        formats = {}
+        for layer in model.layers:
+            if layer.weight is not None:
+                sparse = sparse_format(layer) if rng.random() < 0.8 else Format.RELATIVE
+                formats[layer.name] = sparse if rng.random() < self.sparse else Format.DENSE
+        return formats
 
     def describe(self) -> str:
         """Return one line."""
@@ -155,6 +171,7 @@ class _Network:
         self.counts = Counts()
         self.power_of_two = bool(rng.random() < 0.15)
         self.per_channel = float(rng.choice([0.0, 0.5, 1.0]))
+        self.block = self._number(2, 4)
         self.rounding = self._rounding()
         self.source = self._source()
         self.shapes["input"] = self.source.shape
@@ -209,7 +226,7 @@ class _Network:
         bits = {Grid.BINARY: 1, Grid.TERNARY: 2}.get(grid, self._number(2 if grid is Grid.SYMMETRIC else 1, 8))
         options: dict[str, Any] = {"grid": grid, "bits": bits, "structure": "dense"}
         if self._maybe(0.75) and grid is not Grid.BINARY:
-            options["structure"] = str(self.rng.choice(STRUCTURES, p=[0.5, 0.14, 0.08, 0.08, 0.08, 0.12]))
+            options["structure"] = str(self.rng.choice(list(STRUCTURES), p=list(STRUCTURES.values())))
             options["keep"] = float(self.rng.choice(KEEPS))
         codes = self._codes()
         return options | {
@@ -222,6 +239,26 @@ class _Network:
             "per_channel": self._maybe(self.per_channel),
             "varied_scales": self._maybe(0.25),
         }
+
+    def _detailed(self, spec: Spec, columns: int) -> Spec:
+        """Add what the structure of a layer with ``columns`` weights a row has to say; fall back where it cannot be."""
+        area = spec.kernel[0] * spec.kernel[1]
+        if spec.structure == "vector":
+            return replace(spec, detail={"axis": "input" if self._maybe(0.8) else "output", "size": self.block})
+        if spec.structure == "block":
+            return replace(spec, detail={"rows": self._number(1, 3), "columns": self.block})
+        if spec.structure == "pattern" and spec.kind is Kind.CONV2D:
+            patterns = [
+                sorted(self.rng.permutation(area)[: self._number(1, area)].tolist()) for _ in range(self._number(1, 4))
+            ]
+            return replace(spec, detail={"patterns": patterns})
+        if spec.structure == "nm":
+            m = int(self.rng.choice([2, 4, 8]))
+            return replace(spec, detail={"n": self._number(1, m), "m": m})
+        if spec.structure == "bank_balanced":
+            banks = int(self.rng.choice([count for count in range(1, 9) if columns % count == 0]))
+            return replace(spec, detail={"banks": banks})
+        return replace(spec, structure="nonstructured") if spec.structure == "pattern" else spec
 
     def _empty(self, spec: Spec) -> Spec:
         """Take all weights of some rows, or of all."""
@@ -303,7 +340,12 @@ class _Network:
         if out * channels // groups * kernel[0] * kernel[1] > MAX_WEIGHTS or out > 40:
             return None
         spec = conv(out, **geometry, groups=groups, **{**self._numbers(), **options})
+        spec = self._detailed(spec, channels // groups * kernel[0] * kernel[1])
         return self._append(self._empty(spec), source)
+
+    def _plain(self, out: int, **options: Any) -> Spec:
+        """Return a convolution that fits everywhere."""
+        return conv(out, 1, **{**self._numbers(), "structure": "dense", **options})
 
     def _pooling(self, source: str) -> str | None:
         rows, columns = self.shapes[source][1:]
@@ -325,7 +367,8 @@ class _Network:
             return None
         out = self._number(1, 12) if self._maybe(0.6) else self._number(12, 80)
         out = max(1, min(out, MAX_WEIGHTS // inputs))
-        return self._append(self._empty(linear(out, **{**self._numbers(), **options})), source)
+        spec = self._detailed(linear(out, **{**self._numbers(), **options}), inputs)
+        return self._append(self._empty(spec), source)
 
     # families
 
@@ -341,7 +384,7 @@ class _Network:
         for _ in range(linears):
             last = self._linear(last) or last
         if not self.specs:
-            self._append(conv(1, 1, **self._numbers()), last)
+            self._append(self._plain(1), last)
 
     def _vectors(self) -> None:
         """Linear layers; sometimes two side by side whose outputs are joined."""
@@ -425,7 +468,7 @@ class _Network:
             for name in open_ends:
                 rows, columns = self.shapes[name][1:]
                 if name in self.foreign:
-                    name = self._append(conv(2, 1, **{**self._numbers(), **codes}), name) or name
+                    name = self._append(self._plain(2, **codes), name) or name
                 ends.append(self._append(max_pool((rows, columns)), name) or name)
             self._append(concat(*ends), ends[0])
             open_ends = [self.unread[-1]]
@@ -433,7 +476,7 @@ class _Network:
         if self._maybe(0.5):
             last = self._linear(last) or last
         if last == open_ends[0]:
-            self._convolution(last, same=True) or self._append(conv(1, 1, **self._numbers()), last)
+            self._convolution(last, same=True) or self._append(self._plain(1), last)
 
 
 def layer_kinds(specs: Sequence[Spec]) -> set[Kind]:
