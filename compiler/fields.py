@@ -67,6 +67,8 @@ def front_fields(
         "zero_excluded": int(job.zero_excluded),
         "in_signed": int(job.source.signed),
     }
+    if config.drain_delay:
+        fields["one_column"] = int(not waits_for_columns(job, config.geometry))
     if config.codebooks:
         fields["codebook"] = config.codebooks.index(job.codebook) + 1 if job.codebook else 0
     if config.indexed:
@@ -187,7 +189,6 @@ def back_fields(job: Job, schedule: Schedule, layout: TensorLayout, config: Engi
         fields["sums"] = int(job.sums)
     if config.has_slow:
         fields["slow"] = int(job.slow)
-        fields["one_column"] = int(not waits_for_columns(job, geometry))
     return {**fields, **_requantize_fields(job, config)}
 
 

@@ -68,9 +68,14 @@ def address_cycles(linear: bool, config: EngineConfig) -> int:
     return decode_cycles(config) + WINDOWED_ADDRESS
 
 
+def column_wait(job: Job, config: EngineConfig) -> int:
+    """Return the cycles that a unit's first value waits in the chain for the last column's."""
+    return config.drain_delay if waits_for_columns(job, config.geometry) else 0
+
+
 def first_result(job: Job, config: EngineConfig) -> int:
     """Return the cycles from the last slot of a unit to its first drained value."""
-    wait = config.drain_delay if waits_for_columns(job, config.geometry) else 0
+    wait = column_wait(job, config)
     return address_cycles(job.linear, config) + READ + ACCUMULATE + 2 * int(config.has_pooling) + wait
 
 
@@ -119,6 +124,8 @@ def plan_timing(
         # the first result of the next layer meets a back end that has changed over
         first_drain = 1 + int(after[0]) + first_result(following, config)
         earliest = max(earliest, last_drained + BACK_SWITCH - first_drain)
+        # where the first column waits for the others, it must find the chain empty all the same
+        earliest = max(earliest, last_drained + 1 - (first_drain - column_wait(following, config)))
         if index + 1 < len(jobs):
             reads = _read_times(following, schedules[index + 1], config) + 1
             for name in following.layer.inputs:

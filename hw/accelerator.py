@@ -123,6 +123,8 @@ class Accelerator(wiring.Component):
         array = Array(config, self.back_layout, value_bits)
         m.submodules.array = array
         m.d.comb += [array.descriptor.eq(self.back), array.flags.eq(delay(m, at_address, READ, FLAGS))]
+        if config.drain_delay:
+            m.d.comb += array.one_column.eq(delay(m, front.one_column, LATE_FIELDS + 1))
         self.gathers = []
         for core in range(geometry.cores):
             gather = self._build_gather(m, core, walk, positions[core], late)
