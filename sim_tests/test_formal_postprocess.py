@@ -5,53 +5,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from amaranth.hdl import Assert, Assume, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Assert, Assume, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from formal import hold, prove, refute
+from formal import hold, prove, refute, small_engine
 from zeroskip.compiler.program import FieldSpec, Rom
-from zeroskip.compiler.target import Engine, EngineConfig, Geometry
+from zeroskip.compiler.target import EngineConfig
 from zeroskip.hw import postprocess
 from zeroskip.hw.pipeline import delay, descriptor_layout
 
 ACCUMULATOR_BITS = 6
 BIAS_BITS = 4
-CHANNEL_BITS = 2
 LOW_BITS = 3
 """Cuts the reduced accumulator in two, as the real one is cut."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """The widths of one proof; 0 bits: the field does not exist."""
+    """The widths of one proof (0 bits: the field does not exist) and the roundings that layers may choose from."""
 
     multiplier_bits: int = 3
     shift_bits: int = 2
     shift_min: int = 1
     per_channel: bool = False
-    half_away: bool = True
+    roundings: tuple[str, ...] = ("half_away",)
     sums: bool = False
 
     def engine(self) -> EngineConfig:
         """Return the configuration of the hardware."""
-        return EngineConfig(
-            geometry=Geometry(Engine.DENSE, 4),
-            activation_depth=16,
+        return small_engine(
             accumulator_width=ACCUMULATOR_BITS,
-            weight_width=2,
-            index_width=0,
             bias_width=BIAS_BITS,
             multiplier_width=self.multiplier_bits,
             shift_width=self.shift_bits,
             shift_min=self.shift_min,
             per_channel=self.per_channel,
-            has_padding=False,
-            has_pooling=False,
-            has_half_away=self.half_away,
-            has_zero_excluded=False,
-            has_row_offsets=False,
-            has_linear=True,
+            has_partial_sums=self.sums,
+            **{f"has_{rounding}": True for rounding in self.roundings},
         )
 
     def scale_fields(self) -> list[tuple[str, int, bool]]:
@@ -61,8 +52,8 @@ class Case:
 
     def descriptor(self) -> tuple[FieldSpec, ...]:
         """Return the fields of the layer descriptor that the post-processor reads."""
-        fields = [("bias_base", 2, False), ("zero_point", 4, True), ("clamp_low", 5, True), ("clamp_high", 5, True)]
-        fields += [("half_away", 1, False)] * self.half_away + [("sum_lanes", 1, False)] * self.sums
+        fields = [("zero_point", 4, True), ("clamp_low", 5, True), ("clamp_high", 5, True)]
+        fields += [(rounding, 1, False) for rounding in self.roundings]
         fields += [] if self.per_channel else self.scale_fields()
         return place(fields)
 
@@ -81,11 +72,15 @@ def place(fields: list[tuple[str, int, bool]]) -> tuple[FieldSpec, ...]:
     return tuple(specs)
 
 
-def requantized(total: Value, bias: Value, multiplier: Value | int, shift: Value, half_away: Value | int) -> Value:
-    """Return the product shifted right and rounded, as ``zeroskip.compiler.reference.requantize`` defines it."""
+def requantized(total: Value, bias: Value, multiplier: Value | int, shift: Value, rounding: dict[str, Value]) -> Value:
+    """Return the product shifted right and rounded, as ``zeroskip.compiler.reference.rescale`` defines it."""
     product = (total + bias) * multiplier
     half = (Value.cast(1) << shift) >> 1
-    return (product + half - (half_away & (product < 0) & (shift != 0))) >> shift
+    nearest = (product + half - (rounding["half_away"] & (product < 0) & (shift != 0))) >> shift
+    floor = product >> shift
+    above = product - (floor << shift) - half
+    even = floor + ((shift != 0) & ((above > 0) | ((above == 0) & floor[0])))
+    return Mux(rounding["floor"], floor, Mux(rounding["half_even"], even, nearest))
 
 
 class PostProcessorProof(wiring.Component):
@@ -98,50 +93,40 @@ class PostProcessorProof(wiring.Component):
             {
                 "descriptor": In(self.layout),
                 "i": In(signed(ACCUMULATOR_BITS)),
-                "first_lane": In(1),
-                "channel": In(CHANNEL_BITS),
-                "bias_data": In(case.bias().word_bits),
+                "first": In(1),
+                "entry": In(case.bias().word_bits),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         case, d = self.case, self.descriptor
-        m.submodules.dut = dut = postprocess.PostProcessor(case.engine(), self.layout, case.bias(), CHANNEL_BITS)
-        m.d.comb += [
-            dut.descriptor.eq(d),
-            dut.i.eq(self.i),
-            dut.first_lane.eq(self.first_lane),
-            dut.channel.eq(self.channel),
-            dut.bias_data.eq(self.bias_data),
-        ]
+        m.submodules.dut = dut = postprocess.PostProcessor(case.engine(), self.layout, case.bias())
+        m.d.comb += [dut.descriptor.eq(d), dut.i.eq(self.i), dut.first.eq(self.first), dut.entry.eq(self.entry)]
         hold(m, Value.cast(d))
-        # what the compiler must guarantee
-        m.d.comb += Assume(d.clamp_low <= d.clamp_high)
-        if case.half_away and case.shift_min == 0:
-            m.d.comb += Assume(~d.half_away | (d.shift != 0))
+        rounding = {
+            name: d[name] if name in case.roundings else Const(0) for name in ("half_away", "half_even", "floor")
+        }
 
-        # the ROM answers one cycle after the accumulator
+        # the ROM answers two cycles after the accumulator
         total = Signal(signed(ACCUMULATOR_BITS))
-        m.d.sync += total.eq(self.i)
-        if case.sums:
-            m.d.sync += total.eq(Mux(d.sum_lanes & ~self.first_lane, total, 0) + self.i)
+        m.d.sync += total.eq((Mux(self.first, 0, total) if case.sums else 0) + self.i)
         entry = Signal(descriptor_layout(case.bias().fields))
-        m.d.comb += entry.eq(self.bias_data)
+        m.d.comb += entry.eq(self.entry)
         scale = entry if case.per_channel else d
         multiplier = scale.multiplier if case.multiplier_bits else 1
         shift = case.shift_min + (scale.shift if case.shift_bits else Value.cast(0))
-        half_away = d.half_away if case.half_away else 0
-        value = requantized(total, entry.bias, multiplier, shift, half_away) + d.zero_point
+        # what the compiler must guarantee
+        m.d.comb += Assume(d.clamp_low <= d.clamp_high)
+        m.d.comb += Assume(sum(rounding.values()) <= 1)
+        m.d.comb += Assume(~rounding["half_away"] | (shift != 0))
+        value = requantized(delay(m, total, 1), entry.bias, multiplier, shift, rounding) + d.zero_point
         clamped = Mux(value < d.clamp_low, d.clamp_low, Mux(value > d.clamp_high, d.clamp_high, value))
 
         expected = Signal(8)
         m.d.comb += expected.eq(clamped)
         valid = delay(m, Value.cast(1), dut.latency_cycles)
-        m.d.comb += [
-            Assert(~valid | (dut.o == delay(m, expected, dut.latency_cycles - 1))),
-            Assert(dut.bias_addr == (d.bias_base + self.channel)[: len(dut.bias_addr)]),
-        ]
+        m.d.comb += Assert(~valid | (dut.o == delay(m, expected, dut.latency_cycles - 2)))
         return m
 
 
@@ -152,6 +137,12 @@ CASES = {
     "constant_shift": Case(shift_bits=0, shift_min=2),
     "power_of_two": Case(multiplier_bits=0, per_channel=True),
     "no_constant_shift": Case(multiplier_bits=2, shift_min=0),
+    "half_up_only": Case(roundings=()),
+    "half_even": Case(multiplier_bits=2, roundings=("half_even",), per_channel=True),
+    "half_even_no_constant_shift": Case(multiplier_bits=2, roundings=("half_even",), shift_min=0),
+    "half_even_constant_shift": Case(multiplier_bits=2, roundings=("half_even",), shift_bits=0, shift_min=3),
+    "floor": Case(roundings=("floor",), shift_min=0),
+    "every_rounding": Case(multiplier_bits=2, roundings=("half_away", "half_even", "floor")),
     "sums_of_lanes": Case(multiplier_bits=2, sums=True),
 }
 
