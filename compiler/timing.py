@@ -90,7 +90,7 @@ def unit_ends(schedule: Schedule) -> IntArray:
     """Return the issue cycle of every unit's last slot, the layer's first slot being cycle 0."""
     lengths = np.repeat(np.array(schedule.lengths, np.int64) * schedule.windows, schedule.tiles)
     steps = np.maximum(lengths, schedule.drain)
-    steps[0] = lengths[0]
+    steps[0] = max(lengths[0], schedule.lead)
     ends: IntArray = np.cumsum(steps) - 1
     return ends
 
