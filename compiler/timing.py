@@ -222,17 +222,27 @@ def _channel_slots(job: Job, schedule: Schedule) -> IntArray:
     return slots
 
 
+def _unit_begins(schedule: Schedule) -> IntArray:
+    """Return the first slot of every unit, shape (groups, tiles): only a unit's last slot waits for the drain."""
+    ends = unit_ends(schedule)
+    begins: IntArray = np.concatenate([[0], ends[:-1] + 1]).reshape(-1, schedule.tiles)
+    return begins
+
+
 def _group_begins(schedule: Schedule) -> IntArray:
     """Return the first slot of every group."""
-    ends = unit_ends(schedule)[:: schedule.tiles]
-    begins: IntArray = ends - np.array(schedule.lengths, np.int64) * schedule.windows + 1
+    begins: IntArray = _unit_begins(schedule)[:, 0]
     return begins
 
 
 def _tile_begins(job: Job, schedule: Schedule, config: EngineConfig) -> IntArray:
-    """Return the first slot of the tile that each output position belongs to in the first group, shape (H, W)."""
+    """Return the first slot of each output position's tile, from its group's first slot, in whichever group it is least.
+
+    Shape (H, W).
+    """
     _, _, tile = job.windowed()
-    begins = unit_ends(schedule)[: schedule.tiles] - schedule.lengths[0] * schedule.windows + 1
+    units = _unit_begins(schedule)
+    begins: IntArray = (units - units[:, :1]).min(axis=0)
     _, height, width = job.target.shape
     index = np.arange(height * width)
     y, x = np.divmod(index, width)
