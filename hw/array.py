@@ -146,9 +146,6 @@ class Array(wiring.Component):
             [Signal(signed(config.accumulator_width), name=f"drain_{word}_{lane}") for lane in range(width)]
             for word in range(length)
         ]
-        begin: Value = captures[0]
-        if config.has_slow and geometry.columns > 1:
-            begin = Mux(d.one_column, captures[0], captures[-1])
         left = Signal.like(d.drain_last)
         active = Signal()
         shift: Value = active
