@@ -39,6 +39,7 @@ def build_verilator(
     waves: bool = False,
     optimization: str = OPTIMIZATION,
     cache: Path | None = None,
+    jobs: int | None = None,
 ) -> Path:
     """Compile Verilog into a program that cocotb drives; see :func:`zeroskip.boards.verilator_cache.build_model`.
 
@@ -58,6 +59,7 @@ def build_verilator(
         link_args=[f"-Wl,-rpath,{libraries}", f"-L{libraries}", "-lcocotbvpi_verilator"],
         optimization=optimization,
         cache=cache,
+        jobs=jobs,
     )
 
 

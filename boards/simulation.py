@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from zeroskip.boards.cocotb_runner import CocotbFailure, build_icarus, build_verilator, run_cocotb
 from zeroskip.boards.simulated_design import SimulatedDesign, read_design
 from zeroskip.boards.trace import Comparison, Mismatch, TensorTrace, compare_outputs, compare_trace, read_records
+from zeroskip.boards.verilator_cache import OPTIMIZATION
 from zeroskip.compiler.errors import InputError, ToolError, VerificationError
 
 __all__ = ["Cycles", "SimulationResult", "StallPattern", "simulate"]
@@ -136,6 +137,8 @@ def simulate(
     stalls: StallPattern | None = None,
     progress: Callable[[str], None] | None = None,
     idle_limit: int = IDLE_LIMIT_CYCLES,
+    optimization: str = OPTIMIZATION,
+    jobs: int | None = None,
 ) -> SimulationResult:
     """Run the RTL of a compiled folder on ``inputs`` and compare every value of every layer with ``expected``.
 
@@ -153,6 +156,8 @@ def simulate(
     stalls : random input gaps and output back-pressure
     progress : called with one line of text at each step and every few seconds
     idle_limit : cycles without any word or value after which the design is said to hang
+    optimization : compiler option for Verilator's model; ``-O0`` is sooner built and slower
+    jobs : compiler runs at a time; the number of usable cores when None
 
     Raises
     ------
@@ -178,7 +183,7 @@ def simulate(
 
     started = time.perf_counter()
     report(f"build simulation with {simulator}")
-    command = _build(design, simulator, waves)
+    command = _build(design, simulator, waves, optimization, jobs)
     built = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="run-", dir=directory / "sim") as scratch:
         run = Path(scratch)
@@ -271,14 +276,18 @@ def _expected_traces(
     return tuple(traces)
 
 
-def _build(design: SimulatedDesign, simulator: str, waves: bool) -> list[str]:
+def _build(
+    design: SimulatedDesign, simulator: str, waves: bool, optimization: str, jobs: int | None
+) -> list[str]:
     """Build the simulation when the RTL has changed; return the command that runs it, without its plusargs."""
     sources = [_SIM_TOP, *design.sources]
     directory = design.directory / "sim"
     directory.mkdir(exist_ok=True)
     if simulator == "verilator":
         settings = [f"-G{name}={bits}" for name, bits in design.parameters.items()]
-        program = build_verilator(sources, _TOP, directory, verilator_args=settings, waves=waves)
+        program = build_verilator(
+            sources, _TOP, directory, verilator_args=settings, waves=waves, optimization=optimization, jobs=jobs
+        )
         options = ["--trace", "--trace-file", str(_waves_file(design, simulator))] if waves else []
         return [str(program), *options]
     parameters = {f"{_TOP}.{name}": bits for name, bits in design.parameters.items()}

@@ -159,9 +159,13 @@ def _compile(
     fast = sources.get("classes_fast", []) + sources.get("support_fast", [])
     slow = sources.get("classes_slow", []) + sources.get("support_slow", [])
     user = sources.get("user_classes", [])
-    tasks = _join_files(fast, work / "fast", jobs, optimization)
-    tasks += _join_files(slow, work / "slow", jobs, "-O0")
-    tasks += [(Path(path), work / f"user{number}.o", "-O1") for number, path in enumerate(user)]
+    if optimization == "-O0":
+        # nothing to tell apart: the fewer compiler runs, the better
+        tasks = _join_files([*fast, *slow, *user], work / "all", jobs, optimization)
+    else:
+        tasks = _join_files(fast, work / "fast", jobs, optimization)
+        tasks += _join_files(slow, work / "slow", jobs, "-O0")
+        tasks += [(Path(path), work / f"user{number}.o", "-O1") for number, path in enumerate(user)]
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         library = [pool.submit(_runtime_object, tools, Path(path), flags, cache) for path in sources["global"]]
         compiled = [pool.submit(_compile_file, tools, *task, [*flags, f"-I{work / 'model'}"]) for task in tasks]

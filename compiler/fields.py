@@ -8,7 +8,7 @@ from zeroskip.compiler.ir import Kind, Rounding
 from zeroskip.compiler.job import Job
 from zeroskip.compiler.program import Schedule, Storage, TensorLayout
 from zeroskip.compiler.rom import places_of
-from zeroskip.compiler.target import MIN_DRAIN, EngineConfig, Format, Geometry
+from zeroskip.compiler.target import MIN_DRAIN, MIN_LEAD, EngineConfig, Format, Geometry
 
 __all__ = ["back_fields", "drained_values", "front_fields", "is_slow", "schedule_of", "waits_for_columns"]
 
@@ -47,9 +47,9 @@ def schedule_of(job: Job, geometry: Geometry, drain_delay: int, indexed: bool) -
     cycles = drained_values(job, geometry) // (1 if job.slow else geometry.results)
     if waits_for_columns(job, geometry):
         cycles += drain_delay
-    least = MIN_DRAIN if indexed else 1
+    least, lead = (MIN_DRAIN, MIN_LEAD) if indexed else (1, 1)
     lengths = tuple(job.lengths) if not job.shared_row else tuple(job.lengths[:1]) * job.group_count
-    return Schedule(lengths, job.windows, job.tiles(geometry.lanes), max(cycles, least))
+    return Schedule(lengths, job.windows, job.tiles(geometry.lanes), max(cycles, least), lead)
 
 
 def front_fields(
@@ -67,6 +67,8 @@ def front_fields(
         "zero_excluded": int(job.zero_excluded),
         "in_signed": int(job.source.signed),
     }
+    if config.drain_delay:
+        fields["one_column"] = int(not waits_for_columns(job, config.geometry))
     if config.codebooks:
         fields["codebook"] = config.codebooks.index(job.codebook) + 1 if job.codebook else 0
     if config.indexed:
@@ -187,7 +189,6 @@ def back_fields(job: Job, schedule: Schedule, layout: TensorLayout, config: Engi
         fields["sums"] = int(job.sums)
     if config.has_slow:
         fields["slow"] = int(job.slow)
-        fields["one_column"] = int(not waits_for_columns(job, geometry))
     return {**fields, **_requantize_fields(job, config)}
 
 

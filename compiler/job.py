@@ -90,7 +90,7 @@ class Job:
     @property
     def per_channel(self) -> bool:
         """Whether every output channel reads an input channel of its own (depthwise convolution, pooling)."""
-        return self.shared_row or (self.groups > 1 and self.groups == self.target.shape[0])
+        return self.shared_row or (self.groups > 1 and self.groups == self.target.shape[0] == self.source.shape[0])
 
     @property
     def bias(self) -> IntArray:

@@ -91,13 +91,15 @@ class Rom:
 class Schedule:
     """When a layer's slots issue: per group of output channels its slots a pass, ``windows`` passes a tile, ``tiles``.
 
-    ``drain`` is the number of cycles in which a unit's results leave the array; units end at least that far apart.
+    ``drain`` is the number of cycles in which a unit's results leave the array; units end at least that far apart, and
+    the first one takes ``lead`` cycles at least.
     """
 
     lengths: tuple[int, ...]
     windows: int
     tiles: int
     drain: int
+    lead: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,9 +68,14 @@ def address_cycles(linear: bool, config: EngineConfig) -> int:
     return decode_cycles(config) + WINDOWED_ADDRESS
 
 
+def column_wait(job: Job, config: EngineConfig) -> int:
+    """Return the cycles that a unit's first value waits in the chain for the last column's."""
+    return config.drain_delay if waits_for_columns(job, config.geometry) else 0
+
+
 def first_result(job: Job, config: EngineConfig) -> int:
     """Return the cycles from the last slot of a unit to its first drained value."""
-    wait = config.drain_delay if waits_for_columns(job, config.geometry) else 0
+    wait = column_wait(job, config)
     return address_cycles(job.linear, config) + READ + ACCUMULATE + 2 * int(config.has_pooling) + wait
 
 
@@ -85,7 +90,7 @@ def unit_ends(schedule: Schedule) -> IntArray:
     """Return the issue cycle of every unit's last slot, the layer's first slot being cycle 0."""
     lengths = np.repeat(np.array(schedule.lengths, np.int64) * schedule.windows, schedule.tiles)
     steps = np.maximum(lengths, schedule.drain)
-    steps[0] = lengths[0]
+    steps[0] = max(lengths[0], schedule.lead)
     ends: IntArray = np.cumsum(steps) - 1
     return ends
 
@@ -119,6 +124,8 @@ def plan_timing(
         # the first result of the next layer meets a back end that has changed over
         first_drain = 1 + int(after[0]) + first_result(following, config)
         earliest = max(earliest, last_drained + BACK_SWITCH - first_drain)
+        # where the first column waits for the others, it must find the chain empty all the same
+        earliest = max(earliest, last_drained + 1 - (first_drain - column_wait(following, config)))
         if index + 1 < len(jobs):
             reads = _read_times(following, schedules[index + 1], config) + 1
             for name in following.layer.inputs:
@@ -215,17 +222,27 @@ def _channel_slots(job: Job, schedule: Schedule) -> IntArray:
     return slots
 
 
+def _unit_begins(schedule: Schedule) -> IntArray:
+    """Return the first slot of every unit, shape (groups, tiles): only a unit's last slot waits for the drain."""
+    ends = unit_ends(schedule)
+    begins: IntArray = np.concatenate([[0], ends[:-1] + 1]).reshape(-1, schedule.tiles)
+    return begins
+
+
 def _group_begins(schedule: Schedule) -> IntArray:
     """Return the first slot of every group."""
-    ends = unit_ends(schedule)[:: schedule.tiles]
-    begins: IntArray = ends - np.array(schedule.lengths, np.int64) * schedule.windows + 1
+    begins: IntArray = _unit_begins(schedule)[:, 0]
     return begins
 
 
 def _tile_begins(job: Job, schedule: Schedule, config: EngineConfig) -> IntArray:
-    """Return the first slot of the tile that each output position belongs to in the first group, shape (H, W)."""
+    """Return the first slot of each output position's tile, from its group's first slot, in whichever group it is least.
+
+    Shape (H, W).
+    """
     _, _, tile = job.windowed()
-    begins = unit_ends(schedule)[: schedule.tiles] - schedule.lengths[0] * schedule.windows + 1
+    units = _unit_begins(schedule)
+    begins: IntArray = (units - units[:, :1]).min(axis=0)
     _, height, width = job.target.shape
     index = np.arange(height * width)
     y, x = np.divmod(index, width)

@@ -123,6 +123,8 @@ class Accelerator(wiring.Component):
         array = Array(config, self.back_layout, value_bits)
         m.submodules.array = array
         m.d.comb += [array.descriptor.eq(self.back), array.flags.eq(delay(m, at_address, READ, FLAGS))]
+        if config.drain_delay:
+            m.d.comb += array.one_column.eq(delay(m, front.one_column, LATE_FIELDS + 1))
         self.gathers = []
         for core in range(geometry.cores):
             gather = self._build_gather(m, core, walk, positions[core], late)
@@ -410,12 +412,18 @@ class Accelerator(wiring.Component):
         m.submodules.output_buffer = buffer
         self.output_buffer = buffer
         wiring.connect(m, buffer.o, wiring.flipped(self.o))
+        # from the last layer's start the buffer belongs to its inference, though nothing is in it yet
+        sequencer, filling = self.front_sequencer, Signal()
+        with m.If(self.back_sequencer.finished):
+            m.d.sync += filling.eq(0)
+        with m.Elif(sequencer.start & (sequencer.index == self.layers - 1)):
+            m.d.sync += filling.eq(1)
         m.d.comb += [
             buffer.write_en.eq(delay(m, valid & self.back.to_output, 1)),
             buffer.write_addr.eq(delay(m, address, 1)),
             buffer.write_data.eq(delay(m, value, 1)),
             buffer.start.eq(self.back_sequencer.finished),
-            self.front_sequencer.output_free.eq(buffer.free),
+            sequencer.output_free.eq(buffer.free & ~filling),
         ]
 
     def _build_state(self, m: Module) -> None:

@@ -39,6 +39,7 @@ class Array(wiring.Component):
     -------
     descriptor : In(back_layout)
     flags : In(FLAGS)
+    one_column : In(1), with the flags: the results come from the first column alone (where the chain ever stands)
     activations : In(array of signed(9)), shape (cores * lanes,)
     weights : In(array of signed(level_bits)), shape (units * lanes,), column n delayed by n cycles
     values : In(array of signed(value_bits)), shape (cores * lanes,), 2 cycles after the activations: what an addition
@@ -50,15 +51,17 @@ class Array(wiring.Component):
     def __init__(self, config: EngineConfig, back_layout: data.StructLayout, value_bits: int = 0) -> None:
         self.config = config
         geometry = config.geometry
-        functions = {}
+        optional = {}
         if value_bits:
-            functions = {
+            optional = {
                 "values": In(data.ArrayLayout(signed(value_bits), geometry.lanes * geometry.cores)),
                 "use_values": In(1),
             }
+        if config.drain_delay:
+            optional["one_column"] = In(1)
         super().__init__(
             {
-                **functions,
+                **optional,
                 "descriptor": In(back_layout),
                 "flags": In(FLAGS),
                 "activations": In(data.ArrayLayout(signed(9), geometry.lanes * geometry.cores)),
@@ -91,7 +94,7 @@ class Array(wiring.Component):
             )
             end = late[-1]
             captures.append(end.valid & end.unit_last)
-        self._build_drain(m, results, captures)
+        self._build_drain(m, results, captures, len(late) - 1)
         return m
 
     def _late(self, m: Module, flags: Value) -> list[Value]:
@@ -132,7 +135,7 @@ class Array(wiring.Component):
             m.d.sync += best.eq(held)
         return best
 
-    def _build_drain(self, m: Module, results: list[list[Value]], captures: list[Value]) -> None:
+    def _build_drain(self, m: Module, results: list[list[Value]], captures: list[Value], cycles: int) -> None:
         config, d = self.config, self.descriptor
         geometry = config.geometry
         words, width = geometry.words, geometry.results
@@ -143,12 +146,14 @@ class Array(wiring.Component):
             [Signal(signed(config.accumulator_width), name=f"drain_{word}_{lane}") for lane in range(width)]
             for word in range(length)
         ]
-        begin: Value = captures[0]
-        if config.has_slow and geometry.columns > 1:
-            begin = Mux(d.one_column, captures[0], captures[-1])
         left = Signal.like(d.drain_last)
         active = Signal()
         shift: Value = active
+        begin: Value = captures[0]
+        if config.drain_delay:
+            # of a layer of one column the later captures mean nothing, and they may meet the next layer's descriptor
+            one_column = delay(m, self.one_column, cycles)
+            begin = (captures[0] & one_column) | (captures[-1] & ~delay(m, one_column, config.drain_delay))
         if config.has_slow:
             turn = Signal(range(width))
             with m.If(active):

@@ -27,7 +27,7 @@ from zeroskip.compiler.program import Program
 from zeroskip.compiler.target import Engine
 from zeroskip.hw.verilog import rtl_files
 
-__all__ = ["SETTINGS", "compile_artifact", "compile_report", "source_digest"]
+__all__ = ["SETTINGS", "compile_artifact", "compile_report", "design_files", "source_digest"]
 
 SETTINGS = ("lanes", "columns", "cores", "results", "logic_products", "banked_vectors", "index_bits")
 """What ``--set key=value`` may set."""
@@ -68,9 +68,8 @@ def compile_artifact(
     source, notes = run_passes(network)
     choice = choose_program(source, ENGINES[engine], limits or DEFAULT_LIMITS, **numbers)
     program = choice.program
-    files: dict[str, str] = {
-        **program_files(program, numbers.get("index_bits")),
-        **{f"rtl/{name}": text for name, text in rtl_files(program).items()},
+    files = {
+        **design_files(program, numbers.get("index_bits")),
         "report/report.json": _json(compile_report(program, network)),
     }
     original = artifact.read_bytes()
@@ -93,6 +92,14 @@ def compile_artifact(
     files["manifest.json"] = _json(manifest)
     _write(out, files, original)
     return choice
+
+
+def design_files(program: Program, index_bits: int | None) -> dict[str, str]:
+    """Return by path the text files of a design that its simulation reads: ROM images, the program and the RTL."""
+    return {
+        **program_files(program, index_bits),
+        **{f"rtl/{name}": text for name, text in rtl_files(program).items()},
+    }
 
 
 @lru_cache

@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from zeroskip.compiler.target import MIN_LEAD
 from zeroskip.hw.pipeline import FLAGS
 
 __all__ = ["Issue"]
@@ -20,7 +21,7 @@ class Issue(wiring.Component):
     one cycle after ``start``.
 
     With a decoder, rows have their own length: the first group's comes with the descriptor, the following ones from the
-    ``rows`` ROM, one group ahead.
+    ``rows`` ROM, one group ahead; the first unit ends when the second group's is there, ``MIN_LEAD`` slots on at least.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ class Issue(wiring.Component):
                 windows.eq(d.window_last),
                 tiles.eq(d.tile_last),
                 groups.eq(d.group_last),
-                timer.eq(0),
+                timer.eq(MIN_LEAD - 1 if self.indexed else 0),
                 first.eq(1),
                 unit_first.eq(1),
             ]
