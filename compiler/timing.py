@@ -236,7 +236,7 @@ def _group_begins(schedule: Schedule) -> IntArray:
 
 
 def _tile_begins(job: Job, schedule: Schedule, config: EngineConfig) -> IntArray:
-    """Return the first slot of each output position's tile, from its group's first slot, in whichever group it is least.
+    """Return the first slot of each output position's tile from its group's first one, in the group where it is least.
 
     Shape (H, W).
     """

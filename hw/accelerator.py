@@ -27,7 +27,8 @@ class Accelerator(wiring.Component):
     """A network in hardware: codes in, codes out, one inference after the other.
 
     Input codes arrive in C, H, W order, output codes leave in C, H, W order, one a transfer. The next input is loaded
-    while the layers run, and the output leaves while the next inference runs. What is generated follows from
+    while the layers run, and the output leaves while the next inference runs. Reset must last 16 cycles or more: what
+    travels beside the data is not reset, but flushed. What is generated follows from
     ``program.config`` and the ROM images; nothing else is specific to the network.
 
     Parameters

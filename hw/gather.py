@@ -71,6 +71,9 @@ class TileWalk(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the counters of windows, tiles and groups."""
         m = Module()
+        # the start of a layer sets these, so reset need not
+        self.registers = {name: Signal.like(getattr(self, name), reset_less=True) for name in WALKED}
+        m.d.comb += [getattr(self, name).eq(register) for name, register in self.registers.items()]
         second = delay(m, self.flags, 2, FLAGS)
         sixth = delay(m, second, 4, FLAGS)
         m.d.comb += self.o_flags.eq(delay(m, sixth, 2, FLAGS))
@@ -79,51 +82,51 @@ class TileWalk(wiring.Component):
         return m
 
     def _build_windows(self, m: Module, flags: data.View) -> None:
-        d = self.descriptor
+        d, r = self.descriptor, self.registers
         count_y, count_x = Signal.like(d.window_y_last), Signal.like(d.window_x_last)
         with m.If(flags.valid & flags.last):
             with m.If(count_x == d.window_x_last):
-                m.d.sync += [count_x.eq(0), self.window_x.eq(0), self.column.eq(d.x_table)]
+                m.d.sync += [count_x.eq(0), r["window_x"].eq(0), r["column"].eq(d.x_table)]
                 m.d.sync += [
                     count_y.eq(count_y + 1),
-                    self.window_y.eq(self.window_y + d.window_step_y),
-                    self.row.eq(self.row + d.window_step_y),
+                    r["window_y"].eq(r["window_y"] + d.window_step_y),
+                    r["row"].eq(r["row"] + d.window_step_y),
                 ]
             with m.Else():
-                m.d.sync += [count_x.eq(count_x + 1), self.window_x.eq(self.window_x + d.window_step_x)]
-                m.d.sync += self.column.eq(self.column + d.window_step_x)
+                m.d.sync += [count_x.eq(count_x + 1), r["window_x"].eq(r["window_x"] + d.window_step_x)]
+                m.d.sync += r["column"].eq(r["column"] + d.window_step_x)
         with m.If(self.start | (flags.valid & flags.unit_last)):
-            m.d.sync += [count_y.eq(0), self.window_y.eq(0), self.row.eq(d.y_table)]
-            m.d.sync += [count_x.eq(0), self.window_x.eq(0), self.column.eq(d.x_table)]
+            m.d.sync += [count_y.eq(0), r["window_y"].eq(0), r["row"].eq(d.y_table)]
+            m.d.sync += [count_x.eq(0), r["window_x"].eq(0), r["column"].eq(d.x_table)]
 
     def _build_tiles(self, m: Module, flags: data.View) -> None:
-        config, d = self.config, self.descriptor
-        row_base, next_row = Signal(config.position_bits), Signal(config.position_bits)
+        config, d, r = self.config, self.descriptor, self.registers
+        row_base, next_row = Signal(config.position_bits, reset_less=True), Signal(config.position_bits)
         count = Signal.like(d.tile_x_last)
         repeat = Signal.like(d.repeat_last)
         row_end = Signal()
         m.d.comb += [next_row.eq(row_base + d.tile_step_y), row_end.eq(count == d.tile_x_last)]
         with m.If(flags.valid & flags.unit_last):
-            m.d.sync += [count.eq(count + 1), self.tile.eq(self.tile + d.tile_step_x)]
+            m.d.sync += [count.eq(count + 1), r["tile"].eq(r["tile"] + d.tile_step_x)]
             with m.If(row_end):
-                m.d.sync += [count.eq(0), self.tile.eq(next_row), row_base.eq(next_row)]
+                m.d.sync += [count.eq(0), r["tile"].eq(next_row), row_base.eq(next_row)]
         with m.If(flags.valid & flags.group_last):
             m.d.sync += repeat.eq(repeat + 1)
             with m.If(repeat == d.repeat_last):
-                m.d.sync += [repeat.eq(0), self.group_word.eq(self.group_word + d.group_step)]
+                m.d.sync += [repeat.eq(0), r["group_word"].eq(r["group_word"] + d.group_step)]
         with m.If(self.start):
-            m.d.sync += [self.group_word.eq(d.in_base), repeat.eq(0)]
+            m.d.sync += [r["group_word"].eq(d.in_base), repeat.eq(0)]
         restart = Signal()
         m.d.comb += restart.eq(self.start | (flags.valid & flags.group_last))
         with m.If(restart):
-            m.d.sync += [count.eq(0), self.tile.eq(0), row_base.eq(0)]
+            m.d.sync += [count.eq(0), r["tile"].eq(0), row_base.eq(0)]
         if config.has_padding:
             with m.If(flags.valid & flags.unit_last):
-                m.d.sync += [self.mask_y.eq(self.mask_y + d.mask_y_tile), self.mask_x.eq(self.mask_x + d.mask_x_tile)]
+                m.d.sync += [r["mask_y"].eq(r["mask_y"] + d.mask_y_tile), r["mask_x"].eq(r["mask_x"] + d.mask_x_tile)]
                 with m.If(row_end):
-                    m.d.sync += [self.mask_y.eq(self.mask_y + d.mask_y_tile + d.mask_y_row), self.mask_x.eq(d.mask_x)]
+                    m.d.sync += [r["mask_y"].eq(r["mask_y"] + d.mask_y_tile + d.mask_y_row), r["mask_x"].eq(d.mask_x)]
             with m.If(restart):
-                m.d.sync += [self.mask_y.eq(d.mask_y), self.mask_x.eq(d.mask_x)]
+                m.d.sync += [r["mask_y"].eq(d.mask_y), r["mask_x"].eq(d.mask_x)]
 
 
 class Gather(wiring.Component):

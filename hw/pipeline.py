@@ -21,11 +21,11 @@ def descriptor_layout(fields: Sequence[FieldSpec]) -> data.StructLayout:
 
 
 def delay(m: Module, value: Value, cycles: int, shape: Shape | ShapeCastable | None = None) -> Value:
-    """Return ``value`` delayed by ``cycles`` registers."""
+    """Return ``value`` delayed by ``cycles`` registers; only flags are reset, data need not be."""
     if shape is None:
         shape = value.shape()
     for _ in range(cycles):
-        stage = Signal(shape)
+        stage = Signal(shape, reset_less=shape is not FLAGS)
         m.d.sync += stage.eq(value)
         value = stage
     return value
