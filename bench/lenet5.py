@@ -32,7 +32,9 @@ class Row:
 
 ROWS = {
     "dense-85f": Row("lenet5-mnist-dense-w4a8", "dense", "ulx3s-85f", {"lanes": "16", "columns": "5"}),
-    "nonstructured-25f": Row("lenet5-mnist-nonstructured-71x-w4a8", "sparse", "ulx3s-25f", {"lanes": "16"}),
+    "nonstructured-25f": Row(
+        "lenet5-mnist-nonstructured-71x-w4a8", "sparse", "ulx3s-25f", {"lanes": "8", "cores": "3", "results": "2"}
+    ),
     "nonstructured-up5k": Row("lenet5-mnist-nonstructured-167x-w4a8-pow2", "sparse", "icebreaker", {"lanes": "4"}),
 }
 

@@ -18,6 +18,7 @@ from zeroskip import cli
 from zeroskip.boards import tools
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.ir import Tensor
+from zeroskip.hw.design import SETTINGS
 from zeroskip.pruning.errors import PruningError
 
 VERBS = ("demo selftest new prune compile inspect reference simulate synth report build doctor boards zoo").split()
@@ -155,7 +156,7 @@ OPTIONS = {
     "--board nope": "Board must be a known one, not 'nope'; the boards are icebreaker, ulx3s-25f, ulx3s-85f",
     "--engine foo": "Engine must be one of dense, sparse, auto, not 'foo'",
     "--set lanes": "Option --set must be KEY=VALUE, not 'lanes'",
-    "--set foo=3": "Setting 'foo' is unknown; known settings: lanes, columns, cores, results, index_bits",
+    "--set foo=3": f"Setting 'foo' is unknown; known settings: {', '.join(SETTINGS)}",
     "--set lanes=x": "Setting 'lanes' must be a whole number, not 'x'",
     "--set lanes=3": "Geometry lanes must be 4, 8, 16 or 32, not 3",
     "--set index_bits=99": "Setting 'index_bits' must be 1 to 12, not 99",

@@ -182,7 +182,11 @@ def prune(options: Options, project: Path, out: Path | None, data: Path | None, 
 @click.option("--engine", default="auto", metavar="dense|sparse|auto", help="what feeds the array")
 @click.option("--board", default=None, metavar="NAME", help="choose a geometry that fits this board")
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="lanes, columns, cores, results or index_bits"
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="lanes, columns, cores, results, logic_products, banked_vectors or index_bits",
 )
 @click.option("--explain", is_flag=True, help="say what became of every layer")
 @common
