@@ -76,7 +76,8 @@ class Accelerator(wiring.Component):
         m = Module()
         gap_bits = self.front_layout["gap"].width
         self.front_sequencer = FrontSequencer(self.layers, gap_bits)
-        self.back_sequencer = BackSequencer(self.layers, POST + 1)
+        # the end of a layer is told one cycle late: it takes many comparisons to see
+        self.back_sequencer = BackSequencer(self.layers, POST)
         m.submodules.front_sequencer, m.submodules.back_sequencer = self.front_sequencer, self.back_sequencer
         self.front = self._descriptor(m, "front", self.front_layout, self.front_sequencer)
         self.back = self._descriptor(m, "back", self.back_layout, self.back_sequencer)
@@ -305,7 +306,7 @@ class Accelerator(wiring.Component):
             places.addr_0.eq(writer.place_addr),
             writer.place_data.eq(places.data_0),
             bias.addr_0.eq(writer.bias_addr),
-            self.back_sequencer.done.eq(writer.done & writer.advance),
+            self.back_sequencer.done.eq(delay(m, writer.done & writer.advance, 1)),
         ]
         values = []
         for index in range(config.geometry.results):
