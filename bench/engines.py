@@ -385,12 +385,13 @@ def table(names: Sequence[str], results: Mapping[str, Result]) -> str:
 def main() -> None:
     """Measure the designs that the rows need and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("rows", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("rows", nargs="*", choices=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--out", type=Path, default=Path("build/bench-engines"))
     options = parser.parse_args()
-    needed = dict.fromkeys(design for name in options.rows for design in ROWS[name].designs)
+    rows = options.rows or list(ROWS)
+    needed = dict.fromkeys(design for name in rows for design in ROWS[name].designs)
     results = {name: measure(name, options.out) for name in needed}
-    print(table(options.rows, results))
+    print(table(rows, results))
 
 
 if __name__ == "__main__":
