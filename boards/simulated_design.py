@@ -22,6 +22,7 @@ _PARAMETER_PORTS = {
     "STATE_BITS": "state",
 }
 _MAX_PORT_BITS = 16
+_MAX_RESULTS = 32
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ def _port_bits(module: str, port: str, path: Path) -> int:
     if found is None:
         raise InputError(f"File '{path}' must declare output '{port}'")
     bits = 1 if found[1] is None else int(found[1]) - int(found[2]) + 1
-    if bits > _MAX_PORT_BITS:
-        raise InputError(f"Output '{port}' must have at most {_MAX_PORT_BITS} bits, not {bits}")
+    # one bit a result: no field of the trace's records
+    most = _MAX_RESULTS if port == _PARAMETER_PORTS["RESULTS"] else _MAX_PORT_BITS
+    if bits > most:
+        raise InputError(f"Output '{port}' must have at most {most} bits, not {bits}")
     return bits

@@ -227,7 +227,8 @@ def _structured(rng: np.random.Generator, spec: Spec, shape: tuple[int, ...]) ->
     if spec.structure == "nm":
         n, m = detail["n"], detail["m"]
         order = rng.random((rows, -(-columns // m), m)).argsort(axis=2)
-        return (order < n).reshape(rows, -1)[:, :columns]
+        kept: IntArray = (order < n).reshape(rows, -1)[:, :columns]
+        return kept
     if spec.structure == "bank_balanced":
         size = columns // detail["banks"]
         order = rng.random((rows, detail["banks"], size)).argsort(axis=2)
@@ -303,7 +304,8 @@ def _draw_thresholds(rng: np.random.Generator, acc: IntArray, count: int) -> Int
     deviation = np.maximum(channels.std(axis=1, keepdims=True), 1.0)
     steps = np.sort(rng.uniform(-2.0, 2.0, (len(channels), count)), axis=1)
     steps[:, : count // 4] = steps[:, :1]
-    return np.round(channels.mean(axis=1, keepdims=True) + steps * deviation).astype(np.int32)
+    thresholds: IntArray = np.round(channels.mean(axis=1, keepdims=True) + steps * deviation).astype(np.int32)
+    return thresholds
 
 
 def _weighted(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -477,8 +477,3 @@ class _Network:
             last = self._linear(last) or last
         if last == open_ends[0]:
             self._convolution(last, same=True) or self._append(self._plain(1), last)
-
-
-def layer_kinds(specs: Sequence[Spec]) -> set[Kind]:
-    """Return the kinds of layers in a network."""
-    return {spec.kind for spec in specs}

@@ -7,6 +7,7 @@ import itertools
 import multiprocessing
 import re
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -19,10 +20,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import numpy as np
 
+from zeroskip.boards.simulation import SimulationResult, simulate
+from zeroskip.compiler import reference
+from zeroskip.compiler.cycle_model import program_cycles
+from zeroskip.compiler.errors import CompileError
+from zeroskip.compiler.lower import lower
+from zeroskip.compiler.pipeline import run_passes
+from zeroskip.compiler.program import Program
+from zeroskip.compiler.rom_check import check_roms
+from zeroskip.compiler.target import Geometry
+from zeroskip.compiler.verify import verify
 from zeroskip.configurations import Configuration, draw_configuration
+from zeroskip.hw.design import design_files
 
-__all__ = ["Outcome", "Tally", "check_configuration", "main", "run_soak"]
+__all__ = ["Outcome", "Refused", "Tally", "check_configuration", "compile_configuration", "main", "run_soak"]
 
 DEFAULT_COUNT = 100
 IDLE_LIMIT_CYCLES = 1 << 15
@@ -79,11 +92,12 @@ class Tally:
 
     def text(self, seed: int) -> str:
         """Return the tally, a reason a line, and the command that repeats each failure."""
-        lines = [
+        head = (
             f"{self.done} configurations: {self.passed} passed, {self.refused.total()} refused, "
             f"{len(self.failed)} failed; {self.values:,} values equal the reference, cycles equal the model in "
             f"{self.cycles_compared} runs"
-        ]
+        )
+        lines = [head]
         lines += [f"refused {count} times: {reason}" for reason, count in self.refused.most_common()]
         lines += [f"failed: {repeat_command(seed, outcome.index)}" for outcome in self.failed]
         return "\n".join(lines)
@@ -118,7 +132,7 @@ def check_configuration(seed: int, index: int, keep: Path | None = None) -> Outc
         line = configuration.describe()
         with _folder(keep, seed, index) as folder:
             values, compared = _check(configuration, folder)
-    except _Refused as refusal:
+    except Refused as refusal:
         return outcome(refused=str(refusal))
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -128,7 +142,7 @@ def check_configuration(seed: int, index: int, keep: Path | None = None) -> Outc
     return outcome(values=values, cycles_compared=compared)
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """The compiler does not serve the configuration."""
 
 
@@ -139,14 +153,12 @@ def _folder(keep: Path | None, seed: int, index: int) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
             yield Path(scratch)
         return
-    import shutil
-
     folder = keep / f"{seed}-{index}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         yield folder
-    except _Refused:
+    except Refused:
         shutil.rmtree(folder)
         raise
     shutil.rmtree(folder)
@@ -154,18 +166,11 @@ def _folder(keep: Path | None, seed: int, index: int) -> Iterator[Path]:
 
 def _check(configuration: Configuration, folder: Path) -> tuple[int, bool]:
     """Compile, simulate and compare; return the values compared and whether cycles were."""
-    import numpy as np
-
-    from zeroskip.boards.simulation import simulate
-    from zeroskip.compiler import reference
-    from zeroskip.compiler.cycle_model import program_cycles
-    from zeroskip.hw.design import design_files
-
     model = configuration.model
     inputs = model.golden[model.input][: configuration.vectors]
-    program = _lower(configuration)
-    expected = reference.run(program.model, inputs)
     golden = model.golden[model.output][: configuration.vectors]
+    program = compile_configuration(configuration)
+    expected = reference.run(program.model, inputs)
     if not np.array_equal(expected[program.model.output], golden):
         raise Disagreement("The compiled network computes other outputs than the network it was made from")
     for path, text in design_files(program, configuration.index_bits).items():
@@ -183,12 +188,38 @@ def _check(configuration: Configuration, folder: Path) -> tuple[int, bool]:
     ).check()
     if not np.array_equal(result.outputs, golden):
         raise Disagreement("The outputs of the design differ from the network's")
-    if configuration.stalls is not None:
-        return result.values_compared, False
+    if configuration.stalls is None:
+        _compare_cycles(program, result)
+    return result.values_compared, configuration.stalls is None
+
+
+def compile_configuration(configuration: Configuration) -> Program:
+    """Compile the network and prove its images.
+
+    Raises
+    ------
+    Refused
+        If the compiler does not serve the configuration.
+    """
+    model = configuration.model
+    verify(model)
+    if configuration.passes:
+        model, _ = run_passes(model)
+    try:
+        geometry = Geometry(**configuration.geometry)
+        program = lower(model, geometry, configuration.formats(model), index_bits=configuration.index_bits)
+    except CompileError as error:
+        raise Refused(str(error)) from error
+    check_roms(program)
+    verify(program.model)
+    return program
+
+
+def _compare_cycles(program: Program, result: SimulationResult) -> None:
     cycles, counted = program_cycles(program), result.cycles
-    modelled = {layer.name: layer.cycles for layer in cycles.layers}
     if counted is None:
         raise Disagreement("The simulation counted no cycles")
+    modelled = {layer.name: layer.cycles for layer in cycles.layers}
     pairs = {
         "load": (cycles.load, counted.load),
         **{f"layer {name!r}": (modelled[name], counted.layers[name]) for name in modelled},
@@ -199,30 +230,6 @@ def _check(configuration: Configuration, folder: Path) -> tuple[int, bool]:
     wrong = [f"{what}: model {ours}, counted {theirs}" for what, (ours, theirs) in pairs.items() if ours != theirs]
     if wrong:
         raise Disagreement("The cycle model differs from the simulation; " + "; ".join(wrong))
-    return result.values_compared, True
-
-
-def _lower(configuration: Configuration):  # type: ignore[no-untyped-def]
-    """Compile the network and prove its images; raise :class:`_Refused` where the compiler does."""
-    from zeroskip.compiler.errors import CompileError
-    from zeroskip.compiler.lower import lower
-    from zeroskip.compiler.pipeline import run_passes
-    from zeroskip.compiler.rom_check import check_roms
-    from zeroskip.compiler.target import Geometry
-    from zeroskip.compiler.verify import verify
-
-    model = configuration.model
-    verify(model)
-    if configuration.passes:
-        model, _ = run_passes(model)
-    try:
-        geometry = Geometry(**configuration.geometry)
-        program = lower(model, geometry, configuration.formats(model), index_bits=configuration.index_bits)
-    except CompileError as error:
-        raise _Refused(str(error)) from error
-    check_roms(program)
-    verify(program.model)
-    return program
 
 
 def run_soak(
@@ -298,6 +305,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
+def _log(line: str) -> None:
+    click.echo(line, err=True)
+
+
 @click.command()
 @click.option("--seed", default=0, show_default=True, metavar="S", help="first half of what a configuration is made of")
 @click.option("--first", default=0, show_default=True, metavar="I", help="index of the first configuration")
@@ -309,8 +320,7 @@ def main(seed: int, first: int, count: int | None, minutes: float | None, jobs: 
     """Simulate random networks on random geometries and compare every value and cycle."""
     if count is None and minutes is None:
         count = DEFAULT_COUNT
-    report = lambda line: click.echo(line, err=True)  # noqa: E731
-    tally, left = run_soak(seed, first=first, count=count, minutes=minutes, jobs=jobs, keep=keep, report=report)
+    tally, left = run_soak(seed, first=first, count=count, minutes=minutes, jobs=jobs, keep=keep, report=_log)
     click.echo(tally.text(seed))
     if left is not None:
         click.echo(f"go on with: python -m zeroskip.soak --seed {seed} --first {left}", err=True)

@@ -1,0 +1,85 @@
+"""Small networks that once came out wrong: each is the shortest that shows its fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from models import Spec, add, build_model, conv, linear, max_pool
+from zeroskip.boards.simulation import StallPattern, simulate
+from zeroskip.compiler import reference
+from zeroskip.compiler.cycle_model import program_cycles
+from zeroskip.compiler.ir import Tensor
+from zeroskip.compiler.lower import lower
+from zeroskip.compiler.pipeline import run_passes
+from zeroskip.compiler.program import Program
+from zeroskip.compiler.target import Format, Geometry
+from zeroskip.hw.design import design_files
+
+LAST = {"relu": False, "out_signed": True}
+SPARSE = {"structure": "nonstructured", "keep": 0.3}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, a geometry and the formats of its layers."""
+
+    shape: tuple[int, ...]
+    specs: tuple[Spec, ...]
+    geometry: Geometry
+    formats: Mapping[str, Format] = field(default_factory=dict)
+    stalls: StallPattern | None = None
+
+    def program(self) -> Program:
+        """Compile the network."""
+        model = build_model(np.random.default_rng(0), Tensor("input", self.shape), self.specs)
+        return lower(run_passes(model)[0], self.geometry, self.formats)
+
+
+CASES = {
+    # the last column's capture began a slow word again in the middle of the drain
+    "slow_word_of_one_column": Case(
+        (14,), (linear(48), linear(7, **SPARSE), linear(5, **LAST)), Geometry(8, columns=6, results=4),
+        {"fc2": Format.RELATIVE},
+    ),
+    # a later capture of a layer of one column met the descriptor of the next one
+    "late_columns": Case((1, 2, 2), (conv(24, 1), linear(1, **LAST)), Geometry(4, columns=24, results=2)),
+    # the next inference wrote into the output buffer before the one before had left
+    "output_overtaken": Case((1,), (linear(24, **LAST),), Geometry(4), stalls=StallPattern(0, 0.9, 5)),
+    # the interval left out the wait for the output buffer
+    "output_waited_for": Case((3, 2, 2), (max_pool(2), linear(33, **LAST)), Geometry(8, columns=8)),
+    # the first group ended before the second row's length had come
+    "short_first_row": Case(
+        (2, 3, 3), (max_pool(3), linear(12, empty_rows=(0, 1, 2, 3, 4), **SPARSE), linear(4, **LAST)), Geometry(4),
+        {"fc1": Format.RELATIVE, "fc2": Format.RELATIVE},
+    ),
+    # a layer was said to read later than it does: its first slots do not wait for the drain
+    "read_before_written": Case(
+        (2, 2, 2), (conv(2, 1, **LAST), add("conv1", "input", **LAST), linear(3, **LAST)), Geometry(8)
+    ),
+    # a convolution of one output a group was taken for a depthwise one
+    "one_output_a_group": Case((4, 5, 5), (conv(2, 3, groups=2), linear(3, **LAST)), Geometry(4, cores=2)),
+    # the tensor that a copy reads was stored for its strided reader
+    "copy_of_a_strided_input": Case(
+        (2, 6, 6), (max_pool(3, 2), conv(2, (5, 5), inputs=("input",)), add("pool1", "conv1", **LAST)),
+        Geometry(4),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_network_equals_reference(case, tmp_path):
+    program = case.program()
+    for path, text in design_files(program, None).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    inputs = program.model.golden["input"][:3]
+    expected = reference.run(program.model, inputs)
+    result = simulate(tmp_path, inputs, expected, stalls=case.stalls, idle_limit=1 << 15, optimization="-O0").check()
+    if case.stalls is None:
+        model, counted = program_cycles(program), result.cycles
+        assert {layer.name: layer.cycles for layer in model.layers} == counted.layers
+        assert (model.total, model.interval) == (counted.total, counted.interval)

@@ -1,0 +1,130 @@
+"""The soak test: what it draws, what it finds, and a few configurations of it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from zeroskip import soak
+from zeroskip.compiler import reference
+from zeroskip.compiler.ir import Grid, Kind, Rounding
+from zeroskip.compiler.target import Format
+from zeroskip.configurations import Configuration, draw_configuration
+
+SEED = 11
+DRAWN = 300
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Configuration]:
+    """As many configurations as the features are counted in."""
+    return [draw_configuration(SEED, index) for index in range(DRAWN)]
+
+
+@pytest.fixture(scope="module")
+def programs(drawn):
+    """What the compiler made of each of them, or why it refused."""
+    results = []
+    for configuration in drawn:
+        try:
+            results.append(soak.compile_configuration(configuration))
+        except soak.Refused as refusal:
+            results.append(str(refusal))
+    return results
+
+
+def test_configuration_depends_on_seed_and_index_alone(drawn):
+    again = draw_configuration(SEED, 7)
+    assert again == drawn[7]
+    np.testing.assert_array_equal(again.model.golden["output"], drawn[7].model.golden["output"])
+    assert draw_configuration(SEED + 1, 7) != drawn[7]
+
+
+def test_every_feature_is_drawn(drawn):
+    specs = [spec for configuration in drawn for spec in configuration.specs]
+    weighted = [spec for spec in specs if spec.kind in (Kind.CONV2D, Kind.LINEAR)]
+    windowed = [spec for spec in specs if spec.kind is Kind.CONV2D]
+    assert {spec.kind for spec in specs} == set(Kind)
+    assert {spec.grid for spec in weighted} == set(Grid)
+    assert {spec.rounding for spec in weighted} == set(Rounding)
+    assert {spec.bits for spec in weighted} == set(range(1, 9))
+    assert {configuration.family for configuration in drawn} == {"chain", "graph", "1-D", "linear", "pointwise"}
+    features = {
+        "stride": any(max(spec.stride) > 1 for spec in windowed),
+        "dilation": any(max(spec.dilation) > 1 for spec in windowed),
+        "padding": any(len(set(spec.padding)) > 1 for spec in windowed),
+        "padded pooling": any(spec.kind is Kind.MAX_POOL2D and any(spec.padding) for spec in specs),
+        "overlapping pooling": any(spec.kind is Kind.MAX_POOL2D and spec.kernel != spec.stride for spec in specs),
+        "groups": any(1 < spec.groups < spec.out for spec in windowed),
+        "depthwise": any(1 < spec.groups == spec.out for spec in windowed),
+        "signed": any(spec.out_signed for spec in weighted),
+        "zero point": any(spec.out_zero_point for spec in weighted),
+        "empty layer": any(len(spec.empty_rows) == spec.out for spec in weighted),
+        "empty row": any(0 < len(spec.empty_rows) < spec.out for spec in weighted),
+        "one weight": any(spec.keep == 1e-9 and not spec.empty_rows for spec in weighted),
+        "widest gap": any(spec.structure == "ends" for spec in weighted),
+        "power of two": any(spec.power_of_two for spec in weighted),
+        "one scale": any(not spec.per_channel for spec in weighted),
+        "varied scales": any(spec.varied_scales for spec in weighted),
+        "one output": any(spec.out == 1 for spec in weighted),
+        "stalls": any(configuration.stalls for configuration in drawn),
+        "index bits": any(configuration.index_bits for configuration in drawn),
+        "no passes": any(not configuration.passes for configuration in drawn),
+    }
+    assert [name for name, found in features.items() if not found] == []
+    for size, least in (("lanes", 4), ("columns", 8), ("cores", 5), ("results", 5)):
+        assert len({configuration.geometry.get(size) for configuration in drawn}) >= least, size
+
+
+def test_most_are_compiled_and_every_format_is_used(programs):
+    refused = Counter(reason for reason in programs if isinstance(reason, str))
+    assert refused.total() < DRAWN // 4
+    compiled = [program for program in programs if not isinstance(program, str)]
+    assert {plan.format for program in compiled for plan in program.layers} == set(Format)
+
+
+def test_compiled_networks_compute_the_same(drawn, programs):
+    for configuration, program in zip(drawn, programs, strict=True):
+        if isinstance(program, str):
+            continue
+        model = configuration.model
+        outputs = reference.run(program.model, model.golden[model.input])[program.model.output]
+        np.testing.assert_array_equal(outputs, model.golden[model.output], err_msg=configuration.describe())
+
+
+@pytest.mark.slow
+def test_configurations_pass():
+    tally, left = soak.run_soak(SEED, count=8, jobs=2)
+    assert tally.failed == []
+    assert tally.passed >= 5 and tally.values > 0 and tally.cycles_compared > 0
+    assert left is None
+
+
+def test_failure_names_its_command(monkeypatch, tmp_path):
+    def broken(configuration):
+        raise RuntimeError("lowering is broken")
+
+    monkeypatch.setattr(soak, "compile_configuration", broken)
+    outcome = soak.check_configuration(SEED, 3, tmp_path)
+    assert re.fullmatch(r"RuntimeError at test_zeroskip_soak.py:\d+: lowering is broken", outcome.failure)
+    tally = soak.Tally()
+    tally.add(outcome)
+    assert tally.text(SEED).splitlines()[-1] == f"failed: python -m zeroskip.soak --seed {SEED} --first 3 --count 1"
+
+
+def test_refusals_are_counted_by_reason():
+    tally = soak.Tally()
+    for layer in ("conv1", "conv22"):
+        tally.add(soak.Outcome(0, "", 1.0, refused=f"Layer '{layer}' averages 9 elements"))
+    assert tally.text(SEED).splitlines()[1] == "refused 2 times: Layer ... averages N elements"
+
+
+def test_time_over_says_where_to_go_on():
+    result = CliRunner().invoke(soak.main, ["--minutes", "0", "--first", "5"])
+    assert result.exit_code == 0
+    assert "0 configurations: 0 passed, 0 refused, 0 failed" in result.output
+    assert "go on with: python -m zeroskip.soak --seed 0 --first 5" in result.output
