@@ -26,8 +26,8 @@ IntArray = NDArray[np.int64]
 NEVER = np.int64(1 << 40)
 """A cycle that does not come."""
 
-DECODE = 3
-"""hw.decoder: from a slot to its position."""
+DECODE = 4
+"""hw.decoders: from a slot to its position: index ROM, slot, register behind the sum."""
 KEEP = 2
 """hw.gather: a linear layer's keep-list."""
 WINDOWED_ADDRESS = 9

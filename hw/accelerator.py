@@ -7,7 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.program import Program, Rom
-from zeroskip.compiler.timing import DECODE, LATE_FIELDS, LOADER, POST, READ, WINDOWED_ADDRESS
+from zeroskip.compiler.timing import LATE_FIELDS, LOADER, POST, READ, WINDOWED_ADDRESS
 from zeroskip.hw.array import Array
 from zeroskip.hw.decoders.index import IndexDecoder
 from zeroskip.hw.gather import WALKED, Gather, TileWalk
@@ -197,9 +197,10 @@ class Accelerator(wiring.Component):
         m.submodules.issue = issue
         lengths = self._rom(m, "rows")
         m.d.comb += [lengths.addr_0.eq(issue.row_addr), issue.row_data.eq(lengths.data_0)]
-        early_flags = delay(m, issue.flags, DECODE - 1, FLAGS)
+        rom_cycles = RomReader.latency_cycles
+        early_flags = delay(m, issue.flags, rom_cycles, FLAGS)
         # a linear layer's pointer stands at the first slot of a word
-        early_slot = delay(m, issue.pointer[: config.lane_bits], DECODE - 1)
+        early_slot = delay(m, issue.pointer[: config.lane_bits], rom_cycles)
         positions, fillers = [], []
         flags: Value = issue.flags
         for core in range(config.geometry.cores):
@@ -215,12 +216,15 @@ class Accelerator(wiring.Component):
             ]
             if config.element_bits:
                 m.d.comb += [
-                    decoder.element.eq(delay(m, issue.element, DECODE - 1)),
-                    decoder.element_last.eq(delay(m, issue.element_last, DECODE - 1)),
+                    decoder.element.eq(delay(m, issue.element, rom_cycles)),
+                    decoder.element_last.eq(delay(m, issue.element_last, rom_cycles)),
                 ]
-            positions.append([decoder.positions[0], *(decoder.positions[lane] for lane in range(lanes))])
-            fillers.append(decoder.fillers)
+            # a register between the cursors' sum and the tap ROM's address
+            late = [delay(m, decoder.positions[lane], 1) for lane in range(lanes)]
+            positions.append([late[0], *late])
+            fillers.append(delay(m, decoder.fillers, 1))
             flags = decoder.o_flags
+        flags = delay(m, flags, 1, FLAGS)
         return issue, positions, fillers, flags
 
     def _build_walk(self, m: Module, flags: Value) -> TileWalk | None:

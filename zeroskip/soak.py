@@ -206,7 +206,7 @@ def compile_configuration(configuration: Configuration) -> Program:
     if configuration.passes:
         model, _ = run_passes(model)
     try:
-        geometry = Geometry(**configuration.geometry)
+        geometry = Geometry(**configuration.geometry)  # type: ignore[arg-type]
         program = lower(model, geometry, configuration.formats(model), index_bits=configuration.index_bits)
     except CompileError as error:
         raise Refused(str(error)) from error
