@@ -98,8 +98,10 @@ def decode_positions(codes: IntArray, decoding: Decoding) -> IntArray:
 def _stream(codes: Sequence[int], rows: IntArray, decoding: Decoding) -> Stream:
     """Pick the rows' weights at the positions that the codes name."""
     positions = decode_positions(np.array(codes, np.int64), decoding)
-    inside = np.clip(positions, 0, rows.shape[1] - 1)
-    levels = np.where((positions >= 0) & (positions < rows.shape[1]), rows[:, inside], 0)
+    # a lane beyond the last input has a row without any position
+    width = rows.shape[1]
+    padded = np.concatenate([rows, np.zeros_like(rows, shape=(len(rows), 1))], axis=1)
+    levels = padded[:, np.where((positions >= 0) & (positions < width), positions, width)]
     return Stream(np.array(codes, np.int64), levels.astype(np.int64), positions)
 
 

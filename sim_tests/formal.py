@@ -9,18 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Assume, Module, ResetSignal, Signal, Value
 from amaranth.lib import wiring
 
-from zeroskip.compiler.target import EngineConfig, Geometry
-
-__all__ = ["Method", "ProofFailure", "find_tools", "hold", "past", "prove", "refute", "small_engine"]
+__all__ = ["Method", "ProofFailure", "find_tools", "hold", "past", "prove", "refute"]
 
 _TOP = "harness"
 _TOOLS = {
@@ -79,13 +75,6 @@ def hold(m: Module, *inputs: Value) -> None:
     started = past(m, Value.cast(1))
     for signal in inputs:
         m.d.comb += Assume(~started | (Value.cast(signal) == past(m, Value.cast(signal))))
-
-
-def small_engine(**settings: Any) -> EngineConfig:
-    """Return an engine of 4 lanes that has what ``settings`` say and nothing else."""
-    nothing = {"bool": False, "int": 0, "Geometry": Geometry(4)}
-    blank = {item.name: nothing.get(str(item.type), ()) for item in fields(EngineConfig)}
-    return EngineConfig(**{**blank, "linear_unit": 1, **settings})  # type: ignore[arg-type]
 
 
 def find_tools() -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from amaranth.hdl import Array, Assert, Assume, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Assert, Assume, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -13,7 +13,8 @@ from zeroskip.hw import stream_ports
 from zeroskip.hw.pipeline import delay
 
 SIZE = 3
-POSITIONS = 2
+ROWS = 2
+COLUMNS = 2
 CHANNELS = 2
 LANES = 4
 ADDRESS_BITS = 5
@@ -78,12 +79,12 @@ class OutputProof(wiring.Component):
 class LoaderProof(wiring.Component):
     """The loader against a count of the words accepted: each is written once, at its place, when nothing else is.
 
-    The solver chooses the words, the table of places, the cycles in which results are written, and when the first layer
-    starts and the input's memory is free again.
+    The solver chooses the words, the tables of places, the cycles in which results are written, and when the first
+    layer starts and the input's memory is free again.
     """
 
     def __init__(self) -> None:
-        self.layout = TensorLayout(Storage.BANKED, 2, 4, 5, (0,), tuple(range(POSITIONS)))
+        self.layout = TensorLayout(Storage.BANKED, 2, 4, 5, tuple(range(ROWS)), tuple(range(COLUMNS)))
         super().__init__(
             {
                 "payload": In(8),
@@ -91,36 +92,43 @@ class LoaderProof(wiring.Component):
                 "busy": In(1),
                 "take": In(1),
                 "release": In(1),
-                "places": In(POSITIONS * ADDRESS_BITS),
+                "rows": In(ROWS * ADDRESS_BITS),
+                "columns": In(COLUMNS * ADDRESS_BITS),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         spec = FieldSpec("offset", 0, ADDRESS_BITS)
-        rom = Rom("arrivals", ADDRESS_BITS, (0,) * POSITIONS, 1, ADDRESS_BITS, (spec,), (), 1, "logic", "table")
-        m.submodules.dut = dut = stream_ports.Loader(self.layout, CHANNELS, LANES, ADDRESS_BITS, rom)
-        hold(m, self.places)
-        places = Array(self.places.word_select(position, ADDRESS_BITS) for position in range(POSITIONS))
+        tables = {
+            name: Rom(name, ADDRESS_BITS, (0,) * depth, 1, ADDRESS_BITS, (spec,), (), 1, "logic", "table")
+            for name, depth in (("arrival_rows", ROWS), ("arrival_columns", COLUMNS))
+        }
+        m.submodules.dut = dut = stream_ports.Loader(self.layout, CHANNELS, LANES, ADDRESS_BITS, tables)
+        hold(m, self.rows, self.columns)
+        rows, columns = (
+            Array(words.word_select(number, ADDRESS_BITS) for number in range(count))
+            for words, count in ((self.rows, ROWS), (self.columns, COLUMNS))
+        )
         m.d.comb += [
             dut.i.payload.eq(self.payload),
             dut.i.valid.eq(self.valid),
             dut.busy.eq(self.busy),
             dut.take.eq(self.take),
             dut.release.eq(self.release),
-            dut.arrival_data.eq(delay(m, places[dut.arrival_addr], 2)),
+            dut.arrival_rows_data.eq(delay(m, rows[dut.arrival_rows_addr], 2)),
+            dut.arrival_columns_data.eq(delay(m, columns[dut.arrival_columns_addr], 2)),
         ]
         # one inference: words, complete, taken by the first layer, its memory released
-        position, channel = Signal(range(POSITIONS)), Signal(range(CHANNELS))
+        number = Signal(range(ROWS * COLUMNS * CHANNELS))
+        column, row, channel = number[0], number[1], number[2]
         filling, taken = Signal(init=1), Signal()
         accepted = Signal()
         m.d.comb += accepted.eq(self.valid & dut.i.ready)
         m.d.comb += [Assume(~self.take | dut.loaded), Assume(~self.release | taken)]
-        last = accepted & (position == POSITIONS - 1) & (channel == CHANNELS - 1)
+        last = accepted & number.all()
         with m.If(accepted):
-            m.d.sync += position.eq(Mux(position == POSITIONS - 1, 0, position + 1))
-            with m.If(position == POSITIONS - 1):
-                m.d.sync += channel.eq(Mux(channel == CHANNELS - 1, 0, channel + 1))
+            m.d.sync += number.eq(number + 1)
         with m.If(last):
             m.d.sync += filling.eq(0)
         with m.If(self.take):
@@ -128,7 +136,8 @@ class LoaderProof(wiring.Component):
         with m.If(self.release):
             m.d.sync += [taken.eq(0), filling.eq(1)]
         place = Signal(ADDRESS_BITS)
-        m.d.comb += place.eq(self.layout.base * LANES + channel * self.layout.channel_step + places[position])
+        base = self.layout.base * LANES
+        m.d.comb += place.eq(base + channel * self.layout.channel_step + rows[row] + columns[column])
         loaded = Signal()
         with m.If(delay(m, last, 1)):
             m.d.sync += loaded.eq(1)

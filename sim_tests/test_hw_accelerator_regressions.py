@@ -67,6 +67,11 @@ CASES = {
         (2, 6, 6), (max_pool(3, 2), conv(2, (5, 5), inputs=("input",)), add("pool1", "conv1", **LAST)),
         Geometry(4),
     ),
+    # a lane beyond the last input has no positions to encode
+    "fewer_inputs_than_lanes": Case(
+        (3,), (linear(5, **SPARSE), linear(4, **LAST)), Geometry(8, banked_vectors=True),
+        {"fc1": Format.RELATIVE, "fc2": Format.RELATIVE},
+    ),
 }  # fmt: skip
 
 

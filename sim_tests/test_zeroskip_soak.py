@@ -73,6 +73,8 @@ def test_every_feature_is_drawn(drawn):
         "one output": any(spec.out == 1 for spec in weighted),
         "stalls": any(configuration.stalls for configuration in drawn),
         "index bits": any(configuration.index_bits for configuration in drawn),
+        "products in logic": any(configuration.geometry.get("logic_products") for configuration in drawn),
+        "vectors over the banks": any("banked_vectors" in configuration.geometry for configuration in drawn),
         "no passes": any(not configuration.passes for configuration in drawn),
     }
     assert [name for name, found in features.items() if not found] == []

@@ -73,7 +73,7 @@ class Configuration:
     family: str
     source: Tensor
     specs: tuple[Spec, ...]
-    geometry: Mapping[str, int]
+    geometry: Mapping[str, Any]
     sparse: float
     index_bits: int | None
     passes: bool
@@ -101,7 +101,11 @@ class Configuration:
         counts = Counts()
         names = " ".join(counts.next(spec) for spec in self.specs)
         shape = "x".join(map(str, self.source.shape))
-        size = ", ".join(f"{value} {key}" for key, value in self.geometry.items() if value > 1)
+        size = ", ".join(
+            (key if value is True else f"{value} {key}").replace("_", " ")
+            for key, value in self.geometry.items()
+            if value is True or value > 1
+        )
         engine = {0.0: "dense", 1.0: "sparse"}.get(self.sparse, "mixed")
         extras = [] if self.index_bits is None else [f"{self.index_bits} index bits"]
         extras += [] if self.passes else ["no passes"]
@@ -147,14 +151,19 @@ def draw_configuration(seed: int, index: int) -> Configuration:
     )
 
 
-def _draw_geometry(rng: np.random.Generator) -> dict[str, int]:
+def _draw_geometry(rng: np.random.Generator) -> dict[str, Any]:
     lanes = int(rng.choice([4, 8, 16, 32], p=[0.4, 0.35, 0.2, 0.05]))
     units = int(min(rng.choice([1, 2, 3, 4, 5, 6, 8, 12, 16]), MAX_PRODUCTS // lanes))
     kind = str(rng.choice(["columns", "cores"]))
     if kind == "cores":
         units = min(units, 5)
     results = int(rng.choice([1, 2, 4, 8, 16, 32], p=[0.3, 0.25, 0.25, 0.12, 0.05, 0.03]))
-    return {"lanes": lanes, kind: units, "results": min(results, lanes)}
+    geometry: dict[str, Any] = {"lanes": lanes, kind: units, "results": min(results, lanes)}
+    if rng.random() < 0.3:
+        geometry["logic_products"] = int(rng.integers(0, lanes * units + 1))
+    if rng.random() < 0.3:
+        geometry["banked_vectors"] = True
+    return geometry
 
 
 class _Network:
