@@ -276,9 +276,7 @@ def _expected_traces(
     return tuple(traces)
 
 
-def _build(
-    design: SimulatedDesign, simulator: str, waves: bool, optimization: str, jobs: int | None
-) -> list[str]:
+def _build(design: SimulatedDesign, simulator: str, waves: bool, optimization: str, jobs: int | None) -> list[str]:
     """Build the simulation when the RTL has changed; return the command that runs it, without its plusargs."""
     sources = [_SIM_TOP, *design.sources]
     directory = design.directory / "sim"

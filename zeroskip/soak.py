@@ -125,7 +125,7 @@ def check_configuration(seed: int, index: int, keep: Path | None = None) -> Outc
     line = "not drawn"
 
     def outcome(**options: object) -> Outcome:
-        return Outcome(index, line, time.monotonic() - started, **options)  # type: ignore[arg-type]
+        return Outcome(index, line, time.monotonic() - started, **options)
 
     try:
         configuration = draw_configuration(seed, index)
@@ -206,7 +206,7 @@ def compile_configuration(configuration: Configuration) -> Program:
     if configuration.passes:
         model, _ = run_passes(model)
     try:
-        geometry = Geometry(**configuration.geometry)  # type: ignore[arg-type]
+        geometry = Geometry(**configuration.geometry)
         program = lower(model, geometry, configuration.formats(model), index_bits=configuration.index_bits)
     except CompileError as error:
         raise Refused(str(error)) from error
