@@ -125,7 +125,7 @@ def check_configuration(seed: int, index: int, keep: Path | None = None) -> Outc
     line = "not drawn"
 
     def outcome(**options: object) -> Outcome:
-        return Outcome(index, line, time.monotonic() - started, **options)
+        return Outcome(index, line, time.monotonic() - started, **options)  # type: ignore[arg-type]
 
     try:
         configuration = draw_configuration(seed, index)
