@@ -38,11 +38,11 @@ READ = 4
 """hw.gather: from the bank address to the activation."""
 ACCUMULATE = 4
 """hw.array: from the activation to the first drained value; pooling adds 2."""
-WRITE = 10
+WRITE = 11
 """From a drained value to the cycle in which its bank may be read again (hw.postprocess, hw.accelerator)."""
-BACK_SWITCH = 12
+BACK_SWITCH = 13
 """From a layer's last drained value to the next layer's first (hw.sequencer: the back end changes its descriptor)."""
-FINISH = 10
+FINISH = 11
 """From the last drained value to the cycle in which the output begins to leave."""
 START = 2
 """From a layer's last slot to the start of the next with a gap of 0 (hw.sequencer)."""
@@ -52,7 +52,7 @@ LOADED = 3
 """From the last input word accepted to the start of the first layer."""
 LOADER = 3
 """hw.loader: from a word accepted to its write, in which no result may be written."""
-POST = 8
+POST = 9
 """hw.postprocess: from a drained value to the result."""
 
 

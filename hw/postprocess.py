@@ -30,7 +30,7 @@ class PostProcessor(wiring.Component):
     floor leaves the 1 out. The partial sums of a linear row that is spread over lanes arrive one after the other and
     are added up here.
 
-    Latency 8 cycles, initiation interval 1, never stalls. Cost: two DSP multipliers, none with power-of-two scales.
+    Latency 9 cycles, initiation interval 1, never stalls. Cost: two DSP multipliers, none with power-of-two scales.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class PostProcessor(wiring.Component):
     o : Out(8)
     """
 
-    latency_cycles = 8
+    latency_cycles = 9
 
     def __init__(self, config: EngineConfig, layout: data.StructLayout, bias: Rom) -> None:
         self.config = config
@@ -70,9 +70,9 @@ class PostProcessor(wiring.Component):
         m.d.sync += total.eq(summed + self.i)
         entry = Signal(descriptor_layout(self.bias.fields))
         m.d.comb += entry.eq(self.entry)
-        sum_ = Signal(signed(max(config.accumulator_width, config.bias_width) + 1))
-        m.d.comb += sum_.eq(delay(m, total, 1) + entry.bias)
-        product = self._build_multiply(m, sum_, entry)
+        biased = Signal(signed(max(config.accumulator_width, config.bias_width) + 1))
+        m.d.sync += biased.eq(delay(m, total, 1) + entry.bias)
+        product = self._build_multiply(m, biased, entry)
         shifted = self._build_shift(m, product, entry)
         rounded = Signal(signed(max(2, len(shifted))))
         nearest = (shifted + (~d.floor if config.has_floor else 1)) >> 1
@@ -90,22 +90,19 @@ class PostProcessor(wiring.Component):
             m.d.sync += self.o.eq(result)
         return m
 
-    def _build_multiply(self, m: Module, value: Signal, entry: data.View) -> Signal:
-        """Three cycles: registers (the multipliers' own), the halves of ``value`` times M, their sum."""
+    def _build_multiply(self, m: Module, biased: Signal, entry: data.View) -> Signal:
+        """Three cycles: the operand registers, the halves of ``biased`` times M, their sum."""
         config, d = self.config, self.descriptor
-        negative = delay(m, value[-1], 1)
-        away = (d.half_away & negative) if config.has_half_away else None
+        away = (d.half_away & biased[-1]) if config.has_half_away else None
         if config.multiplier_width == 0:
-            biased = Signal.like(value)
-            m.d.sync += biased.eq(value)
-            product = Signal(signed(len(value) + 1))
+            product = Signal(signed(len(biased) + 1))
             m.d.sync += product.eq(biased - away if away is not None else biased)
-            return delay(m, product, 1)
+            return delay(m, product, 2)
         scale = Signal(signed(config.multiplier_width + 1))
-        m.d.comb += scale.eq(entry.multiplier if config.per_channel else d.multiplier)
-        halves: list[Value] = [value]
-        if len(value) > LOW_BITS:
-            halves = [Cat(value[:LOW_BITS], 0).as_signed(), value[LOW_BITS:].as_signed()]
+        m.d.comb += scale.eq(delay(m, entry.multiplier, 1) if config.per_channel else d.multiplier)
+        halves: list[Value] = [biased]
+        if len(biased) > LOW_BITS:
+            halves = [Cat(biased[:LOW_BITS], 0).as_signed(), biased[LOW_BITS:].as_signed()]
         total: Value = Const(0)
         for index, half in enumerate(halves):
             multiplier = Multiplier(scaler_bits(config), config.multiplier_width + 1, "scaler")
@@ -113,8 +110,8 @@ class PostProcessor(wiring.Component):
             m.d.comb += [multiplier.a.eq(half), multiplier.b.eq(scale)]
             total = total + (multiplier.p << (LOW_BITS * index))
         if away is not None:
-            total = total - delay(m, away, 1)
-        product = Signal(signed(len(value) + config.multiplier_width + 1))
+            total = total - delay(m, away, 2)
+        product = Signal(signed(len(biased) + config.multiplier_width + 1))
         m.d.sync += product.eq(total)
         return product
 
@@ -126,7 +123,7 @@ class PostProcessor(wiring.Component):
         if config.has_half_even:
             self._build_sticky(m, product, value, entry)
         if config.shift_width:
-            amount = delay(m, entry.shift, 3) if config.per_channel else d.shift
+            amount = delay(m, entry.shift, 4) if config.per_channel else d.shift
             m.d.sync += shifted.eq(value >> amount)
         else:
             m.d.sync += shifted.eq(value)
@@ -140,7 +137,7 @@ class PostProcessor(wiring.Component):
         if not config.shift_width:
             m.d.sync += self.sticky.eq(lost)
             return
-        amount = delay(m, entry.shift, 2) if config.per_channel else d.shift
+        amount = delay(m, entry.shift, 3) if config.per_channel else d.shift
         mask = Signal((1 << config.shift_width) - 1)
         m.d.sync += mask.eq((1 << amount) - 1)
         m.d.sync += self.sticky.eq(lost | (value[: len(mask)] & mask[: len(value)]).any())
