@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from zeroskip.compiler.encodings import relative
 from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.passes.channels import bound, select_rows
 from zeroskip.compiler.target import Format, Geometry
@@ -35,8 +36,7 @@ def balance_rows(
             continue
         if bound(layer, layers[readers[0]]):
             continue
-        weight = np.asarray(layer.weight)
-        lengths = np.count_nonzero(weight.reshape(len(weight), -1), axis=1)
+        lengths = _slots(layer)
         order = np.lexsort((np.arange(len(lengths)), -lengths))
         layers[index] = select_rows(layer, order)
         layers[readers[0]] = _permute_inputs(layers[readers[0]], order)
@@ -44,6 +44,14 @@ def balance_rows(
             golden[layer.output] = golden[layer.output][:, order]
         orders[layer.output] = tuple(int(i) for i in order)
     return replace(model, layers=tuple(layers), golden=golden), orders
+
+
+def _slots(layer: Layer) -> np.ndarray:
+    """Return the slots of each row, the escapes of its index included."""
+    weight = np.asarray(layer.weight)
+    supports = [np.flatnonzero(row).tolist() for row in weight.reshape(len(weight), -1)]
+    bits = relative.choose_index_bits(supports, layer.weight_bits)
+    return np.array([relative.entry_count(support, bits) for support in supports])
 
 
 def _can_follow(reader: Layer) -> bool:

@@ -26,7 +26,7 @@ CYCLE_TOLERANCE = 1.02
 """A smaller array is taken when it costs no more cycles than this ratio."""
 
 LANES = (4, 8, 16, 32)
-DENSE_UNITS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+DENSE_UNITS = (1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 16)
 SPARSE_UNITS = (1, 2, 3, 4, 5, 6, 7, 8)
 RESULTS = (1, 2, 4, 8)
 
@@ -230,7 +230,8 @@ def _fixed_size(
     """Return the geometry that the user fixed; a dense array has two columns unless they say otherwise."""
     if columns is None:
         columns = 2 if kind is Engine.DENSE and cores is None else 1
-    return Geometry(lanes, columns, cores or 1, results or 1, logic_products or 0)
+    cores, results = (1 if size is None else size for size in (cores, results))
+    return Geometry(lanes, columns, cores, results, logic_products or 0)
 
 
 def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geometry]:

@@ -91,6 +91,11 @@ def decode_weights(program: Program, plan: LayerPlan, front: Mapping[str, int], 
     decode = _linear_rows if front["linear"] else _windowed_rows
     for row, where, values in decode(program, plan, front, back):
         for position, value in zip(where, values, strict=True):
+            if positions is not None and position >= len(positions):
+                raise VerificationError(
+                    f"Layer {plan.name!r}: position {position} of row {row} lies past the {len(positions)} taps; "
+                    "compile again"
+                )
             target = positions[position] if positions is not None else position
             if value and row < rows and target < width:
                 weight[row, target] = value
