@@ -12,7 +12,7 @@ from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.passes.channels import bound, select_rows
 from zeroskip.compiler.target import Format, Geometry
 
-__all__ = ["balance_rows"]
+__all__ = ["balance_rows", "row_slots"]
 
 
 def balance_rows(
@@ -36,7 +36,7 @@ def balance_rows(
             continue
         if bound(layer, layers[readers[0]]):
             continue
-        lengths = _slots(layer)
+        lengths = row_slots(layer)
         order = np.lexsort((np.arange(len(lengths)), -lengths))
         layers[index] = select_rows(layer, order)
         layers[readers[0]] = _permute_inputs(layers[readers[0]], order)
@@ -46,7 +46,7 @@ def balance_rows(
     return replace(model, layers=tuple(layers), golden=golden), orders
 
 
-def _slots(layer: Layer) -> np.ndarray:
+def row_slots(layer: Layer) -> np.ndarray:
     """Return the slots of each row, the escapes of its index included."""
     weight = np.asarray(layer.weight)
     supports = [np.flatnonzero(row).tolist() for row in weight.reshape(len(weight), -1)]
