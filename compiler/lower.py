@@ -96,8 +96,25 @@ def plan_jobs(
             encode_dense(job, geometry)
         else:
             encode_indexed(job, geometry, index_bits)
+    if index_bits is None:
+        _widen_gaps(jobs, geometry)
     _align_patterns(jobs, geometry)
     return model, row_orders, jobs, layouts
+
+
+def _widen_gaps(jobs: Sequence[Job], geometry: Geometry) -> None:
+    """Give layers with narrow gaps the width of the widest where that saves slots: the image's slots are that wide."""
+    widest = max((decoding.code_bits for _, decoding in _decoded(jobs)), default=0)
+    for job, decoding in _decoded(jobs):
+        if decoding.bank or decoding.patterns or decoding.gap_bits == widest:
+            continue
+        before, notes = sum(job.lengths), list(job.notes)
+        for bits in (widest, decoding.gap_bits):
+            job.notes[:] = notes
+            start_encoding(job, geometry)
+            encode_indexed(job, geometry, bits)
+            if sum(job.lengths) < before:
+                break
 
 
 def _align_patterns(jobs: Sequence[Job], geometry: Geometry) -> None:
