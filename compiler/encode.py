@@ -22,9 +22,6 @@ __all__ = ["encode_indexed"]
 
 IntArray = NDArray[np.int64]
 
-GAP_LIMIT = 12
-"""Bits of the widest gap."""
-
 
 def encode_indexed(job: Job, geometry: Geometry, index_bits: int | None) -> None:
     """Fix ``decoding``, ``streams`` and ``lengths`` of a layer; zeros that must be stored cost a bit a weight."""
@@ -44,11 +41,16 @@ def encode_indexed(job: Job, geometry: Geometry, index_bits: int | None) -> None
     job.decoding = _decoding(job, parts, index_bits)
     job.index_bits = job.decoding.code_bits
     streams = [_encode(job, rows, job.decoding) for rows in parts]
-    per_group = 1 if job.shared_stream else job.members * job.split
+    per_group = _streams_together(job)
     job.streams = [streams[first : first + per_group] for first in range(0, len(streams), per_group)]
     least = (2 if job.windows > 1 else 1) * (1 if job.decoding.bank else job.decoding.elements)
     job.lengths = [max(least, *(stream.slots for stream in group)) for group in job.streams]
     _store_zeros(job)
+
+
+def _streams_together(job: Job) -> int:
+    """Return how many streams of a group run in lock step."""
+    return 1 if job.shared_stream else job.members * job.split
 
 
 def _store_zeros(job: Job) -> None:
@@ -85,13 +87,14 @@ def _decoding(job: Job, parts: list[IntArray], index_bits: int | None) -> Decodi
     """Return how the layer is decoded; the gap width is chosen unless it is given."""
     if job.format is Format.BANKS:
         return _bank_decoding(job, parts)
+    together = _streams_together(job)
     if job.block is None:
         supports = [np.flatnonzero(rows.any(axis=0)).tolist() for rows in parts]
-        bits = index_bits or _choose_gap(job, supports, job.stored_bits)
+        bits = index_bits or relative.choose_index_bits(supports, job.stored_bits, together=together)
         return Decoding(bits)
     supports = [[n for n, block in enumerate(job.block) if rows[:, block].any()] for rows in parts]
     count, size = job.block.shape
-    bits = index_bits or _choose_gap(job, supports, job.stored_bits * size)
+    bits = index_bits or relative.choose_index_bits(supports, job.stored_bits * size, together=together)
     if job.format is Format.PATTERN:
         elements = max(len(shape) for shape in job.shapes)
         padded = tuple(tuple(p * count for p in [*s, *([s[0]] * (elements - len(s)))]) for s in job.shapes)
@@ -99,21 +102,6 @@ def _decoding(job: Job, parts: list[IntArray], index_bits: int | None) -> Decodi
     if job.linear:
         return Decoding(bits, elements=size, unit=size, step=1)
     return Decoding(bits, elements=size, step=count)
-
-
-def _choose_gap(job: Job, supports: list[list[int]], value_bits: int) -> int:
-    """Return the gap width with the fewest cycles among those within 5 % of the least storage.
-
-    Rows that run in lock step all cost what the longest of them does.
-    """
-    together = 1 if job.shared_stream else job.members * job.split
-    best: dict[int, tuple[int, int]] = {}
-    for bits in range(1, GAP_LIMIT + 1):
-        counts = [relative.entry_count(support, bits) for support in supports]
-        cycles = sum(max(counts[first : first + together]) for first in range(0, len(counts), together))
-        best[bits] = (cycles, cycles * together * (bits + value_bits))
-    bound = min(storage for _, storage in best.values()) * 1.05
-    return min((bits for bits in best if best[bits][1] <= bound), key=lambda bits: (best[bits][0], bits))
 
 
 def _bank_decoding(job: Job, parts: list[IntArray]) -> Decoding:

@@ -10,7 +10,15 @@ from zeroskip.compiler.program import Schedule, Storage, TensorLayout
 from zeroskip.compiler.rom import places_of
 from zeroskip.compiler.target import MIN_DRAIN, MIN_LEAD, EngineConfig, Format, Geometry
 
-__all__ = ["back_fields", "drained_values", "front_fields", "is_slow", "schedule_of", "waits_for_columns"]
+__all__ = [
+    "back_fields",
+    "drain_cycles",
+    "drained_values",
+    "front_fields",
+    "is_slow",
+    "schedule_of",
+    "waits_for_columns",
+]
 
 
 def is_slow(job: Job, layout: TensorLayout, geometry: Geometry) -> bool:
@@ -42,9 +50,14 @@ def drained_values(job: Job, geometry: Geometry) -> int:
     return job.members * job.split if job.linear else job.members * geometry.lanes
 
 
+def drain_cycles(job: Job, geometry: Geometry) -> int:
+    """Return the cycles in which a unit's results leave the array."""
+    return drained_values(job, geometry) // (1 if job.slow else geometry.results)
+
+
 def schedule_of(job: Job, geometry: Geometry, drain_delay: int, indexed: bool) -> Schedule:
     """Return when the layer's slots issue; with one member the first column need not wait for the others."""
-    cycles = drained_values(job, geometry) // (1 if job.slow else geometry.results)
+    cycles = drain_cycles(job, geometry)
     if waits_for_columns(job, geometry):
         cycles += drain_delay
     least, lead = (MIN_DRAIN, MIN_LEAD) if indexed else (1, 1)
@@ -174,7 +187,7 @@ def back_fields(job: Job, schedule: Schedule, layout: TensorLayout, config: Engi
     if not job.slow:
         per_member //= geometry.results
     fields = {
-        "drain_last": drained_values(job, geometry) // (1 if job.slow else geometry.results) - 1,
+        "drain_last": drain_cycles(job, geometry) - 1,
         "place_last": per_member - 1,
         "member_last": job.members - 1,
         "tile_last": schedule.tiles - 1,

@@ -124,12 +124,6 @@ class Job:
         """Return how many tiles a map takes."""
         return 1 if self.tile is None or self.reduce else tile_count(self.tile, self.target.shape, lanes)
 
-    def rows_of(self, group: int) -> range:
-        """Return the matrix rows of a group, which may reach past the last row."""
-        if self.shared_row:
-            return range(1)
-        return range(group * self.members, (group + 1) * self.members)
-
     @property
     def group_count(self) -> int:
         """Groups of output channels."""

@@ -25,6 +25,7 @@ __all__ = [
     "plane_layout",
     "replicated_layout",
     "tile_count",
+    "tile_of_positions",
     "tile_positions",
     "window_offset",
 ]
@@ -169,6 +170,17 @@ def tile_positions(tile: Tile, out_shape: Sequence[int], lanes: int) -> NDArray[
         x = (first_x * tile.x)[:, None] + lane % tile.x
     outside = (y >= height) | (x >= width)
     return np.stack([np.where(outside, -1, y), np.where(outside, -1, x)], axis=-1)
+
+
+def tile_of_positions(tile: Tile, out_shape: Sequence[int], lanes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return tile and lane of every output position in raster order, the inverse of :func:`tile_positions`."""
+    _, height, width = out_shape
+    index = np.arange(height * width)
+    if tile.flat:
+        return index // lanes, index % lanes
+    y, x = np.divmod(index, width)
+    number = y // tile.y * -(-width // tile.x) + x // tile.x
+    return number, y % tile.y * tile.x + x % tile.x
 
 
 def plane_layout(plane: Plane, shape: Sequence[int], lanes: int, results: int) -> TensorLayout:

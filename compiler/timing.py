@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import CompileError
-from zeroskip.compiler.fields import waits_for_columns
+from zeroskip.compiler.fields import drain_cycles, waits_for_columns
 from zeroskip.compiler.ir import Kind, Model
 from zeroskip.compiler.job import Job
 from zeroskip.compiler.program import Schedule, Timing
+from zeroskip.compiler.schedule import tile_of_positions
 from zeroskip.compiler.target import EngineConfig
 
 __all__ = ["first_result", "plan_timing", "unit_ends"]
@@ -108,16 +109,14 @@ def plan_timing(
     """
     source = model.tensors[model.input]
     starts, gaps = [0], []
-    drained: list[tuple[int, int]] = []
     written: dict[str, IntArray] = {source.name: np.full((*source.shape, 1, 1)[:3], -NEVER)}
     ends = [unit_ends(schedule) for schedule in schedules]
     for index, job in enumerate(jobs):
         first_slot = starts[index] + 1
         result = first_result(job, config)
-        drained.append((first_slot + int(ends[index][0]) + result, first_slot + int(ends[index][-1]) + result))
-        last_drained = drained[index][1] + _drain_cycles(job, config) - 1
-        written[job.layer.output] = _write_times(job, ends[index], config) + first_slot + result + WRITE
         last_slot = first_slot + int(ends[index][-1])
+        last_drained = last_slot + result + drain_cycles(job, config.geometry) - 1
+        written[job.layer.output] = _write_times(job, ends[index], config) + first_slot + result + WRITE
         earliest = last_slot + START + max(front_gap(job.linear, config), 0)
         following = jobs[(index + 1) % len(jobs)]
         after = ends[(index + 1) % len(jobs)]
@@ -150,11 +149,6 @@ def _written(model: Model, written: dict[str, IntArray], name: str) -> IntArray:
     return written[name]
 
 
-def _drain_cycles(job: Job, config: EngineConfig) -> int:
-    values = job.members * job.split if job.linear else job.members * config.geometry.lanes
-    return values if job.slow else values // config.geometry.results
-
-
 def _write_times(job: Job, ends: IntArray, config: EngineConfig) -> IntArray:
     """Return when each output element leaves, after its unit's end: shape of the output as (C, H, W)."""
     geometry = config.geometry
@@ -167,12 +161,7 @@ def _write_times(job: Job, ends: IntArray, config: EngineConfig) -> IntArray:
         return (ends[group] + (member + 1) * lanes - 1)[:, None, None]
     _, _, tile = job.windowed()
     _, height, width = job.target.shape
-    y, x = np.divmod(np.arange(height * width), width)
-    if tile.flat:
-        number, lane = np.divmod(np.arange(height * width), geometry.lanes)
-    else:
-        number = y // tile.y * -(-width // tile.x) + x // tile.x
-        lane = y % tile.y * tile.x + x % tile.x
+    number, lane = tile_of_positions(tile, job.target.shape, geometry.lanes)
     tiles = job.tiles(geometry.lanes)
     unit_end = ends.reshape(-1, tiles)[group][:, number]
     times: IntArray = unit_end + (member * geometry.lanes)[:, None] // results + lane // results
@@ -243,14 +232,8 @@ def _tile_begins(job: Job, schedule: Schedule, config: EngineConfig) -> IntArray
     _, _, tile = job.windowed()
     units = _unit_begins(schedule)
     begins: IntArray = (units - units[:, :1]).min(axis=0)
-    _, height, width = job.target.shape
-    index = np.arange(height * width)
-    y, x = np.divmod(index, width)
-    if tile.flat:
-        number = index // config.geometry.lanes
-    else:
-        number = y // tile.y * -(-width // tile.x) + x // tile.x
-    return begins[number].reshape(height, width)
+    number, _ = tile_of_positions(tile, job.target.shape, config.geometry.lanes)
+    return begins[number].reshape(job.target.shape[1:])
 
 
 def _linear_reads(job: Job, schedule: Schedule) -> IntArray:
@@ -283,7 +266,7 @@ def _busy(
     intervals: list[tuple[int, int]] = []
     for job, end, start in zip(jobs, ends, starts, strict=True):
         first = start + 1 + first_result(job, config) + POST - LOADER
-        length = _drain_cycles(job, config)
+        length = drain_cycles(job, config.geometry)
         intervals.extend((int(e) + first, int(e) + first + length) for e in end if int(e) + first + length > released)
     return sorted(intervals)
 

@@ -59,12 +59,18 @@ def entry_count(positions: Sequence[int], index_bits: int) -> int:
     return max(count, 1)
 
 
-def choose_index_bits(rows: Sequence[Sequence[int]], value_bits: int, limit: int = 12, tolerance: float = 1.05) -> int:
+def choose_index_bits(
+    rows: Sequence[Sequence[int]], value_bits: int, limit: int = 12, tolerance: float = 1.05, together: int = 1
+) -> int:
     """Choose ``k``: the fewest entries (cycles) among the widths within ``tolerance`` of the least storage.
 
-    ``rows`` holds the kept positions of every row. Ties go to the narrower index.
+    ``rows`` holds the kept positions of every row; ``together`` neighbours run in lock step, and each costs what the
+    longest of them does. Ties go to the narrower index.
     """
-    entries = {k: sum(entry_count(row, k) for row in rows) for k in range(1, limit + 1)}
-    bits = {k: count * (k + value_bits) for k, count in entries.items()}
+    entries = {}
+    for k in range(1, limit + 1):
+        counts = [entry_count(row, k) for row in rows]
+        entries[k] = sum(max(counts[first : first + together]) for first in range(0, len(counts), together))
+    bits = {k: count * together * (k + value_bits) for k, count in entries.items()}
     bound = min(bits.values()) * tolerance
     return min((k for k in entries if bits[k] <= bound), key=lambda k: (entries[k], k))
