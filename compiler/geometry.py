@@ -85,7 +85,7 @@ def _blocks(depth: int, width: int, shapes: Sequence[tuple[int, int]]) -> int:
 def program_multipliers(config: EngineConfig) -> int:
     """Return how many hard multipliers the array and the post-processor take."""
     scaling = 2 * config.geometry.results if config.multiplier_width else 0
-    return config.geometry.products - config.logic_products + scaling
+    return config.geometry.multipliers - config.logic_products + scaling
 
 
 def best_formats(model: Model, geometry: Geometry, index_bits: int | None) -> tuple[dict[str, Format], list[str]]:
@@ -152,6 +152,7 @@ def choose_program(
     results: int | None = None,
     logic_products: int | None = None,
     banked_vectors: int | None = None,
+    sign_adds: int | None = None,
     index_bits: int | None = None,
 ) -> Choice:
     """Compile ``model`` for the fitting geometry with the fewest cycles; ``engine=None`` compares both engines.
@@ -175,7 +176,10 @@ def choose_program(
     if lanes is not None:
         sizes = {
             kind: replace(
-                _fixed_size(kind, lanes, columns, cores, results, logic_products), banked_vectors=bool(banked_vectors)
+                _fixed_size(kind, lanes, columns, cores, results),
+                logic_products=logic_products or 0,
+                banked_vectors=bool(banked_vectors),
+                sign_adds=sign_adds or 1,
             )
             for kind in kinds
         }
@@ -225,13 +229,12 @@ def _fixed_size(
     columns: int | None,
     cores: int | None,
     results: int | None,
-    logic_products: int | None,
 ) -> Geometry:
     """Return the geometry that the user fixed; a dense array has two columns unless they say otherwise."""
     if columns is None:
         columns = 2 if kind is Engine.DENSE and cores is None else 1
     cores, results = (1 if size is None else size for size in (cores, results))
-    return Geometry(lanes, columns, cores, results, logic_products or 0)
+    return Geometry(lanes, columns, cores, results)
 
 
 def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geometry]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zeroskip.compiler.program import Rom
-from zeroskip.compiler.rom import slot_count
+from zeroskip.compiler.rom import lane_rows, slot_count
+from zeroskip.compiler.sign_add import RunCode, used_runs
 from zeroskip.compiler.target import EngineConfig, Format
 
 if TYPE_CHECKING:
@@ -30,12 +31,9 @@ def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[st
     ``value``: weight codes that are multiplied; ``index``: their relative indices; ``filler``: escapes, idle lanes and
     padding rows or columns; ``row_end``: row lengths; ``tap_table``: tap or keep-list entries; ``bias``;
     ``requantize``; ``padding``: physical bits of the parameter words beyond all that. ``total`` is their sum;
-    ``entropy_bound`` is no part of it.
+    ``entropy_bound`` is no part of it. Where lanes share multipliers, ``value`` counts the magnitudes of runs that have
+    a weight, ``sign`` the signs of the weights, and what is stored for weights of 0 is filler.
     """
-    dense = job.format is Format.DENSE
-    geometry = config.geometry
-    useful = job.weight.size if dense else int(np.count_nonzero(job.weight))
-    slots = slot_count(job, geometry.units if dense else geometry.cores, geometry.lanes)
     name = job.layer.name
     physical = 0
     tables = {"rows": 0, "taps": 0, "bias": 0}
@@ -46,17 +44,49 @@ def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[st
         elif rom.name in tables:
             tables[rom.name] += count * rom.word_bits
     scale_bits = config.multiplier_width + config.shift_width
+    parameters = _parameters(job, config) if config.run_code is None else _runs(job, config, config.run_code)
     ledger = {
-        "value": useful * job.stored_bits,
-        "index": useful * job.index_bits,
-        "filler": (slots - useful) * (job.stored_bits + job.index_bits),
+        **parameters,
         "row_end": tables["rows"],
         "tap_table": tables["taps"],
         "bias": len(job.bias) * config.bias_width,
         "requantize": len(job.bias) * scale_bits if config.per_channel else scale_bits,
     }
-    ledger["padding"] = physical - ledger["value"] - ledger["index"] - ledger["filler"]
+    ledger["padding"] = physical - sum(parameters.values())
     ledger["total"] = sum(ledger.values())
     weight = job.weight if job.layer.weight is None else np.asarray(job.layer.weight)
     ledger["entropy_bound"] = entropy_bound(weight)
     return ledger
+
+
+def _parameters(job: Job, config: EngineConfig) -> dict[str, int]:
+    dense = job.format is Format.DENSE
+    geometry = config.geometry
+    useful = job.weight.size if dense else int(np.count_nonzero(job.weight))
+    slots = slot_count(job, geometry.units if dense else geometry.cores, geometry.lanes)
+    return {
+        "value": useful * job.stored_bits,
+        "index": useful * job.index_bits,
+        "filler": (slots - useful) * (job.stored_bits + job.index_bits),
+    }
+
+
+def _runs(job: Job, config: EngineConfig, code: RunCode) -> dict[str, int]:
+    geometry = config.geometry
+    slots = slot_count(job, geometry.units, geometry.lanes)
+    stored = slots * code.sign_bits + slots // code.adds * code.magnitude_bits
+    codes = escapes = 0
+    if job.decoding is None:
+        rows = [lane_rows(job)]
+    else:
+        streams = [stream for group in job.streams for stream in group]
+        rows = [stream.levels for stream in streams]
+        slots_a_code = 1 if job.decoding.codes_a_slot else job.decoding.elements
+        codes = slot_count(job, geometry.cores, geometry.lanes) // slots_a_code
+        escapes = codes - sum(int((stream.codes != job.decoding.escape).sum()) for stream in streams)
+    ledger = {
+        "value": sum(used_runs(row, code.adds) for row in rows) * code.magnitude_bits,
+        "sign": sum(int(np.count_nonzero(row)) for row in rows) * code.sign_bits,
+        "index": (codes - escapes) * job.index_bits,
+    }
+    return {**ledger, "filler": stored + codes * job.index_bits - sum(ledger.values())}

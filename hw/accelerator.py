@@ -16,6 +16,7 @@ from zeroskip.hw.memory import ActivationBank, DescriptorRom, RomReader
 from zeroskip.hw.pipeline import FLAGS, delay, descriptor_layout
 from zeroskip.hw.postprocess import PostProcessor
 from zeroskip.hw.sequencer import BackSequencer, FrontSequencer
+from zeroskip.hw.sign_add import RunFlags
 from zeroskip.hw.stream_ports import Loader, OutputBuffer
 from zeroskip.hw.weights import WeightFeed
 from zeroskip.hw.writer import Writer
@@ -124,7 +125,13 @@ class Accelerator(wiring.Component):
         value_bits = program.rom("functions").word_bits if config.has_functions else 0
         array = Array(config, self.back_layout, value_bits)
         m.submodules.array = array
-        m.d.comb += [array.descriptor.eq(self.back), array.flags.eq(delay(m, at_address, READ, FLAGS))]
+        m.d.comb += array.descriptor.eq(self.back)
+        flags = delay(m, at_address, READ, FLAGS)
+        if geometry.sign_adds > 1:
+            m.submodules.run_flags = runs = RunFlags(geometry.sign_adds)
+            m.d.comb += [runs.i.eq(flags), array.flags.eq(runs.o), array.begin.eq(runs.begin)]
+        else:
+            m.d.comb += array.flags.eq(flags)
         if config.drain_delay:
             m.d.comb += array.one_column.eq(delay(m, front.one_column, LATE_FIELDS + 1))
         self.gathers = []
@@ -146,6 +153,8 @@ class Accelerator(wiring.Component):
             feed.late_codebook.eq(late["codebook"]),
             array.weights.eq(feed.weights),
         ]
+        if geometry.sign_adds > 1:
+            m.d.comb += array.magnitudes.eq(feed.magnitudes)
         m.d.comb += [feed.fillers[core].eq(self._late_fillers(m, fillers[core], late)) for core in range(len(fillers))]
         for unit in range(geometry.units):
             reader = self._rom(m, f"weights_{unit}")
@@ -155,15 +164,16 @@ class Accelerator(wiring.Component):
     def _build_functions(self, m: Module, array: Array) -> None:
         """A table a lane that gives the operands of an addition by their codes, as fast as the multiplier."""
         front = self.front
-        # these stages come one and three cycles after those that the late fields are made for
+        # these stages come one and three cycles after those that the late fields are made for, and later with runs
+        late = self.config.product_cycles - RomReader.latency_cycles
         table = delay(m, front.function_table, LATE_FIELDS + 1)
-        m.d.comb += array.use_values.eq(delay(m, front.function, LATE_FIELDS + 3))
+        m.d.comb += array.use_values.eq(delay(m, front.function, LATE_FIELDS + 3 + late))
         for index in range(self.config.geometry.lanes * self.config.geometry.cores):
             reader = RomReader(self.program.rom("functions"))
             m.submodules[f"rom_functions_{index}"] = reader
             code = array.activations[index][:8]
             m.d.comb += [
-                reader.addr_0.eq(Cat(code, ~array.flags.first, table)),
+                reader.addr_0.eq(delay(m, Cat(code, ~array.flags.first, table), late)),
                 array.values[index].eq(reader.data_0),
             ]
 
@@ -179,7 +189,7 @@ class Accelerator(wiring.Component):
         config, program = self.config, self.program
         lanes, bits = config.geometry.lanes, self._position_bits()
         if not config.indexed:
-            issue = Issue(self.front_layout, lanes, bits)
+            issue = Issue(self.front_layout, lanes, bits, run=config.geometry.sign_adds)
             m.submodules.issue = issue
             words: list[Value] = [issue.position]
             if config.has_linear:
@@ -192,7 +202,14 @@ class Accelerator(wiring.Component):
         rows, indices = program.rom("rows"), program.rom("index_0")
         pointer_bits = _address_bits(indices) + config.lane_bits
         issue = Issue(
-            self.front_layout, lanes, bits, pointer_bits, _address_bits(rows), rows.word_bits, config.element_bits
+            self.front_layout,
+            lanes,
+            bits,
+            pointer_bits,
+            _address_bits(rows),
+            rows.word_bits,
+            config.element_bits,
+            config.geometry.sign_adds,
         )
         m.submodules.issue = issue
         lengths = self._rom(m, "rows")

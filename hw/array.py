@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from zeroskip.compiler.target import EngineConfig
 from zeroskip.hw.multiplier import Multiplier
 from zeroskip.hw.pipeline import FLAGS, delay
+from zeroskip.hw.sign_add import SharedProduct
 
 __all__ = ["Array"]
 
@@ -59,13 +60,16 @@ class Array(wiring.Component):
             }
         if config.drain_delay:
             optional["one_column"] = In(1)
+        if config.run_code is not None:
+            optional["begin"] = In(1)
+            optional["magnitudes"] = In(data.ArrayLayout(signed(config.level_bits), geometry.multipliers))
         super().__init__(
             {
                 **optional,
                 "descriptor": In(back_layout),
                 "flags": In(FLAGS),
                 "activations": In(data.ArrayLayout(signed(9), geometry.lanes * geometry.cores)),
-                "weights": In(data.ArrayLayout(signed(config.level_bits), geometry.products)),
+                "weights": In(data.ArrayLayout(signed(config.operand_bits), geometry.products)),
                 "o": Out(data.ArrayLayout(signed(config.accumulator_width), geometry.results)),
                 "o_valid": Out(1),
             }
@@ -78,6 +82,7 @@ class Array(wiring.Component):
         lanes = geometry.lanes
         flags: Value = self.flags
         late = self._late(m, flags)
+        begin: Value | None = self.begin if self.config.run_code is not None else None
         activations: list[Value] = [self.activations[lane] for lane in range(lanes)]
         results: list[list[Value]] = []
         captures: list[Value] = []
@@ -85,13 +90,12 @@ class Array(wiring.Component):
             if unit and geometry.columns > 1:
                 activations = [delay(m, value, 1) for value in activations]
                 flags = delay(m, flags, 1, FLAGS)
+                begin = delay(m, begin, 1) if begin is not None else None
                 late = self._late(m, flags)
             elif unit:
                 activations = [self.activations[unit * lanes + lane] for lane in range(lanes)]
-            weights = [self.weights[unit * lanes + lane] for lane in range(lanes)]
-            results.append(
-                [self._build_lane(m, unit, lane, activations[lane], weights[lane], late) for lane in range(lanes)]
-            )
+            products = self._build_products(m, unit, activations, begin, flags.valid)
+            results.append([self._build_lane(m, unit, lane, products[lane], late) for lane in range(lanes)])
             end = late[-1]
             captures.append(end.valid & end.unit_last)
         self._build_drain(m, results, captures, len(late) - 1)
@@ -99,39 +103,71 @@ class Array(wiring.Component):
 
     def _late(self, m: Module, flags: Value) -> list[Value]:
         late = [flags]
-        for _ in range(5 if self.config.has_pooling else 3):
+        # up to the capture: product, the last lane's turn, accumulator, pooling
+        cycles = self.config.product_cycles + self.config.turn_cycles + (3 if self.config.has_pooling else 1)
+        for _ in range(cycles):
             late.append(delay(m, late[-1], 1, FLAGS))
         return late
 
-    def _build_lane(
-        self, m: Module, unit: int, lane: int, activation: Value, weight: Value, late: list[Value]
-    ) -> Value:
+    def _build_products(
+        self, m: Module, unit: int, activations: list[Value], begin: Value | None, end: Value
+    ) -> list[Value]:
+        """Return the product of every lane; lanes that share a multiplier find theirs there in their turn."""
         config = self.config
-        # the last ones are made of logic
-        in_logic = unit * config.geometry.lanes + lane >= config.geometry.products - config.logic_products
-        multiplier = Multiplier(9, config.level_bits, "logic_multiplier" if in_logic else "multiplier")
-        m.submodules[f"multiplier_{unit}_{lane}"] = multiplier
-        m.d.comb += [multiplier.a.eq(activation), multiplier.b.eq(weight)]
+        lanes, adds = config.geometry.lanes, config.geometry.sign_adds
+        products: list[Value] = []
+        for first in range(0, lanes, adds):
+            number = (unit * lanes + first) // adds
+            # the last ones are made of logic
+            in_logic = number >= config.geometry.multipliers - config.logic_products
+            module = "logic_multiplier" if in_logic else "multiplier"
+            weights = [self.weights[unit * lanes + lane] for lane in range(first, first + adds)]
+            if begin is None:
+                multiplier = Multiplier(9, config.level_bits, module)
+                m.submodules[f"multiplier_{unit}_{first}"] = multiplier
+                m.d.comb += [multiplier.a.eq(activations[first]), multiplier.b.eq(weights[0])]
+                products.append(multiplier.p)
+                continue
+            shared = SharedProduct(adds, config.level_bits, module)
+            m.submodules[f"product_{unit}_{first // adds}"] = shared
+            m.d.comb += [shared.begin.eq(begin), shared.end.eq(end), shared.magnitude.eq(self.magnitudes[number])]
+            for lane, weight in enumerate(weights):
+                m.d.comb += [shared.activations[lane].eq(activations[first + lane]), shared.signs[lane].eq(weight)]
+            products.extend([shared.p] * adds)
+        return products
+
+    def _build_lane(self, m: Module, unit: int, lane: int, product: Value, late: list[Value]) -> Value:
+        config = self.config
+        turn = lane % config.geometry.sign_adds
+        flags = late[config.product_cycles + turn]
         acc = Signal(signed(config.accumulator_width), name=f"acc_{unit}_{lane}")
-        product: Value = multiplier.p
+        valid, first = flags.valid, flags.first
         if config.has_functions and (unit == 0 or config.geometry.columns == 1):
-            product = Mux(self.use_values, self.values[unit * config.geometry.lanes + lane], product)
-        with m.If(late[2].valid):
-            m.d.sync += acc.eq(Mux(late[2].first, 0, acc) + product)
+            value, taken = self.values[unit * config.geometry.lanes + lane], self.use_values
+            if turn:
+                # values come to all lanes together, while the last products of the layer before may still take turns
+                early = late[config.product_cycles]
+                taken = self.use_values & early.valid
+                valid = taken | (valid & ~delay(m, self.use_values, turn))
+                first = Mux(taken, early.first, first)
+            product = Mux(taken, value, product)
+        with m.If(valid):
+            m.d.sync += acc.eq(Mux(first, 0, acc) + product)
         if not config.has_pooling:
             return acc
         # the comparison gets a cycle of its own: windows end at least two cycles apart
+        compared, decided = (late[config.product_cycles + turn + cycles] for cycles in (1, 2))
         best = Signal(signed(config.accumulator_width), name=f"best_{unit}_{lane}")
         held = Signal(signed(config.accumulator_width), name=f"held_{unit}_{lane}")
         half = config.accumulator_width // 2
         high, equal, low = (Signal(name=f"{name}_{unit}_{lane}") for name in ("high", "equal", "low"))
         m.d.sync += [
             held.eq(acc),
-            high.eq(late[3].unit_first | (acc[half:].as_signed() > best[half:].as_signed())),
+            high.eq(compared.unit_first | (acc[half:].as_signed() > best[half:].as_signed())),
             equal.eq(acc[half:] == best[half:]),
             low.eq(acc[:half] > best[:half]),
         ]
-        with m.If(late[4].valid & late[4].last & (high | (equal & low))):
+        with m.If(decided.valid & decided.last & (high | (equal & low))):
             m.d.sync += best.eq(held)
         return best
 

@@ -17,8 +17,9 @@ class Issue(wiring.Component):
 
     A *unit* accumulates one value a lane: its windows (pooled positions) one after the other, each over all slots of
     its row. Recurrence: one slot a cycle; the only stall is the last slot of a unit while the unit before it still
-    drains, so units take ``max(slots, drain)`` cycles and nothing inside the pipeline ever waits. The first slot issues
-    one cycle after ``start``.
+    drains, so units take ``max(slots, drain)`` cycles and nothing inside the pipeline ever waits. Where ``run`` slots
+    belong together the last run waits as a whole, and ends when its last slot would. The first slot issues one cycle
+    after ``start``.
 
     With a decoder, rows have their own length: the first group's comes with the descriptor, the following ones from the
     ``rows`` ROM, one group ahead; the first unit ends when the second group's is there, ``MIN_LEAD`` slots on at least.
@@ -31,6 +32,7 @@ class Issue(wiring.Component):
     pointer_bits : int, width of an index slot address; 0: the engine has no decoder
     row_address_bits, row_bits : int, of the ``rows`` ROM
     element_bits : int, of the number of a slot within its block; 0: every slot has its own index
+    run : int, slots that issue without a pause, a power of two; rows are whole runs
 
     Members
     -------
@@ -53,7 +55,9 @@ class Issue(wiring.Component):
         row_address_bits: int = 0,
         row_bits: int = 0,
         element_bits: int = 0,
+        run: int = 1,
     ) -> None:
+        self.run_bits = (run - 1).bit_length()
         self.lanes = lanes
         self.element_bits = element_bits
         self.indexed = pointer_bits > 0
@@ -85,11 +89,14 @@ class Issue(wiring.Component):
         timer = Signal.like(d.drain_wait)
         first, unit_first = Signal(), Signal()
         last, unit_last, group_last, step = Signal(), Signal(), Signal(), Signal()
+        waits = unit_last & (timer != 0)
+        if self.run_bits:
+            waits = (remaining >> self.run_bits == 0) & (windows == 0) & (timer >> self.run_bits != 0)
         m.d.comb += [
             last.eq(remaining == 0),
             unit_last.eq(last & (windows == 0)),
             group_last.eq(unit_last & (tiles == 0)),
-            step.eq(running & ~(unit_last & (timer != 0))),
+            step.eq(running & ~waits),
             Cat(self.flags.valid, self.flags.first, self.flags.last).eq(Cat(step, first, last)),
             Cat(self.flags.unit_first, self.flags.unit_last, self.flags.group_last).eq(
                 Cat(unit_first, unit_last, group_last)

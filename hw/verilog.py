@@ -22,10 +22,10 @@ def rtl_files(program: Program) -> dict[str, str]:
     }
     files["activation_bank.v"] = bank_verilog(program.config.activation_depth)
     config = program.config
-    if config.logic_products < config.geometry.products:
-        files["multiplier.v"] = multiplier_verilog(9, config.level_bits)
+    if config.logic_products < config.geometry.multipliers:
+        files["multiplier.v"] = multiplier_verilog(config.addend_bits, config.level_bits)
     if config.logic_products:
-        files["logic_multiplier.v"] = logic_multiplier_verilog(9, config.level_bits)
+        files["logic_multiplier.v"] = logic_multiplier_verilog(config.addend_bits, config.level_bits)
     if program.config.multiplier_width:
         scale_bits = program.config.multiplier_width + 1
         files["scaler.v"] = multiplier_verilog(scaler_bits(program.config), scale_bits, "scaler")
