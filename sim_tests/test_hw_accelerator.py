@@ -26,6 +26,11 @@ DENSE = [
     ("pool_first", {"lanes": 16, "columns": 2, "results": 2}),
     ("add_scales", {"lanes": 16, "columns": 3, "results": 2}),
     ("one_pixel", {"lanes": 4, "columns": 3}),
+    ("unified", {"lanes": 4, "columns": 3, "sign_adds": 2}),
+    ("unified", {"lanes": 8, "columns": 2, "sign_adds": 4, "results": 2}),
+    ("add_scales", {"lanes": 4, "columns": 3, "sign_adds": 4}),
+    ("global_pool", {"lanes": 8, "columns": 1, "sign_adds": 2}),
+    ("binary", {"lanes": 4, "columns": 1, "sign_adds": 4}),
 ]
 SPARSE = [
     ("stride_2", {"lanes": 8, "results": 4}),
@@ -42,6 +47,10 @@ SPARSE = [
     ("structure_nm", {"lanes": 4, "columns": 3}),
     ("structure_pattern", {"lanes": 8, "cores": 2, "results": 4}),
     ("one_pixel", {"lanes": 8}),
+    ("unified", {"lanes": 4, "cores": 3, "sign_adds": 4}),
+    ("unified", {"lanes": 8, "columns": 3, "sign_adds": 4, "logic_products": 3}),
+    ("add_scales", {"lanes": 8, "cores": 2, "sign_adds": 2, "results": 4}),
+    ("empty_rows", {"lanes": 8, "cores": 1, "sign_adds": 4}),
 ]
 
 
