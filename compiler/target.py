@@ -12,7 +12,7 @@ __all__ = ["MAX_PRODUCTS", "MIN_DRAIN", "MIN_LEAD", "Engine", "EngineConfig", "F
 MIN_DRAIN = 4
 """Fewest cycles between the ends of two units with a decoder: the next row's length takes that long to fetch."""
 
-MIN_LEAD = 3
+MIN_LEAD = 4
 """Fewest cycles of a layer's first unit with a decoder: the second row's length takes that long from the start."""
 
 MAX_PRODUCTS = 1024

@@ -39,7 +39,7 @@ READ = 4
 """hw.gather: from the bank address to the activation."""
 ACCUMULATE = 4
 """hw.array: from the activation to the first drained value; pooling adds 2."""
-WRITE = 11
+WRITE = 12
 """From a drained value to the cycle in which its bank may be read again (hw.postprocess, hw.accelerator)."""
 BACK_SWITCH = 13
 """From a layer's last drained value to the next layer's first (hw.sequencer: the back end changes its descriptor)."""
@@ -49,7 +49,7 @@ START = 2
 """From a layer's last slot to the start of the next with a gap of 0 (hw.sequencer)."""
 LATE_FIELDS = 3
 """Cycles by which the fields of the last gather stages are delayed, so that the next layer can start earlier."""
-LOADED = 3
+LOADED = 4
 """From the last input word accepted to the start of the first layer."""
 LOADER = 3
 """hw.loader: from a word accepted to its write, in which no result may be written."""

@@ -213,6 +213,7 @@ class Accelerator(wiring.Component):
                 decoder.slot.eq(early_slot),
                 decoder.flags.eq(early_flags),
                 decoder.descriptor.eq(self.front),
+                decoder.start.eq(self.front_sequencer.start),
             ]
             if config.element_bits:
                 m.d.comb += [
@@ -368,7 +369,10 @@ class Accelerator(wiring.Component):
     def _build_banks(
         self, m: Module, addresses: list[Value], values: list[Value], valid: Value, loader: Loader
     ) -> None:
-        """Every core's copy of the banks, and the crossbar that writes up to R results (or an input word) into them."""
+        """Every core's copy of the banks, and the crossbar that writes up to R results (or an input word) into them.
+
+        Two registers lie on the way: the banks are spread over the device, far from the post-processors.
+        """
         config, back = self.config, self.back
         lanes, lane_bits, bits = config.geometry.lanes, config.lane_bits, config.position_bits
         replicated_input = self.program.layouts[self.program.model.input].storage.value == "replicated"
@@ -400,8 +404,8 @@ class Accelerator(wiring.Component):
             word, code = places[0][lane_bits:], data_in[0]
             for hit, place, value in list(zip(hits, places, data_in, strict=True))[1:]:
                 word, code = Mux(hit, place[lane_bits:], word), Mux(hit, value, code)
-            word = Mux(replicated, places[0][: config.word_address_bits], word)
-            enable = Cat(*hits).any()
+            word = delay(m, Mux(replicated, places[0][: config.word_address_bits], word), 1)
+            code, enable = delay(m, code, 1), delay(m, Cat(*hits).any(), 1)
             for core, gather in enumerate(self.gathers):
                 bank = ActivationBank(config.activation_depth)
                 m.submodules[f"bank_{core}_{lane}"] = bank

@@ -123,15 +123,10 @@ class Array(wiring.Component):
         # the comparison gets a cycle of its own: windows end at least two cycles apart
         best = Signal(signed(config.accumulator_width), name=f"best_{unit}_{lane}")
         held = Signal(signed(config.accumulator_width), name=f"held_{unit}_{lane}")
-        half = config.accumulator_width // 2
-        high, equal, low = (Signal(name=f"{name}_{unit}_{lane}") for name in ("high", "equal", "low"))
-        m.d.sync += [
-            held.eq(acc),
-            high.eq(late[3].unit_first | (acc[half:].as_signed() > best[half:].as_signed())),
-            equal.eq(acc[half:] == best[half:]),
-            low.eq(acc[:half] > best[:half]),
-        ]
-        with m.If(late[4].valid & late[4].last & (high | (equal & low))):
+        higher = Signal(name=f"higher_{unit}_{lane}")
+        # the sign of the difference comes straight out of the carry chain; a comparison would need logic behind it
+        m.d.sync += [held.eq(acc), higher.eq((best - acc)[-1])]
+        with m.If(late[4].valid & late[4].last & (late[4].unit_first | higher)):
             m.d.sync += best.eq(held)
         return best
 

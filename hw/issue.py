@@ -84,35 +84,46 @@ class Issue(wiring.Component):
         groups = Signal.like(d.group_last)
         timer = Signal.like(d.drain_wait)
         first, unit_first = Signal(), Signal()
-        last, unit_last, group_last, step = Signal(), Signal(), Signal(), Signal()
+        unit_last, group_last, step = Signal(), Signal(), Signal()
+        # whether each counter has arrived at 0, known with the count itself: what follows must not wait for comparisons
+        last, last_window, last_tile, last_group, waiting = (
+            Signal(name=name) for name in ("last", "last_window", "last_tile", "last_group", "waiting")
+        )
         m.d.comb += [
-            last.eq(remaining == 0),
-            unit_last.eq(last & (windows == 0)),
-            group_last.eq(unit_last & (tiles == 0)),
-            step.eq(running & ~(unit_last & (timer != 0))),
+            unit_last.eq(last & last_window),
+            group_last.eq(unit_last & last_tile),
+            step.eq(running & ~(unit_last & waiting)),
             Cat(self.flags.valid, self.flags.first, self.flags.last).eq(Cat(step, first, last)),
             Cat(self.flags.unit_first, self.flags.unit_last, self.flags.group_last).eq(
                 Cat(unit_first, unit_last, group_last)
             ),
-            self.done.eq(step & group_last & (groups == 0)),
+            self.done.eq(step & group_last & last_group),
         ]
-        with m.If(timer != 0):
-            m.d.sync += timer.eq(timer - 1)
+        with m.If(waiting):
+            m.d.sync += [timer.eq(timer - 1), waiting.eq(timer != 1)]
         with m.If(step):
-            m.d.sync += [remaining.eq(remaining - 1), first.eq(last)]
+            m.d.sync += [remaining.eq(remaining - 1), last.eq(remaining == 1), first.eq(last)]
             with m.If(last):
-                m.d.sync += [windows.eq(windows - 1), unit_first.eq(unit_last)]
+                m.d.sync += [windows.eq(windows - 1), last_window.eq(windows == 1), unit_first.eq(unit_last)]
             with m.If(unit_last):
-                m.d.sync += [windows.eq(d.window_last), tiles.eq(tiles - 1), timer.eq(d.drain_wait)]
+                m.d.sync += [windows.eq(d.window_last), last_window.eq(d.window_last == 0)]
+                m.d.sync += [tiles.eq(tiles - 1), last_tile.eq(tiles == 1)]
+                m.d.sync += [timer.eq(d.drain_wait), waiting.eq(d.drain_wait != 0)]
             with m.If(group_last):
-                m.d.sync += [tiles.eq(d.tile_last), groups.eq(groups - 1), running.eq(groups != 0)]
+                m.d.sync += [tiles.eq(d.tile_last), last_tile.eq(d.tile_last == 0)]
+                m.d.sync += [groups.eq(groups - 1), last_group.eq(groups == 1), running.eq(~last_group)]
         with m.If(self.start):
+            lead = MIN_LEAD - 1 if self.indexed else 0
             m.d.sync += [
                 running.eq(1),
                 windows.eq(d.window_last),
+                last_window.eq(d.window_last == 0),
                 tiles.eq(d.tile_last),
+                last_tile.eq(d.tile_last == 0),
                 groups.eq(d.group_last),
-                timer.eq(MIN_LEAD - 1 if self.indexed else 0),
+                last_group.eq(d.group_last == 0),
+                timer.eq(lead),
+                waiting.eq(lead > 0),
                 first.eq(1),
                 unit_first.eq(1),
             ]
@@ -129,12 +140,15 @@ class Issue(wiring.Component):
             stride = d.position_step if hasattr(d, "position_step") else 1
             m.d.sync += self.position.eq(self.position + stride)
         with m.If(self.start | (step & last)):
-            m.d.sync += [remaining.eq(d.slot_last), self.position.eq(d.tap_base)]
+            m.d.sync += [remaining.eq(d.slot_last), last.eq(d.slot_last == 0), self.position.eq(d.tap_base)]
 
     def _build_rows(self, m: Module, remaining: Signal, step: Signal, last: Signal, group_last: Signal) -> None:
         """Decoder: a pass walks its row again until the group ends, then the row after it."""
         d = self.descriptor
         length = Signal.like(remaining)
+        # rows of a single slot; the ROM has answered a cycle before its answer is taken
+        single, following_single = Signal(), Signal()
+        m.d.sync += following_single.eq(self.row_data == 0)
         row_start = Signal.like(self.pointer)
         following = Signal.like(self.pointer)
         stride = Mux(d.linear, Const(self.lanes), Const(1))
@@ -153,10 +167,12 @@ class Issue(wiring.Component):
             with m.If(last):
                 m.d.sync += [
                     remaining.eq(Mux(next_row, self.row_data, length)),
+                    last.eq(Mux(next_row, following_single, single)),
                     self.pointer.eq(Mux(next_row, following, row_start)),
                 ]
             with m.If(next_row):
-                m.d.sync += [length.eq(self.row_data), row_start.eq(following), self.row_addr.eq(self.row_addr + 1)]
+                m.d.sync += [length.eq(self.row_data), single.eq(following_single)]
+                m.d.sync += [row_start.eq(following), self.row_addr.eq(self.row_addr + 1)]
         with m.If(self.start):
             m.d.sync += [
                 self.row_addr.eq(d.row_base),
@@ -164,4 +180,6 @@ class Issue(wiring.Component):
                 row_start.eq(d.index_base),
                 length.eq(d.first_length),
                 remaining.eq(d.first_length),
+                single.eq(d.first_length == 0),
+                last.eq(d.first_length == 0),
             ]

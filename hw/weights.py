@@ -13,9 +13,20 @@ from zeroskip.hw.pipeline import FLAGS, delay
 __all__ = ["WeightFeed", "weight_level"]
 
 
-def weight_level(code: Value, zero_excluded: Value | int) -> Value:
+TABLE_BITS = 4
+"""Zero-excluded codes up to this width become levels by a table, a LUT a bit, instead of an adder."""
+
+
+def weight_level(code: Value, zero_excluded: Value | None) -> Value:
     """Return the level of a stored weight code: zero-excluded codes from 0 up mean one more."""
-    return code.as_signed() + (zero_excluded & ~code[-1])
+    natural, bits = code.as_signed(), len(code)
+    if zero_excluded is None:
+        return natural
+    if bits > TABLE_BITS:
+        return natural + (zero_excluded & ~code[-1])
+    half = 1 << (bits - 1)
+    table = Choice(Const(n + 1 if n < half else n - 2 * half, signed(bits + 1)) for n in range(2 * half))
+    return Mux(zero_excluded, table[code], natural)
 
 
 class WeightFeed(wiring.Component):
@@ -122,7 +133,7 @@ class WeightFeed(wiring.Component):
                 m.d.sync += mine.eq(slots[lane])
                 # chosen behind the registers: the shared slot comes out of a wide selection
                 code = Mux(linear, mine, shared) if config.has_windowed else mine
-            level: Value = weight_level(code, excluded if config.has_zero_excluded else 0)
+            level: Value = weight_level(code, excluded if config.has_zero_excluded else None)
             for number, levels in enumerate(config.codebooks, 1):
                 # unused codes of a short codebook mean nothing; 0 keeps the table small
                 entries = [*levels, *([0] * ((1 << config.weight_width) - len(levels)))]

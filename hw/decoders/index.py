@@ -18,8 +18,12 @@ class IndexDecoder(wiring.Component):
     Windowed layers: one slot of the word a cycle, through lane 0; linear: every lane decodes its own slot. Per lane
     ``position = cursor + gap + offset``. The offset is that of the element within its block (a running sum of
     ``element_step``) or pattern (a table); after the last element ``cursor' = cursor + gap + (gap != escape)``, or in a
-    banked layer ``cursor + bank``. An escape multiplies nothing. The cursor restarts at the base with the first slot
-    of a row. A counted (dense) layer takes every gap as 0. What a design does not use is not generated.
+    banked layer ``cursor + bank``. An escape multiplies nothing. After the last slot of a row, and before a layer's
+    first one, the cursor is at the base. A counted (dense) layer takes every gap as 0. What a design does not use is
+    not generated.
+
+    The critical path is the loop of one sum behind one choice (that of the base), whatever the format: whether the
+    last position was taken is added with the next gap.
 
     Latency 1 cycle from ``word`` to ``positions``, which are combinational, to feed a ROM address; initiation
     interval 1.
@@ -33,6 +37,7 @@ class IndexDecoder(wiring.Component):
     Members
     -------
     descriptor : In(layout)
+    start : In(1), 4 cycles before ``positions`` are the layer's first; the descriptor is valid
     word : In(lanes * index_width), from the output register of the index ROM
     slot : In(lane bits), which slot of the word lane 0 takes: 0 in a linear layer
     flags : In(FLAGS), of ``word``
@@ -48,6 +53,7 @@ class IndexDecoder(wiring.Component):
         self.position_bits = position_bits
         members = {
             "descriptor": In(layout),
+            "start": In(1),
             "word": In(lanes * config.index_width),
             "slot": In(config.lane_bits),
             "flags": In(FLAGS),
@@ -67,6 +73,8 @@ class IndexDecoder(wiring.Component):
         lanes = config.geometry.lanes
         m.d.comb += self.o_flags.eq(delay(m, self.flags, 1, FLAGS))
         self.unit_end: Value = Const(1)
+        # a layer's first slot comes three cycles after its start; its base is there by now
+        self.begins = delay(m, self.start, 2)
         offset: Value = Const(0)
         if config.element_bits:
             self.unit_end = delay(m, self.element_last, 1)
@@ -93,40 +101,50 @@ class IndexDecoder(wiring.Component):
     def _build_lane(self, m: Module, lane: int, taken: Signal, offset: Value) -> None:
         config, d = self.config, self.descriptor
         cursor = Signal(self.position_bits, name=f"cursor_{lane}")
-        origin = Signal(self.position_bits, name=f"origin_{lane}")
         first = Signal(self.position_bits, name=f"first_{lane}")
         base = Signal(self.position_bits, name=f"base_{lane}")
-        # whether the position that the cursor holds is taken: added with the next gap, as a carry
-        pending, carry = Signal(name=f"pending_{lane}"), Signal(name=f"carry_{lane}")
+        # whether the position that the cursor holds is taken: the next gap begins behind it
+        pending = Signal(name=f"pending_{lane}")
         escape = Signal(name=f"escape_{lane}")
         gap: Value = taken
         if config.patterns:
             gap = Mux(d.pattern != 0, taken[: config.pattern_bits], taken)
-        distance: Value = Mux(d.counted, 0, gap) if config.has_counted else gap
-        if config.linear_unit > 1 and config.has_linear:
-            distance = Mux(d.in_units, distance * config.linear_unit, distance)
         m.d.sync += base.eq(self._base(lane))
         m.d.comb += [
             escape.eq(gap == d.escape),
-            origin.eq(Mux(self.o_flags.first, base, cursor)),
-            carry.eq(pending & ~self.o_flags.first),
-            first.eq((Cat(carry, distance) + Cat(Const(1), origin))[1:]),
+            first.eq((Cat(pending, self._distance(gap, pending)) + Cat(Const(1), cursor))[1:]),
             self.positions[lane].eq(first + offset if config.has_steps else first),
             self.fillers[lane].eq(escape),
         ]
         if config.patterns and lane == 0:
             m.d.comb += self.positions[lane].eq(first + offset + self._pattern_offset(m, taken))
         following: Value = first
-        more, extra = self._one(escape)
-        if extra is not None:
-            following = first + extra
+        more: Value = ~escape
         if config.has_banks:
-            following = Mux(d.banked, origin + d.bank, following)
-            more = more & ~d.banked
+            following, more = Mux(d.banked, cursor + d.bank, first), ~escape & ~d.banked
         with m.If(self.o_flags.valid & self.unit_end):
             m.d.sync += [cursor.eq(following), pending.eq(more)]
-        with m.Elif(self.o_flags.valid & self.o_flags.first):
+        with m.If(self.begins | (self.o_flags.valid & self.o_flags.last)):
             m.d.sync += [cursor.eq(base), pending.eq(0)]
+
+    def _distance(self, gap: Value, pending: Value) -> Value:
+        """Return the gap in positions, without the one that ``pending`` adds.
+
+        A block of a linear layer takes several positions; so do the lanes of a dense row, which take turns.
+        """
+        config, d = self.config, self.descriptor
+        distance = gap
+        if config.linear_unit > 1 and config.has_linear:
+            unit = config.linear_unit
+            if unit & (unit - 1):
+                units: Value = gap * unit + Mux(pending, unit - 1, 0)
+            else:
+                units = Cat(pending.replicate(unit.bit_length() - 1), gap)
+            distance = Mux(d.in_units, units, distance)
+        if config.has_counted:
+            step = Mux(pending, d.position_step - 1, 0) if config.has_split else Const(0)
+            distance = Mux(d.counted, step, distance)
+        return distance
 
     def _pattern_offset(self, m: Module, taken: Signal) -> Value:
         """Look the element's offset up in the layer's table of patterns."""
@@ -153,16 +171,3 @@ class IndexDecoder(wiring.Component):
         if config.has_keep:
             by_table = by_table | d.keep
         return Mux(by_table, d.tap_base, lane_base)
-
-    def _one(self, escape: Value) -> tuple[Value, Value | None]:
-        """Return whether the position is taken, and how much farther the next gap begins where that is not enough.
-
-        A block of a linear layer takes several positions; so do the lanes of a dense row, which take turns.
-        """
-        config, d = self.config, self.descriptor
-        extra: Value | None = None
-        if config.linear_unit > 1 and config.has_linear:
-            extra = Mux(d.in_units & ~escape, config.linear_unit - 1, 0)
-        if config.has_counted and config.has_split:
-            extra = Mux(d.counted, d.position_step - 1, extra if extra is not None else 0)
-        return ~escape, extra
