@@ -9,6 +9,7 @@ import numpy as np
 from zeroskip.compiler.errors import VerificationError
 from zeroskip.compiler.program import LayerPlan, Program, Rom
 from zeroskip.compiler.rom import unpack_word, weight_level
+from zeroskip.compiler.rom_check_tables import check_arrivals, check_windows
 from zeroskip.compiler.streams import decode_positions
 from zeroskip.compiler.target import Format
 
@@ -33,6 +34,7 @@ def check_roms(program: Program) -> None:
                         f"Layer {plan.name!r}: descriptor field {key!r} decodes to {value}, "
                         f"but {meant.get(key, 0)} was meant; compile again"
                     )
+    check_arrivals(program)
     for index, plan in enumerate(program.layers):
         front = unpack_word(program.rom("front").fields, program.rom("front").words[index])
         back = unpack_word(program.rom("back").fields, program.rom("back").words[index])
@@ -42,6 +44,7 @@ def check_roms(program: Program) -> None:
             _compare(plan.name, "weight", decode_weights(program, plan, front, back), weight.reshape(len(weight), -1))
         if not back.get("sums"):
             _check_places(program, plan, back)
+        check_windows(program, plan, front)
 
 
 def _compare(layer: str, what: str, got: np.ndarray, expected: np.ndarray) -> None:
