@@ -37,7 +37,7 @@ class Writer(wiring.Component):
     descriptor : In(layout); start : In(1), one cycle, the descriptor is valid
     advance : In(1), a word of values is drained in this cycle
     channel : Out, of the present word
-    bias_addr : Out(bias_bits), its entry in the ``bias`` ROM
+    bias_addr : Out(bias_bits), its entry in the ``bias`` ROM, or in those of thresholds
     first : Out(1), the present value begins a sum
     position : Out, number of the present value (word) among the places of its map
     done : Out(1), the present word is the layer's last one
