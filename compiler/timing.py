@@ -44,6 +44,8 @@ SCALE = 9
 """hw.postprocess: from a drained value to the result, by multiplier and shift; each of two steps more takes 1 more."""
 COMPARE = 2
 """hw.search: a stage: from an address to the next one, or to the count."""
+ADDRESS = 4
+"""hw.writer: from a drained value to its address, before which no result can be written."""
 WRITE = 3
 """From a result to the cycle in which its bank may be read again (hw.accelerator)."""
 BACK_SWITCH = 4
@@ -73,6 +75,7 @@ def search_cycles(config: EngineConfig) -> int:
 def post_cycles(config: EngineConfig) -> int:
     """Return the cycles from a drained value to the result: one number for all layers of a design."""
     return max(
+        ADDRESS,
         scale_cycles(config) if config.has_scales else 0,
         search_cycles(config) if config.search_stages else 0,
     )

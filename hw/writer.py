@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.program import Rom
 from zeroskip.compiler.target import EngineConfig
+from zeroskip.compiler.timing import ADDRESS
 from zeroskip.hw.pipeline import delay, descriptor_layout
 
 __all__ = ["Writer"]
@@ -46,7 +47,7 @@ class Writer(wiring.Component):
     place_addr : Out, place_data : In, the ``places`` ROM
     """
 
-    address_cycles = 4
+    address_cycles = ADDRESS
 
     def __init__(self, config: EngineConfig, layout: data.StructLayout, places: Rom, bias_bits: int) -> None:
         self.config = config
