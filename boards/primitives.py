@@ -155,6 +155,7 @@ def _find_rom(directory: Path, module: str, text: str) -> list[Memory | Multipli
 def replace_modules(directory: Path, board: Board) -> Replacement | None:
     """Return what takes the place of the modules for which the board's family has cells of its own, or None.
 
+    A multiplier that is wider than the family's is left to synthesis, which makes it of several, or of logic.
     Every initial content is read back from the generated text and compared with the ROM image.
 
     Raises
@@ -170,6 +171,8 @@ def replace_modules(directory: Path, board: Board) -> Replacement | None:
     found = find_modules(directory)
     wrappers, cells, tiles, names = [], [], {}, []
     for multiplier in (module for module in found if isinstance(module, Multiplier)):
+        if max(multiplier.a_bits, multiplier.b_bits) > primitives.multiplier_bits:
+            continue
         wrapper, cell = _wrap_multiplier(multiplier, primitives)
         wrappers.append(wrapper)
         cells.append(cell)

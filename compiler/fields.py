@@ -9,6 +9,7 @@ from zeroskip.compiler.job import Job
 from zeroskip.compiler.program import Schedule, Storage, TensorLayout
 from zeroskip.compiler.rom import places_of
 from zeroskip.compiler.target import MIN_DRAIN, MIN_LEAD, EngineConfig, Format, Geometry
+from zeroskip.compiler.thresholds import search_stages
 
 __all__ = [
     "back_fields",
@@ -207,6 +208,10 @@ def back_fields(job: Job, schedule: Schedule, layout: TensorLayout, config: Engi
 
 def _requantize_fields(job: Job, config: EngineConfig) -> dict[str, int]:
     pooling = job.layer.kind in (Kind.MAX_POOL2D, Kind.AVG_POOL2D)
+    scales = job.scales
+    if scales is None:
+        # a count begins at the smallest code, and needs no clamp
+        return {"search_stages": search_stages(job.thresholds), "zero_point": job.target.lo}
     fields = {
         "zero_point": 0 if pooling else job.target.zero_point,
         "clamp_low": job.layer.clamp[0],
@@ -214,13 +219,17 @@ def _requantize_fields(job: Job, config: EngineConfig) -> dict[str, int]:
     }
     if not config.per_channel:
         if config.multiplier_width:
-            fields["multiplier"] = int(job.scales.multiplier[0])
+            fields["multiplier"] = int(scales.multiplier[0])
         if config.shift_width:
-            fields["shift"] = int(job.scales.shift[0]) - config.shift_min
+            fields["shift"] = int(scales.shift[0]) - config.shift_min
+    if config.search_stages:
+        fields["search_stages"] = 0
+    if config.has_two_steps:
+        fields["two_steps"] = int(scales.rounding is Rounding.TFLITE_DOUBLE)
     if config.has_half_away:
-        fields["half_away"] = int(job.scales.rounding is Rounding.HALF_AWAY)
+        fields["half_away"] = int(scales.rounding is Rounding.HALF_AWAY)
     if config.has_half_even:
-        fields["half_even"] = int(job.scales.rounding is Rounding.HALF_EVEN)
+        fields["half_even"] = int(scales.rounding is Rounding.HALF_EVEN)
     if config.has_floor:
-        fields["floor"] = int(job.scales.rounding is Rounding.FLOOR)
+        fields["floor"] = int(scales.rounding is Rounding.FLOOR)
     return fields

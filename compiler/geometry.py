@@ -12,6 +12,7 @@ from zeroskip.compiler.errors import CapacityError
 from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.lower import Formats, estimate_cycles, layer_issue_cycles, lower
 from zeroskip.compiler.program import Program
+from zeroskip.compiler.requantization import scaler_count
 from zeroskip.compiler.target import Engine, EngineConfig, Format, Geometry
 
 __all__ = ["DEFAULT_LIMITS", "Choice", "Limits", "choose_program", "program_blocks", "program_multipliers"]
@@ -70,11 +71,13 @@ def program_blocks(program: Program, shapes: Sequence[tuple[int, int]]) -> int:
     """Return how many block RAMs the activation banks and the block ROMs of ``program`` take."""
     config = program.config
     geometry = config.geometry
+    copies = dict.fromkeys(("taps", "offsets", "mask_y", "mask_x"), geometry.cores)
+    # the first threshold of a channel is the same for all results
+    copies |= {f"thresholds_{stage}": geometry.results for stage in range(1, config.search_stages)}
     total = geometry.lanes * geometry.cores * _blocks(config.activation_depth, 8, shapes)
     for rom in program.roms:
         if rom.style == "block":
-            copies = geometry.cores if rom.name in ("taps", "offsets", "mask_y", "mask_x") else 1
-            total += copies * _blocks(rom.depth, rom.word_bits, shapes)
+            total += copies.get(rom.name, 1) * _blocks(rom.depth, rom.word_bits, shapes)
     return total
 
 
@@ -84,7 +87,7 @@ def _blocks(depth: int, width: int, shapes: Sequence[tuple[int, int]]) -> int:
 
 def program_multipliers(config: EngineConfig) -> int:
     """Return how many hard multipliers the array and the post-processor take."""
-    scaling = 2 * config.geometry.results if config.multiplier_width else 0
+    scaling = scaler_count(config) * config.geometry.results
     return config.geometry.products - config.logic_products + scaling
 
 

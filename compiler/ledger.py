@@ -29,8 +29,8 @@ def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[st
 
     ``value``: weight codes that are multiplied; ``index``: their relative indices; ``filler``: escapes, idle lanes and
     padding rows or columns; ``row_end``: row lengths; ``tap_table``: tap or keep-list entries; ``bias``;
-    ``requantize``; ``padding``: physical bits of the parameter words beyond all that. ``total`` is their sum;
-    ``entropy_bound`` is no part of it.
+    ``requantize``: multipliers and shifts, or thresholds; ``padding``: physical bits of the parameter words beyond all
+    that. ``total`` is their sum; ``entropy_bound`` is no part of it.
     """
     dense = job.format is Format.DENSE
     geometry = config.geometry
@@ -38,22 +38,26 @@ def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[st
     slots = slot_count(job, geometry.units if dense else geometry.cores, geometry.lanes)
     name = job.layer.name
     physical = 0
-    tables = {"rows": 0, "taps": 0, "bias": 0}
+    tables = {"rows": 0, "taps": 0}
+    thresholds = 0
     for rom in roms:
         count = sum(segment.count for segment in rom.segments if segment.layer == name)
         if rom.name.startswith(("weights_", "index_")):
             physical += count * rom.word_bits
         elif rom.name in tables:
             tables[rom.name] += count * rom.word_bits
+        elif rom.name.startswith("thresholds_"):
+            thresholds += count * rom.word_bits
     scale_bits = config.multiplier_width + config.shift_width
+    scale_bits *= len(job.bias) if config.per_channel else 1
     ledger = {
         "value": useful * job.stored_bits,
         "index": useful * job.index_bits,
         "filler": (slots - useful) * (job.stored_bits + job.index_bits),
         "row_end": tables["rows"],
         "tap_table": tables["taps"],
-        "bias": len(job.bias) * config.bias_width,
-        "requantize": len(job.bias) * scale_bits if config.per_channel else scale_bits,
+        "bias": len(job.bias) * config.bias_width if job.scales is not None else 0,
+        "requantize": scale_bits if job.scales is not None else thresholds,
     }
     ledger["padding"] = physical - ledger["value"] - ledger["index"] - ledger["filler"]
     ledger["total"] = sum(ledger.values())

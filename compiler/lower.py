@@ -28,12 +28,10 @@ from zeroskip.compiler.schedule import (
 )
 from zeroskip.compiler.streams import Decoding
 from zeroskip.compiler.target import EngineConfig, Format, Geometry
+from zeroskip.compiler.thresholds import search_stages
 from zeroskip.compiler.timing import plan_timing, unit_ends
 
 __all__ = ["Formats", "estimate_cycles", "layer_issue_cycles", "lower", "plan_jobs"]
-
-SERVED = (Rounding.HALF_UP, Rounding.HALF_AWAY, Rounding.HALF_EVEN, Rounding.FLOOR, Rounding.TFLITE_SINGLE)
-"""Roundings of the post-processor; TensorFlow Lite's single rounding is half_up."""
 
 Formats = Mapping[str, Format]
 """The format of each layer with weights, by name; layers that are not named are dense."""
@@ -76,18 +74,12 @@ def plan_jobs(
 ) -> tuple[Model, dict[str, tuple[int, ...]], list[Job], dict[str, TensorLayout]]:
     """Fix what every layer does before anything is placed: the balanced model, row orders, jobs and layouts."""
     model, row_orders = balance_rows(model, geometry, formats)
-    for layer in model.layers:
-        if layer.rounding not in SERVED:
-            raise CompileError(
-                f"Layer {layer.name!r} rounds {layer.rounding.value}; the hardware rounds "
-                f"{', '.join(rounding.value for rounding in SERVED)}"
-            )
     jobs = [
         prepare_job(layer, model, geometry, formats.get(layer.name, Format.DENSE))
         for layer in model.layers
         if layer.kind is not Kind.CONCAT
     ]
-    align_shifts([job.scales for job in jobs])
+    align_shifts([job.scales for job in jobs if job.scales is not None])
     layouts = _layouts(model, jobs, geometry)
     for job in jobs:
         job.slow = is_slow(job, layouts[job.layer.output], geometry)
@@ -219,9 +211,10 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         job_low, job_high = _accumulator_range(job)
         low, high = min(low, job_low), max(high, job_high)
         bias_low, bias_high = min(bias_low, int(job.bias.min())), max(bias_high, int(job.bias.max()))
-    scales = [job.scales for job in jobs]
-    shifts = [int(s) for scale in scales for s in scale.shift]
-    multiplier = max(int(m) for scale in scales for m in scale.multiplier)
+    scales = [job.scales for job in jobs if job.scales is not None]
+    # a design of nothing but thresholds has no shift
+    shifts = [int(s) for scale in scales for s in scale.shift] or [0]
+    multipliers = {int(m) for scale in scales for m in scale.multiplier}
     roundings = {scale.rounding for scale in scales}
     index_width = max(job.index_bits for job in jobs)
     decodings = [job.decoding for job in jobs if job.decoding is not None]
@@ -242,13 +235,17 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         )
         or 1,
         bias_width=_signed_bits(bias_low, bias_high),
-        multiplier_width=0 if multiplier <= 1 else multiplier.bit_length(),
+        # a multiplier of 0 needs a multiplication, too
+        multiplier_width=0 if multipliers <= {1} else max(1, max(multipliers).bit_length()),
         shift_width=(max(shifts) - min(shifts)).bit_length(),
         shift_min=min(shifts),
+        search_stages=max(search_stages(job.thresholds) for job in jobs),
         per_channel=any(len(scale.multiplier) > 1 for scale in scales),
         output_size=model.tensors[model.output].size,
         has_padding=any(any(job.layer.padding) or job.ragged(geometry.lanes) for job in jobs),
         has_pooling=any(job.windows > 1 for job in jobs),
+        has_scales=bool(scales),
+        has_two_steps=Rounding.TFLITE_DOUBLE in roundings,
         has_half_away=Rounding.HALF_AWAY in roundings,
         has_half_even=Rounding.HALF_EVEN in roundings,
         has_floor=Rounding.FLOOR in roundings,

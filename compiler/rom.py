@@ -13,6 +13,7 @@ from zeroskip.compiler.program import FieldSpec, Rom, Segment, TensorLayout
 from zeroskip.compiler.schedule import tile_positions, window_offset
 from zeroskip.compiler.streams import Stream
 from zeroskip.compiler.target import EngineConfig, Format
+from zeroskip.compiler.thresholds import search_tables
 
 if TYPE_CHECKING:
     from zeroskip.compiler.job import Job
@@ -109,7 +110,9 @@ class Tables:
         if config.indexed:
             self._row_lengths(jobs)
         self._taps(jobs, placed)
-        self._bias(jobs)
+        if config.has_scales:
+            self._bias(jobs)
+        self._thresholds(jobs)
         self._offsets(jobs)
         if config.has_padding:
             self._masks(jobs)
@@ -197,6 +200,8 @@ class Tables:
         words: list[int] = []
         segments = []
         for job, base in zip(jobs, self.back, strict=True):
+            if job.scales is None:
+                continue
             base["bias_base"] = len(words)
             channels = len(job.bias)
             segments.append(Segment(job.layer.name, len(words), channels))
@@ -206,6 +211,30 @@ class Tables:
                 values = {"bias": int(bias), "multiplier": int(m), "shift": int(s)}
                 words.append(pack_word(fields, values))
         self._add("bias", fields, words, segments)
+
+    def _thresholds(self, jobs: Sequence[Job]) -> None:
+        """One image a stage of the search: 2**s thresholds a channel in stage s.
+
+        Layers with more stages come first, so that the later images end where the layers with fewer begin.
+        """
+        searched = [(job.thresholds, job, base) for job, base in zip(jobs, self.back, strict=True)]
+        tables = [(search_tables(table), job, base) for table, job, base in searched if table is not None]
+        tables.sort(key=lambda item: -len(item[0]))
+        first = 0
+        for _, job, base in tables:
+            base["bias_base"] = first
+            first += job.out_channels
+        for stage in range(self.config.search_stages):
+            words: list[int] = []
+            segments = []
+            for table, job, _ in tables:
+                if len(table) > stage:
+                    segments.append(Segment(job.layer.name, len(words), table[stage].size))
+                    words.extend(table[stage].reshape(-1).tolist())
+            rows = [{"threshold": word} for word in words]
+            fields = field_layout(rows)
+            packed = [pack_word(fields, row) for row in rows]
+            self._add(f"thresholds_{stage}", fields, packed, segments, description="thresholds")
 
     def _offsets(self, jobs: Sequence[Job]) -> None:
         """Address offsets of window and tap coordinates."""

@@ -7,13 +7,19 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from zeroskip.compiler.errors import VerificationError
+from zeroskip.compiler.ir import Kind, Rounding
 from zeroskip.compiler.program import LayerPlan, Program, Rom
+from zeroskip.compiler.reference import TFLITE_SHIFT
 from zeroskip.compiler.rom import unpack_word, weight_level
 from zeroskip.compiler.rom_check_tables import check_arrivals, check_windows
 from zeroskip.compiler.streams import decode_positions
 from zeroskip.compiler.target import Format
+from zeroskip.compiler.thresholds import join_tables, padded_thresholds
 
 __all__ = ["check_roms", "decode_weights"]
+
+SHIFT_LIMIT = 63
+"""No shift is larger."""
 
 
 def check_roms(program: Program) -> None:
@@ -38,7 +44,11 @@ def check_roms(program: Program) -> None:
     for index, plan in enumerate(program.layers):
         front = unpack_word(program.rom("front").fields, program.rom("front").words[index])
         back = unpack_word(program.rom("back").fields, program.rom("back").words[index])
-        _compare(plan.name, "bias", *_bias(program, plan, back))
+        if plan.layer.thresholds is not None:
+            _compare(plan.name, "threshold", *_thresholds(program, plan, back))
+        else:
+            _compare(plan.name, "bias", *_bias(program, plan, back))
+            _check_scales(program, plan, back)
         if plan.layer.weight is not None:
             weight = np.asarray(plan.layer.weight, np.int64)
             _compare(plan.name, "weight", decode_weights(program, plan, front, back), weight.reshape(len(weight), -1))
@@ -63,6 +73,43 @@ def _bias(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> tuple[n
     got = np.array([unpack_word(rom.fields, word)["bias"] for word in rom.words[base : base + count]], np.int64)
     expected = np.zeros(count, np.int64) if plan.layer.bias is None else np.asarray(plan.layer.bias, np.int64)
     return got, expected
+
+
+def _thresholds(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    base, count = back["bias_base"], plan.shape[0]
+    tables = []
+    for stage in range(back["search_stages"]):
+        rom = program.rom(f"thresholds_{stage}")
+        words = rom.words[base << stage : (base + count) << stage]
+        tables.append(np.array([unpack_word(rom.fields, word)["threshold"] for word in words]).reshape(count, -1))
+    source = program.model.tensors[plan.layer.inputs[0]]
+    return join_tables(tables), padded_thresholds(plan.layer, source)
+
+
+def _check_scales(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> None:
+    """Compare ``multiplier / 2**shift`` of every channel; with rounding in two steps the shift itself must agree."""
+    layer, config = plan.layer, program.config
+    if layer.multiplier is None or layer.shift is None:
+        return
+    count = plan.shape[0]
+    # an addition has the scales of its inputs as well
+    part = slice(2, 3) if layer.kind is Kind.ADD else slice(None)
+    wanted = [np.broadcast_to(array[part], count).tolist() for array in (layer.multiplier, layer.shift)]
+    entries: list[Mapping[str, int]] = [back] * count
+    if config.per_channel:
+        rom = program.rom("bias")
+        entries = [unpack_word(rom.fields, word) for word in rom.words[back["bias_base"] :][:count]]
+    held = (
+        [entry.get("multiplier", 1) for entry in entries],
+        [entry.get("shift", 0) + config.shift_min for entry in entries],
+    )
+    got, expected = (
+        np.array([m << SHIFT_LIMIT >> s for m, s in zip(*scales, strict=True)], object) for scales in (held, wanted)
+    )
+    _compare(plan.name, f"2**{SHIFT_LIMIT} times the scale", got, expected)
+    if layer.rounding is Rounding.TFLITE_DOUBLE and max(wanted[1]) > TFLITE_SHIFT:
+        got, expected = (np.maximum(shifts, TFLITE_SHIFT) for shifts in (held[1], wanted[1]))
+        _compare(plan.name, "shift", got, expected)
 
 
 def _check_places(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> None:

@@ -131,9 +131,12 @@ class EngineConfig:
     linear_unit : positions a block of linear layers
     index_width : index code, widest layer (0: no layer has indices, and there is no decoder)
     bias_width, multiplier_width (0: power-of-two scales), shift_width : requantization fields
+    search_stages : bits of the largest count of thresholds (0: no layer has thresholds)
     shift_min : the constant part of every shift
     per_channel : multiplier and shift lie in the bias ROM, one pair a channel, instead of in the layer descriptor
     output_size : words of the output buffer
+    has_scales : some layer is requantized by multiplier and shift
+    has_two_steps : some scale takes TensorFlow Lite's rounding in two steps
     has_padding, has_pooling, has_half_away, has_half_even, has_floor, has_zero_excluded, has_row_offsets, has_linear,
     has_windowed, has_split, has_keep, has_counted, has_slow, has_core_words, has_functions,
     has_banks, has_steps, has_sums, has_partial_sums : generate that hardware
@@ -154,10 +157,13 @@ class EngineConfig:
     multiplier_width: int
     shift_width: int
     shift_min: int
+    search_stages: int
     per_channel: bool
     output_size: int
     has_padding: bool
     has_pooling: bool
+    has_scales: bool
+    has_two_steps: bool
     has_half_away: bool
     has_half_even: bool
     has_floor: bool

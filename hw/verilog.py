@@ -27,8 +27,7 @@ def rtl_files(program: Program) -> dict[str, str]:
     if config.logic_products:
         files["logic_multiplier.v"] = logic_multiplier_verilog(9, config.level_bits)
     if program.config.multiplier_width:
-        scale_bits = program.config.multiplier_width + 1
-        files["scaler.v"] = multiplier_verilog(scaler_bits(program.config), scale_bits, "scaler")
+        files["scaler.v"] = multiplier_verilog(*scaler_bits(program.config), "scaler")
     files["accelerator.v"] = verilog.convert(
         Accelerator(program), name="accelerator", emit_src=False, strip_internal_attrs=True
     )

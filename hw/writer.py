@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.program import Rom
 from zeroskip.compiler.target import EngineConfig
+from zeroskip.compiler.timing import ADDRESS
 from zeroskip.hw.pipeline import delay, descriptor_layout
 
 __all__ = ["Writer"]
@@ -37,7 +38,7 @@ class Writer(wiring.Component):
     descriptor : In(layout); start : In(1), one cycle, the descriptor is valid
     advance : In(1), a word of values is drained in this cycle
     channel : Out, of the present word
-    bias_addr : Out(bias_bits), its entry in the ``bias`` ROM
+    bias_addr : Out(bias_bits), its entry in the ``bias`` ROM, or in those of thresholds
     first : Out(1), the present value begins a sum
     position : Out, number of the present value (word) among the places of its map
     done : Out(1), the present word is the layer's last one
@@ -46,7 +47,7 @@ class Writer(wiring.Component):
     place_addr : Out, place_data : In, the ``places`` ROM
     """
 
-    address_cycles = 4
+    address_cycles = ADDRESS
 
     def __init__(self, config: EngineConfig, layout: data.StructLayout, places: Rom, bias_bits: int) -> None:
         self.config = config

@@ -482,6 +482,45 @@ TINY: Mapping[str, tuple[Tensor, tuple[Spec, ...]]] = {
             linear(4, rounding=Rounding.THRESHOLDS, out_bits=8, **_LAST),
         ),
     ),
+    "tflite_per_channel": (
+        replace(_IMAGE, signed=True, zero_point=-4),
+        (
+            conv(6, 3, padding=1, rounding=Rounding.TFLITE_DOUBLE, varied_scales=True, relu=False, out_signed=True),
+            max_pool(2),
+            linear(9, rounding=Rounding.TFLITE_DOUBLE, **_LAST),
+        ),
+    ),
+    "mixed_roundings": (
+        _IMAGE,
+        (
+            conv(5, 3, padding=1, rounding=Rounding.HALF_EVEN, power_of_two=True, per_channel=False),
+            conv(5, 1, rounding=Rounding.TFLITE_DOUBLE, per_channel=False, relu=False, out_signed=True),
+            max_pool(2),
+            conv(4, 2, rounding=Rounding.THRESHOLDS, out_bits=4),
+            conv(4, 1, rounding=Rounding.HALF_AWAY, relu=False, out_signed=True),
+            linear(6, rounding=Rounding.THRESHOLDS, out_bits=2, out_signed=True),
+            linear(4, rounding=Rounding.FLOOR, **_LAST),
+        ),
+    ),
+    "thresholds_of_8_bits": (
+        _IMAGE,
+        (
+            conv(5, 3, padding=1, rounding=Rounding.THRESHOLDS, out_signed=True),
+            conv(3, 3, per_channel=False),
+            linear(4, **_LAST),
+        ),
+    ),
+    "one_threshold": (
+        _IMAGE,
+        (
+            conv(5, 3, padding=1, rounding=Rounding.THRESHOLDS, out_bits=1),
+            linear(4, rounding=Rounding.THRESHOLDS, out_bits=1, relu=False),
+        ),
+    ),
+    "wide_multipliers": (
+        _IMAGE,
+        (conv(5, 3, padding=1, varied_scales=True), linear(6, varied_scales=True), linear(4, **_LAST)),
+    ),
     "binary": (
         _IMAGE,
         (conv(5, 3, bits=1, grid=Grid.BINARY), linear(4, bits=1, grid=Grid.BINARY, **_LAST)),

@@ -160,6 +160,12 @@ def test_operands_too_wide_for_the_device():
         ICE40.family.primitives.multiplier("m", 17, 9)
 
 
+@pytest.mark.parametrize(("bits", "boards"), [((16, 16), {"ulx3s-25f", "icebreaker"}), ((18, 17), {"ulx3s-25f"})])
+def test_multiplier_too_wide_for_the_device_is_left_to_synthesis(tmp_path, bits, boards):
+    directory = write_modules(tmp_path, {}, multiplier=bits)
+    assert {board.name for board in (ECP5, ICE40) if replace_modules(directory, board)} == boards
+
+
 def compare(directory, board, bank, multiplier):
     """Run the replaced modules beside the RTL under random stimuli from random state; return the differences."""
     checks, portable = [], []

@@ -11,21 +11,21 @@ import models
 from zeroskip.compiler import reference
 from zeroskip.compiler.balance import balance_rows, row_slots
 from zeroskip.compiler.errors import CompileError, VerificationError
-from zeroskip.compiler.geometry import ECP5_SHAPES, Limits, choose_program, layer_formats, program_blocks
+from zeroskip.compiler.geometry import (
+    ECP5_SHAPES,
+    Limits,
+    choose_program,
+    layer_formats,
+    program_blocks,
+    program_multipliers,
+)
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
-from zeroskip.compiler.requantization import Scales, align_shifts
-from zeroskip.compiler.rom import weight_code, weight_level
+from zeroskip.compiler.rom import unpack_word, weight_code, weight_level
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.target import Engine, Format, Geometry
-
-REFUSED = {
-    "tflite_double": "TensorFlow Lite's rounding in two steps",
-    "thresholds": "thresholds",
-}
-"""Tiny networks that the hardware does not serve, and why."""
 
 DENSE = (Geometry(4, columns=3), Engine.DENSE)
 SPARSE = (Geometry(8), Engine.SPARSE)
@@ -66,7 +66,7 @@ def spoil(program: Program, name: str, address: int, bit: int) -> Program:
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=name_of)
-@pytest.mark.parametrize("name", sorted(set(models.TINY) - set(REFUSED)))
+@pytest.mark.parametrize("name", sorted(models.TINY))
 def test_every_image_decodes_to_the_network(name, choice):
     check_roms(compiled(models.tiny(name), choice))
 
@@ -134,6 +134,69 @@ def test_flipped_bias_bit_names_the_layer():
     segment = program.rom("bias").segments[1]
     with pytest.raises(VerificationError, match="Layer 'conv2': bias at \\(2,\\) decodes from the ROM image to"):
         check_roms(spoil(program, "bias", segment.first + 2, 0))
+
+
+def test_every_flipped_threshold_bit_names_the_layer():
+    program = compiled(models.tiny("mixed_roundings"), DENSE)
+    assert program.config.search_stages == 4
+    for stage in range(4):
+        rom = program.rom(f"thresholds_{stage}")
+        for segment in rom.segments:
+            for address in range(segment.first, segment.first + segment.count):
+                for bit in range(rom.word_bits):
+                    with pytest.raises(VerificationError, match=f"Layer '{segment.layer}': threshold at "):
+                        check_roms(spoil(program, rom.name, address, bit))
+
+
+@pytest.mark.parametrize("name", ["tflite_per_channel", "tflite_double", "wide_multipliers"])
+def test_every_flipped_bit_of_a_scale_names_the_layer(name):
+    program = compiled(models.tiny(name), SPARSE)
+    rom = program.rom("bias")
+    for segment in rom.segments:
+        held = (rom.words[address] for address in range(segment.first, segment.first + segment.count))
+        for address, word in enumerate(held, segment.first):
+            for bit in range(rom.fields[1].lsb, rom.word_bits):
+                multiplier = unpack_word(rom.fields, word)["multiplier"]
+                if multiplier or bit < rom.fields[2].lsb:
+                    with pytest.raises(VerificationError, match=f"Layer '{segment.layer}': (shift|2\\*\\*63 times)"):
+                        check_roms(spoil(program, "bias", address, bit))
+
+
+def test_ledger_counts_thresholds_and_no_bias_beside_them():
+    program = compiled(models.tiny("mixed_roundings"), DENSE)
+    images = [rom for rom in program.roms if rom.name.startswith("thresholds_")]
+    searched = [plan for plan in program.layers if plan.layer.thresholds is not None]
+    assert sum(plan.storage["requantize"] for plan in searched) == sum(rom.depth * rom.word_bits for rom in images)
+    assert {plan.storage["bias"] for plan in searched} == {0}
+    # the layer of fewer bits has no words in the later stages
+    assert [segment.layer for segment in images[1].segments] == ["conv3", "fc1"]
+    assert [segment.layer for segment in images[3].segments] == ["conv3"]
+    assert program.rom("bias").depth == sum(plan.shape[0] for plan in program.layers if plan.layer.thresholds is None)
+
+
+@pytest.mark.parametrize(("values", "width"), [((1, 1), 0), ((1, 0), 1), ((0, 0), 1), ((1, 2), 2)])
+def test_only_a_network_of_ones_has_no_multiplier(values, width):
+    model = models.tiny("power_of_two_per_tensor")
+    layers = [
+        replace(layer, multiplier=np.full_like(layer.multiplier, value))
+        for layer, value in zip(model.layers, values, strict=True)
+    ]
+    program = lower(replace(model, layers=tuple(layers)), Geometry(4), {})
+    assert program.config.multiplier_width == width
+
+
+def test_network_of_thresholds_alone_has_no_bias():
+    program = compiled(models.tiny("one_threshold"), DENSE)
+    assert not program.has_rom("bias") and not program.config.has_scales
+    assert program_multipliers(program.config) == 12
+
+
+def test_threshold_images_are_counted_for_every_result():
+    program = compiled(models.tiny("thresholds_of_8_bits"), (Geometry(8, results=4), Engine.SPARSE))
+    blocks = {rom.name for rom in program.roms if rom.style == "block" and rom.name.startswith("thresholds_")}
+    assert blocks == {"thresholds_5", "thresholds_6", "thresholds_7"}
+    logic = replace(program, roms=tuple(rom for rom in program.roms if rom.name not in blocks))
+    assert program_blocks(program, ECP5_SHAPES) - program_blocks(logic, ECP5_SHAPES) == 4 * len(blocks)
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=name_of)
@@ -211,27 +274,6 @@ def test_weight_codes_round_trip(bits, zero_excluded):
     codes = weight_code(levels, zero_excluded, bits)
     assert len(set(codes.tolist())) == 1 << bits
     np.testing.assert_array_equal(weight_level(codes, zero_excluded, bits), levels)
-
-
-def test_aligned_shifts_round_alike():
-    from zeroskip.compiler.ir import Rounding
-
-    scales = [Scales([3000], [14], Rounding.HALF_UP), Scales([70000, 9], [20, 5], Rounding.HALF_UP)]
-    before = [(list(s.multiplier), list(s.shift)) for s in scales]
-    align_shifts(scales)
-    values = np.arange(-5000, 5000, dtype=np.int64)
-    for (old_m, old_s), scale in zip(before, scales, strict=True):
-        for m, s, new_m, new_s in zip(old_m, old_s, scale.multiplier, scale.shift, strict=True):
-            np.testing.assert_array_equal(
-                (values * m + (1 << (s - 1))) >> s, (values * new_m + (1 << (new_s - 1))) >> new_s
-            )
-    assert scales[0].shift == [19] and scales[1].shift == [20, 18]
-
-
-def test_unsupported_rounding_names_the_layer():
-    text = "Layer 'conv1' rounds tflite_double; the hardware rounds half_up, half_away, half_even, floor, tflite_single"
-    with pytest.raises(CompileError, match=f"^{text}$"):
-        compiled(models.tiny("tflite_double"), SPARSE)
 
 
 def test_choice_fits_the_limits():

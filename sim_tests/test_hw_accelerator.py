@@ -26,6 +26,10 @@ DENSE = [
     ("pool_first", {"lanes": 16, "columns": 2, "results": 2}),
     ("add_scales", {"lanes": 16, "columns": 3, "results": 2}),
     ("one_pixel", {"lanes": 4, "columns": 3}),
+    ("tflite_double", {"lanes": 4, "columns": 2, "results": 2}),
+    ("thresholds", {"lanes": 4, "columns": 2}),
+    ("mixed_roundings", {"lanes": 8, "columns": 2, "results": 4}),
+    ("thresholds_of_8_bits", {"lanes": 4, "columns": 3, "results": 4}),
 ]
 SPARSE = [
     ("stride_2", {"lanes": 8, "results": 4}),
@@ -42,6 +46,10 @@ SPARSE = [
     ("structure_nm", {"lanes": 4, "columns": 3}),
     ("structure_pattern", {"lanes": 8, "cores": 2, "results": 4}),
     ("one_pixel", {"lanes": 8}),
+    ("tflite_per_channel", {"lanes": 8, "cores": 2, "results": 4}),
+    ("mixed_roundings", {"lanes": 4, "cores": 2}),
+    ("one_threshold", {"lanes": 8, "results": 8}),
+    ("wide_multipliers", {"lanes": 4, "results": 2}),
 ]
 
 

@@ -36,15 +36,14 @@ MAX_WEIGHTS = 4000
 MAX_INPUTS = 1500
 
 ROUNDINGS = {
-    Rounding.HALF_UP: 0.35,
-    Rounding.FLOOR: 0.15,
-    Rounding.HALF_AWAY: 0.2,
-    Rounding.HALF_EVEN: 0.15,
-    Rounding.TFLITE_SINGLE: 0.1,
-    Rounding.TFLITE_DOUBLE: 0.025,
-    Rounding.THRESHOLDS: 0.025,
+    Rounding.HALF_UP: 0.25,
+    Rounding.FLOOR: 0.1,
+    Rounding.HALF_AWAY: 0.15,
+    Rounding.HALF_EVEN: 0.12,
+    Rounding.TFLITE_SINGLE: 0.08,
+    Rounding.TFLITE_DOUBLE: 0.15,
+    Rounding.THRESHOLDS: 0.15,
 }
-"""The last two are not served: a few networks ask for them to be refused."""
 
 KEEPS = (0.0, 1e-9, 0.03, 0.1, 0.25, 0.5, 0.9, 1.0)
 """Fractions of weights that stay; 0: none, next to 0: one."""
@@ -452,7 +451,7 @@ class _Network:
         numbers = self._numbers()
         kept = ("rounding", "power_of_two", "relu")
         shift = self._number(0, 12) if self._maybe(0.5) else 0
-        if numbers["rounding"] in (Rounding.THRESHOLDS, Rounding.TFLITE_DOUBLE):
+        if numbers["rounding"] is Rounding.THRESHOLDS:
             numbers["rounding"] = Rounding.HALF_UP
         spec = add(before, str(self.rng.choice(partners)), left_shift=shift, **{k: numbers[k] for k in kept}, **codes)
         return self._append(spec, before) is not None

@@ -62,11 +62,14 @@ class Primitives:
     multiplier : Callable[[str, int, int], str]
         Name of the module and bits of its signed operands ``a`` and ``b`` -> module; behaves as that of
         :func:`zeroskip.hw.multiplier.multiplier_verilog`.
+    multiplier_bits : int
+        The widest operand that it takes; wider multipliers are left to synthesis.
     block_ram : BlockRam or None
         None where the block RAM has no output register, so that nothing is gained.
     """
 
     multiplier: Callable[[str, int, int], str]
+    multiplier_bits: int
     block_ram: BlockRam | None = None
 
 
