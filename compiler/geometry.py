@@ -13,7 +13,7 @@ from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.lower import Formats, estimate_cycles, layer_issue_cycles, lower
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.requantization import scaler_count
-from zeroskip.compiler.target import Engine, EngineConfig, Format, Geometry
+from zeroskip.compiler.target import Engine, EngineConfig, Format, Geometry, pair_bits
 
 __all__ = ["DEFAULT_LIMITS", "Choice", "Limits", "choose_program", "program_blocks", "program_multipliers"]
 
@@ -36,13 +36,15 @@ RESULTS = (1, 2, 4, 8)
 class Limits:
     """What a device holds.
 
-    ``block_shapes`` are the ``(depth, width)`` one block RAM can take; ``multipliers`` and ``blocks`` are hard blocks.
+    ``block_shapes`` are the ``(depth, width)`` one block RAM can take; ``multipliers`` and ``blocks`` are hard blocks;
+    ``operand_bits`` are those of a multiplier's signed operand.
     """
 
     name: str
     multipliers: int
     blocks: int
     block_shapes: tuple[tuple[int, int], ...]
+    operand_bits: int = 18
 
 
 ECP5_SHAPES = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))
@@ -88,7 +90,7 @@ def _blocks(depth: int, width: int, shapes: Sequence[tuple[int, int]]) -> int:
 def program_multipliers(config: EngineConfig) -> int:
     """Return how many hard multipliers the array and the post-processor take."""
     scaling = scaler_count(config) * config.geometry.results
-    return config.geometry.products - config.logic_products + scaling
+    return config.shared_multipliers + config.single_multipliers + scaling
 
 
 def best_formats(model: Model, geometry: Geometry, index_bits: int | None) -> tuple[dict[str, Format], list[str]]:
@@ -155,15 +157,18 @@ def choose_program(
     results: int | None = None,
     logic_products: int | None = None,
     banked_vectors: int | None = None,
+    paired_products: int | None = None,
     index_bits: int | None = None,
 ) -> Choice:
     """Compile ``model`` for the fitting geometry with the fewest cycles; ``engine=None`` compares both engines.
 
     Given ``lanes`` (and the other sizes) fix the geometry; then nothing is searched and nothing is refused for its
-    size.
+    size, but for paired products whose operand is too wide for the device's multipliers.
 
     Raises
     ------
+    CompileError
+        If a layer cannot be served in the geometry that was given.
     CapacityError
         If no geometry fits; the text says what the smallest one needs, what there is and what to change.
     """
@@ -176,13 +181,19 @@ def choose_program(
         return Candidate(kind, lower(model, geometry, formats, index_bits=index_bits), tuple(reasons))
 
     if lanes is not None:
-        sizes = {
-            kind: replace(
-                _fixed_size(kind, lanes, columns, cores, results, logic_products), banked_vectors=bool(banked_vectors)
+        candidates = [
+            compiled(
+                kind,
+                replace(
+                    _fixed_size(kind, lanes, columns, cores, results, logic_products),
+                    banked_vectors=bool(banked_vectors),
+                    paired_products=bool(paired_products),
+                ),
             )
             for kind in kinds
-        }
-        return _best([compiled(kind, size) for kind, size in sizes.items()], limits)
+        ]
+        _refuse_wide_pairs(candidates, limits)
+        return _best(candidates, limits)
     estimates = []
     for kind in kinds:
         for geometry in _geometries(kind, limits, model):
@@ -190,15 +201,17 @@ def choose_program(
             cycles = estimate_cycles(model, geometry, formats, index_bits)
             estimates.append((cycles, geometry.products, kind, geometry))
     estimates.sort(key=lambda item: (item[0], item[1]))
-    candidates: list[Candidate] = []
-    fitting: dict[Engine | None, list[Candidate]] = {kind: [] for kind in kinds}
+    candidates = []
+    # paired arrays are larger: apart from the others, they do not crowd out those that hand over faster
+    fitting: dict[tuple[Engine | None, bool], list[Candidate]] = {}
     for _, _, kind, geometry in estimates:
-        if len(fitting[kind]) >= CANDIDATES:
+        mine = fitting.setdefault((kind, geometry.paired_products), [])
+        if len(mine) >= CANDIDATES:
             continue
         candidate = compiled(kind, geometry)
         candidates.append(candidate)
         if _fits(candidate.program, limits):
-            fitting[kind].append(candidate)
+            mine.append(candidate)
     found = [candidate for mine in fitting.values() for candidate in mine]
     if not found:
         least = min(
@@ -212,6 +225,19 @@ def choose_program(
             "prune further, use fewer weight bits or name a larger board"
         )
     return _best(found, limits)
+
+
+def _refuse_wide_pairs(candidates: Sequence[Candidate], limits: Limits) -> None:
+    """Raise when two levels need a wider operand than the device's multipliers have."""
+    for candidate in candidates:
+        config = candidate.program.config
+        bits = pair_bits(config.level_limit)
+        if config.shared_multipliers and bits > limits.operand_bits:
+            raise CapacityError(
+                f"Network {candidate.program.model.name!r} with paired products and weights up to "
+                f"{config.level_limit} needs multiplier operands of {bits} bits, but those of {limits.name} have "
+                f"{limits.operand_bits}; store fewer bits a weight or leave out --set paired_products=1"
+            )
 
 
 def _formats(
@@ -238,23 +264,29 @@ def _fixed_size(
 
 
 def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geometry]:
-    """Return the sizes that the device's multipliers allow, columns for the dense engine and cores for indices."""
+    """Return the sizes that the device's multipliers allow, columns for the dense engine and cores for indices.
+
+    Columns are paired where single products might be too many and two levels fit a multiplier's operand.
+    """
+    weights = [np.asarray(layer.weight, np.int64) for layer in model.layers if layer.weight is not None]
+    largest = max((int(np.abs(weight).max()) for weight in weights), default=0)
+    pairs = engine is Engine.DENSE and 1 < largest and pair_bits(largest) <= limits.operand_bits
     linear = any(layer.kind is Kind.LINEAR for layer in model.layers)
     result = []
     room = max(limits.multipliers, 4)
     for lanes in LANES:
         for units in DENSE_UNITS if engine is Engine.DENSE else SPARSE_UNITS:
             for results in RESULTS:
-                if (
-                    lanes * units > room
-                    or results > min(lanes // 2, 8)
-                    or (results > 1 and lanes * units // results < 8)
-                ):
+                if results > min(lanes // 2, 8) or (results > 1 and lanes * units // results < 8):
                     continue
                 if results > 1 and linear and not any(layer.kind is not Kind.LINEAR for layer in model.layers):
                     continue
                 columns, cores = (units, 1) if engine is Engine.DENSE else (1, units)
-                result.append(Geometry(lanes, columns, cores, results))
+                size = Geometry(lanes, columns, cores, results)
+                if size.products <= room:
+                    result.append(size)
+                if pairs and columns > 1 and lanes * -(-columns // 2) <= room < size.products + 2 * results:
+                    result.append(replace(size, paired_products=True))
     return result
 
 
@@ -270,10 +302,10 @@ def _best(candidates: Sequence[Candidate], limits: Limits) -> Choice:
     cycles = {id(candidate): program_cycles(candidate.program).interval for candidate in candidates}
     bound = min(cycles.values()) * CYCLE_TOLERANCE
 
-    def cost(candidate: Candidate) -> tuple[int, int, int, int]:
-        config = candidate.program.config
+    def cost(candidate: Candidate) -> tuple[int, int, bool, int, int]:
+        geometry = candidate.program.config.geometry
         blocks = program_blocks(candidate.program, limits.block_shapes)
-        return config.geometry.products, config.geometry.results, blocks, cycles[id(candidate)]
+        return geometry.products, geometry.results, geometry.paired_products, blocks, cycles[id(candidate)]
 
     best = min((candidate for candidate in candidates if cycles[id(candidate)] <= bound), key=cost)
     reasons = []

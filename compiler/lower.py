@@ -27,11 +27,14 @@ from zeroskip.compiler.schedule import (
     replicated_layout,
 )
 from zeroskip.compiler.streams import Decoding
-from zeroskip.compiler.target import EngineConfig, Format, Geometry
+from zeroskip.compiler.target import EngineConfig, Format, Geometry, pair_bits
 from zeroskip.compiler.thresholds import search_stages
 from zeroskip.compiler.timing import plan_timing, unit_ends
 
 __all__ = ["Formats", "estimate_cycles", "layer_issue_cycles", "lower", "plan_jobs"]
+
+MAX_PAIR_BITS = 18
+"""The widest operand of a device's multiplier; a board's own may be narrower (compiler.geometry)."""
 
 Formats = Mapping[str, Format]
 """The format of each layer with weights, by name; layers that are not named are dense."""
@@ -50,6 +53,8 @@ def lower(model: Model, geometry: Geometry, formats: Formats, *, index_bits: int
     model, row_orders, jobs, layouts = plan_jobs(model, geometry, formats, index_bits)
     placed, depth, release = memory_map(model, layouts, geometry.lanes)
     config = _config(model, jobs, geometry, depth)
+    if geometry.paired_products:
+        _refuse_wide_levels(jobs)
     schedules = [schedule_of(job, geometry, config.drain_delay, config.indexed) for job in jobs]
     tables = Tables(jobs, config, model, placed)
     timing = plan_timing(model, jobs, schedules, config, release)
@@ -129,7 +134,7 @@ def layer_issue_cycles(
 ) -> dict[str, int]:
     """Return the cycles in which each layer issues its slots, stalls for the drain included."""
     jobs = plan_jobs(model, geometry, formats, index_bits)[2]
-    delay = geometry.columns - 1 if any(job.slow for job in jobs) else 0
+    delay = geometry.skew(geometry.columns - 1) if any(job.slow for job in jobs) else 0
     indexed = any(job.format is not Format.DENSE for job in jobs)
     return {job.layer.name: int(unit_ends(schedule_of(job, geometry, delay, indexed))[-1]) + 1 for job in jobs}
 
@@ -225,6 +230,7 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         accumulator_width=_signed_bits(low, high),
         weight_width=max(job.stored_bits for job in jobs),
         level_bits=max(_level_bits(job) for job in jobs),
+        level_limit=max(_level_limit(job) for job in jobs),
         codebooks=tuple(dict.fromkeys(job.codebook for job in jobs if job.codebook)),
         index_width=index_width,
         pattern_bits=_one_value("gap widths of pattern layers", {d.gap_bits for d in decodings if d.patterns}),
@@ -303,6 +309,11 @@ def _level_bits(job: Job) -> int:
     return 2 if -1 <= low and high <= 1 else max(bits, 3)
 
 
+def _level_limit(job: Job) -> int:
+    """Return the largest magnitude of a level; where there is no weight, a zero-excluded code still means 1."""
+    return max(int(np.abs(job.weight).max()), 1)
+
+
 def _signed_bits(low: int, high: int) -> int:
     return max((-low - 1).bit_length() if low < 0 else 0, high.bit_length()) + 1
 
@@ -323,6 +334,18 @@ def _macs(job: Job) -> tuple[int, int]:
     if job.format is Format.DENSE:
         return dense, rows * (len(job.taps) - job.idle_taps) * positions
     return dense, int(np.count_nonzero(job.weight)) * positions
+
+
+def _refuse_wide_levels(jobs: Sequence[Job]) -> None:
+    """Raise when a layer's levels are too large for two of them to share an operand of the widest multiplier."""
+    for job in jobs:
+        bits = pair_bits(_level_limit(job))
+        if bits > MAX_PAIR_BITS:
+            raise CompileError(
+                f"Layer {job.layer.name!r} has weights up to {_level_limit(job)}, two of which need a multiplier "
+                f"operand of {bits} bits, but multipliers have {MAX_PAIR_BITS}; store fewer bits a weight or leave out "
+                "--set paired_products=1"
+            )
 
 
 def _plan(

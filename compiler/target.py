@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 from zeroskip.compiler.errors import CompileError
 
-__all__ = ["MAX_PRODUCTS", "MIN_DRAIN", "MIN_LEAD", "Engine", "EngineConfig", "Format", "Geometry"]
+__all__ = [
+    "MAX_ACTIVATION",
+    "MAX_PRODUCTS",
+    "MIN_DRAIN",
+    "MIN_LEAD",
+    "Engine",
+    "EngineConfig",
+    "Format",
+    "Geometry",
+    "pair_bits",
+    "pair_spacing",
+]
 
 MIN_DRAIN = 4
 """Fewest cycles between the ends of two units with a decoder: the next row's length takes that long to fetch."""
@@ -16,6 +27,22 @@ MIN_LEAD = 4
 """Fewest cycles of a layer's first unit with a decoder: the second row's length takes that long from the start."""
 
 MAX_PRODUCTS = 1024
+
+MAX_ACTIVATION = 255
+"""Largest magnitude of an activation: codes have 8 bits, signed or not."""
+
+
+def pair_spacing(level_limit: int) -> int:
+    """Return how many bits apart two levels of at most ``level_limit`` share a multiplier's operand.
+
+    So many hold a product of one of them with an activation, and its sign.
+    """
+    return (MAX_ACTIVATION * level_limit).bit_length() + 1
+
+
+def pair_bits(level_limit: int) -> int:
+    """Return the bits of an operand that holds two levels, the upper one less where the lower is negative."""
+    return pair_spacing(level_limit) + level_limit.bit_length() + 1
 
 
 class Engine(enum.Enum):
@@ -49,7 +76,8 @@ class Geometry:
     so that every one follows its own indices. ``results`` values leave the array a cycle. ``logic_products`` of the
     multipliers are made of logic cells instead of the device's multipliers. ``banked_vectors`` spreads what linear
     layers read over the banks, instead of a copy in every bank: less memory, but every row is spread over all lanes,
-    which wait for the one with the most weights.
+    which wait for the one with the most weights. ``paired_products`` lets two columns share a multiplier: both take the
+    same activation in the same cycle.
     """
 
     lanes: int
@@ -58,6 +86,7 @@ class Geometry:
     results: int = 1
     logic_products: int = 0
     banked_vectors: bool = False
+    paired_products: bool = False
 
     def __post_init__(self) -> None:
         if self.lanes not in (4, 8, 16, 32):
@@ -85,6 +114,17 @@ class Geometry:
             raise CompileError(
                 f"Geometry logic_products must be 0 to the {self.products} products, not {self.logic_products!r}"
             )
+        if self.paired_products and self.columns == 1:
+            raise CompileError(
+                f"Geometry paired_products must have at least 2 columns, not {self.columns}: the two products of a "
+                "multiplier have the same activation, and cores have their own"
+            )
+
+    def skew(self, unit: int) -> int:
+        """Return by how many cycles a column or core is later than the first; paired columns go together."""
+        if self.cores > 1:
+            return 0
+        return unit // 2 if self.paired_products else unit
 
     @property
     def units(self) -> int:
@@ -110,6 +150,8 @@ class Geometry:
         text = " x ".join(parts)
         if self.results > 1:
             text = f"{text}, {self.results} results a cycle"
+        if self.paired_products:
+            text = f"{text}, two products a multiplier"
         return text if not self.logic_products else f"{text}, {self.logic_products} products in logic"
 
 
@@ -124,6 +166,7 @@ class EngineConfig:
     accumulator_width : proved from weights and activation ranges
     weight_width : stored weight code, widest layer
     level_bits : signed weight operand of the multipliers
+    level_limit : largest magnitude of a weight level
     codebooks : levels of each codebook by code; layers name theirs by its number from 1
     pattern_bits : of the gap in a pattern layer's codes, the pattern's number lies above; 0: no such layers
     patterns : position offsets by pattern and element of each layer with patterns; layers name theirs by number from 1
@@ -147,6 +190,7 @@ class EngineConfig:
     accumulator_width: int
     weight_width: int
     level_bits: int
+    level_limit: int
     codebooks: tuple[tuple[int, ...], ...]
     pattern_bits: int
     patterns: tuple[tuple[tuple[int, ...], ...], ...]
@@ -204,12 +248,27 @@ class EngineConfig:
         Where some layers drain one value a cycle and others several, the chain moves at two speeds and is loaded while
         it stands.
         """
-        return self.geometry.columns - 1 if self.has_slow else 0
+        return self.geometry.skew(self.geometry.columns - 1) if self.has_slow else 0
 
     @property
     def logic_products(self) -> int:
-        """Multipliers made of logic cells: with levels of -1 to 1 all of them, for there is nothing to multiply."""
-        return self.geometry.products if self.level_bits == 2 else self.geometry.logic_products
+        """Products made of logic cells: all of them where levels of -1 to 1, not paired, leave nothing to multiply."""
+        in_logic = self.level_bits == 2 and not self.geometry.paired_products
+        return self.geometry.products if in_logic else self.geometry.logic_products
+
+    @property
+    def shared_multipliers(self) -> int:
+        """Hard multipliers that make two products: those of a lane in two neighbouring columns, neither in logic."""
+        if not self.geometry.paired_products:
+            return 0
+        lanes = self.geometry.lanes
+        pairs, left = divmod(self.geometry.products - self.logic_products, 2 * lanes)
+        return pairs * lanes + max(0, left - lanes)
+
+    @property
+    def single_multipliers(self) -> int:
+        """Hard multipliers that make one product."""
+        return self.geometry.products - self.logic_products - 2 * self.shared_multipliers
 
     @property
     def indexed(self) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from amaranth.hdl import Array as Choice
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.target import EngineConfig
-from zeroskip.hw.multiplier import Multiplier
+from zeroskip.hw.multiplier import ACTIVATION_BITS, Multiplier, PairedMultiplier
 from zeroskip.hw.pipeline import FLAGS, delay
 
 __all__ = ["Array"]
@@ -17,13 +17,14 @@ __all__ = ["Array"]
 class Array(wiring.Component):
     """L lanes by N columns (or C cores) of multiply-accumulate, running maximum, and the chain that drains the results.
 
-    Activations and flags enter column 0 and hop one column a cycle (systolic); column ``n`` takes its weights at the
-    same skew. Cores get activations of their own, without skew. Each lane: ``product = a * w``;
+    Activations and flags enter column 0 and hop one column a cycle (systolic); a column takes its weights at the
+    same skew. Where products are paired, two columns share a multiplier, hence the cycle: activations hop a pair a
+    cycle. Cores get activations of their own, without skew. Each lane: ``product = a * w``;
     ``acc = (first ? 0 : acc) + product``; at the end of a window ``best = max(best, acc)``, for which windows must
     end at least two cycles apart. At the end of a unit
     ``best`` is captured into the chain, which moves towards its head one word of ``R`` lanes a cycle: Q = L / R words a
-    column, column 0 first. Column ``n`` is captured ``n`` cycles late, when the chain has moved ``n`` words: its words
-    enter at ``n * Q - n`` and so leave without a gap behind column ``n - 1``'s.
+    column, column 0 first. Column ``n`` is captured ``s`` cycles late, its skew, when the chain has moved ``s`` words:
+    its words enter at ``n * Q - s`` and so leave without a gap behind column ``n - 1``'s.
 
     A slow layer's words stay at the head for R cycles, one value each; where there are such layers the chain stands
     until the last column is captured.
@@ -41,7 +42,7 @@ class Array(wiring.Component):
     flags : In(FLAGS)
     one_column : In(1), with the flags: the results come from the first column alone (where the chain ever stands)
     activations : In(array of signed(9)), shape (cores * lanes,)
-    weights : In(array of signed(level_bits)), shape (units * lanes,), column n delayed by n cycles
+    weights : In(array of signed(level_bits)), shape (units * lanes,), columns delayed by their skew
     values : In(array of signed(value_bits)), shape (cores * lanes,), 2 cycles after the activations: what an addition
         takes in place of products; use_values : In(1), at the same time
     o : Out(array of signed(accumulator_width)), shape (results,); a slow layer's values in o[0]
@@ -79,19 +80,18 @@ class Array(wiring.Component):
         flags: Value = self.flags
         late = self._late(m, flags)
         activations: list[Value] = [self.activations[lane] for lane in range(lanes)]
+        shared: dict[int, PairedMultiplier] = {}
         results: list[list[Value]] = []
         captures: list[Value] = []
         for unit in range(geometry.units):
-            if unit and geometry.columns > 1:
+            if geometry.cores > 1:
+                activations = [self.activations[unit * lanes + lane] for lane in range(lanes)]
+            elif unit and geometry.skew(unit) > geometry.skew(unit - 1):
                 activations = [delay(m, value, 1) for value in activations]
                 flags = delay(m, flags, 1, FLAGS)
                 late = self._late(m, flags)
-            elif unit:
-                activations = [self.activations[unit * lanes + lane] for lane in range(lanes)]
-            weights = [self.weights[unit * lanes + lane] for lane in range(lanes)]
-            results.append(
-                [self._build_lane(m, unit, lane, activations[lane], weights[lane], late) for lane in range(lanes)]
-            )
+            products = [self._build_product(m, unit, lane, activations[lane], shared) for lane in range(lanes)]
+            results.append([self._build_lane(m, unit, lane, *products[lane], late) for lane in range(lanes)])
             end = late[-1]
             captures.append(end.valid & end.unit_last)
         self._build_drain(m, results, captures, len(late) - 1)
@@ -103,21 +103,48 @@ class Array(wiring.Component):
             late.append(delay(m, late[-1], 1, FLAGS))
         return late
 
+    def _build_product(
+        self, m: Module, unit: int, lane: int, activation: Value, shared: dict[int, PairedMultiplier]
+    ) -> tuple[Value, Value | None]:
+        """Return a product and what it lacks, if anything: the borrow of the product that it shares a multiplier with.
+
+        ``shared`` holds by number of product the multipliers that an earlier column has built for it.
+        """
+        config, lanes = self.config, self.config.geometry.lanes
+        index = unit * lanes + lane
+        if index in shared:
+            return shared[index].p_high, shared[index].borrow
+        # the last ones are made of logic
+        hard = config.geometry.products - config.logic_products
+        if config.geometry.paired_products and index + lanes < hard:
+            pair = shared[index + lanes] = PairedMultiplier(config.level_bits, config.level_limit)
+            m.submodules[f"multiplier_{unit}_{lane}"] = pair
+            m.d.comb += [
+                pair.a.eq(activation),
+                pair.b_low.eq(self.weights[index]),
+                pair.b_high.eq(self.weights[index + lanes]),
+            ]
+            return pair.p_low, None
+        kind = "multiplier" if index < hard else "logic_multiplier"
+        multiplier = Multiplier(ACTIVATION_BITS, config.level_bits, kind)
+        m.submodules[f"multiplier_{unit}_{lane}"] = multiplier
+        m.d.comb += [multiplier.a.eq(activation), multiplier.b.eq(self.weights[index])]
+        return multiplier.p, None
+
     def _build_lane(
-        self, m: Module, unit: int, lane: int, activation: Value, weight: Value, late: list[Value]
+        self, m: Module, unit: int, lane: int, product: Value, borrow: Value | None, late: list[Value]
     ) -> Value:
         config = self.config
-        # the last ones are made of logic
-        in_logic = unit * config.geometry.lanes + lane >= config.geometry.products - config.logic_products
-        multiplier = Multiplier(9, config.level_bits, "logic_multiplier" if in_logic else "multiplier")
-        m.submodules[f"multiplier_{unit}_{lane}"] = multiplier
-        m.d.comb += [multiplier.a.eq(activation), multiplier.b.eq(weight)]
         acc = Signal(signed(config.accumulator_width), name=f"acc_{unit}_{lane}")
-        product: Value = multiplier.p
         if config.has_functions and (unit == 0 or config.geometry.columns == 1):
             product = Mux(self.use_values, self.values[unit * config.geometry.lanes + lane], product)
+        before = Mux(late[2].first, 0, acc)
+        total: Value = before + product
+        if borrow is not None:
+            # one bit more at the low end makes the borrow the carry of the only addition
+            total = (Cat(Const(1, 1), before).as_signed() + Cat(borrow, product).as_signed())[1:]
         with m.If(late[2].valid):
-            m.d.sync += acc.eq(Mux(late[2].first, 0, acc) + product)
+            m.d.sync += acc.eq(total)
         if not config.has_pooling:
             return acc
         # the comparison gets a cycle of its own: windows end at least two cycles apart
@@ -135,8 +162,8 @@ class Array(wiring.Component):
         geometry = config.geometry
         words, width = geometry.words, geometry.results
         # a chain of two speeds stands until the last column is captured
-        skewed = geometry.columns > 1 and not config.has_slow
-        length = (geometry.units - 1) * (words - 1 if skewed else words) + words
+        bases = [unit * words - (0 if config.has_slow else geometry.skew(unit)) for unit in range(geometry.units)]
+        length = bases[-1] + words
         chain = [
             [Signal(signed(config.accumulator_width), name=f"drain_{word}_{lane}") for lane in range(width)]
             for word in range(length)
@@ -162,10 +189,9 @@ class Array(wiring.Component):
             for here, after in zip(chain, chain[1:], strict=False):
                 m.d.sync += [a.eq(b) for a, b in zip(here, after, strict=True)]
         for unit, capture in enumerate(captures):
-            base = unit * (words - 1 if skewed else words)
             with m.If(capture):
                 for lane, result in enumerate(results[unit]):
-                    m.d.sync += chain[base + lane // width][lane % width].eq(result)
+                    m.d.sync += chain[bases[unit] + lane // width][lane % width].eq(result)
         with m.If(begin):
             m.d.sync += [left.eq(d.drain_last), active.eq(1)]
         m.d.comb += [self.o_valid.eq(active), *(self.o[lane].eq(chain[0][lane]) for lane in range(width))]

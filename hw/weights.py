@@ -30,7 +30,7 @@ def weight_level(code: Value, zero_excluded: Value | None) -> Value:
 
 
 class WeightFeed(wiring.Component):
-    """Read the weight ROMs late, in step with the activations; column ``n`` follows at + n, cores go together.
+    """Read the weight ROMs late, in step with the activations; columns follow at their skew, cores go together.
 
     The skew is in the address: one pointer ripples along the columns, no weight waits in a register. Windowed layers
     take one slot of the word for all lanes, a linear layer the whole word. A lane whose index is an escape gets 0.
@@ -86,7 +86,7 @@ class WeightFeed(wiring.Component):
         book: Value = self.late_codebook
         fillers: list[Value] = [self.fillers[core] for core in range(geometry.cores)]
         for unit in range(geometry.units):
-            if unit and geometry.columns > 1:
+            if unit and geometry.skew(unit) > geometry.skew(unit - 1):
                 skewed, slot = delay(m, skewed, 1), delay(m, slot, 1)
                 linear, excluded, book = delay(m, linear, 1), delay(m, excluded, 1), delay(m, book, 1)
                 fillers = [delay(m, fillers[0], 1)] if config.indexed else fillers

@@ -10,8 +10,9 @@ import pytest
 import models
 from zeroskip.compiler import reference
 from zeroskip.compiler.balance import balance_rows, row_slots
-from zeroskip.compiler.errors import CompileError, VerificationError
+from zeroskip.compiler.errors import CapacityError, CompileError, VerificationError
 from zeroskip.compiler.geometry import (
+    DEFAULT_LIMITS,
     ECP5_SHAPES,
     Limits,
     choose_program,
@@ -25,7 +26,7 @@ from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.rom import unpack_word, weight_code, weight_level
 from zeroskip.compiler.rom_check import check_roms
-from zeroskip.compiler.target import Engine, Format, Geometry
+from zeroskip.compiler.target import Engine, Format, Geometry, pair_bits
 
 DENSE = (Geometry(4, columns=3), Engine.DENSE)
 SPARSE = (Geometry(8), Engine.SPARSE)
@@ -285,12 +286,47 @@ def test_choice_fits_the_limits():
 
 
 def test_network_too_large_says_what_is_needed():
-    from zeroskip.compiler.errors import CapacityError
-
     model, _ = run_passes(models.lenet5_like("dense"))
     text = "needs at least .* block RAMs and .* multipliers, but a tiny device has 5 and 8; prune further"
     with pytest.raises(CapacityError, match=text):
         choose_program(model, None, Limits("a tiny device", 8, 5, ECP5_SHAPES))
+
+
+def test_paired_products_of_wide_weights_name_the_layer():
+    model, _ = run_passes(models.tiny("weights_symmetric_6"))
+    text = (
+        "Layer 'conv1' has weights up to 31, two of which need a multiplier operand of 20 bits, but multipliers have "
+        "18; store fewer bits a weight or leave out --set paired_products=1"
+    )
+    with pytest.raises(CompileError, match=f"^{text}$"):
+        choose_program(model, Engine.DENSE, DEFAULT_LIMITS, lanes=4, columns=2, paired_products=1)
+
+
+def test_paired_products_of_a_device_with_narrow_multipliers():
+    limits = Limits("a narrow device", 8, 30, ECP5_SHAPES, 16)
+    model, _ = run_passes(models.tiny("weights_zero_excluded_4"))
+    text = (
+        "Network 'tiny-weights_zero_excluded_4' with paired products and weights up to 8 needs multiplier operands of "
+        "17 bits, but those of a narrow device have 16; store fewer bits a weight or leave out --set paired_products=1"
+    )
+    with pytest.raises(CapacityError, match=f"^{text}$"):
+        choose_program(model, Engine.DENSE, limits, lanes=4, columns=2, paired_products=1)
+    assert not choose_program(model, Engine.DENSE, limits).program.config.geometry.paired_products
+    model, _ = run_passes(models.tiny("weights_symmetric_4"))
+    assert pair_bits(7) == limits.operand_bits
+    choose_program(model, Engine.DENSE, limits, lanes=4, columns=2, paired_products=1)
+
+
+def test_columns_are_paired_where_multipliers_are_short():
+    limits = Limits("a tiny device", 8, 40, ECP5_SHAPES)
+    wide, narrow = (run_passes(models.digits_like(bits=bits))[0] for bits in (8, 4))
+    single, paired = (choose_program(model, Engine.DENSE, limits) for model in (wide, narrow))
+    assert not single.program.config.geometry.paired_products
+    assert paired.program.config.geometry.paired_products
+    assert paired.cycles < 0.7 * single.cycles
+    assert program_multipliers(paired.program.config) <= limits.multipliers
+    roomy = choose_program(narrow, Engine.DENSE, replace(limits, multipliers=1000))
+    assert not roomy.program.config.geometry.paired_products
 
 
 @pytest.mark.parametrize(

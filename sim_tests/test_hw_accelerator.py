@@ -51,6 +51,17 @@ SPARSE = [
     ("one_threshold", {"lanes": 8, "results": 8}),
     ("wide_multipliers", {"lanes": 4, "results": 2}),
 ]
+PAIRED = [
+    ("asymmetric_padding", "dense", {"lanes": 4, "columns": 3}),
+    ("signed", "dense", {"lanes": 4, "columns": 2, "results": 4}),
+    ("padded_pool", "dense", {"lanes": 4, "columns": 5}),
+    ("ternary", "dense", {"lanes": 4, "columns": 5, "results": 2}),
+    ("weights_zero_excluded_4", "dense", {"lanes": 4, "columns": 8, "results": 2}),
+    ("weights_symmetric_5", "dense", {"lanes": 8, "columns": 4, "results": 8, "logic_products": 12}),
+    ("add_scales", "dense", {"lanes": 8, "columns": 3, "results": 2}),
+    ("structure_nm", "sparse", {"lanes": 4, "columns": 4}),
+]
+"""Two columns a multiplier: with one left over, padding, pooling, signed codes, indices, some products in logic."""
 
 
 def check(program: Program, folder, vectors: int, stalls: StallPattern | None = None) -> SimulationResult:
@@ -81,6 +92,14 @@ def test_dense_engine_equals_reference(name, settings, tmp_path):
 def test_sparse_engine_equals_reference(name, settings, tmp_path):
     program = designs.write_design(models.tiny(name), tmp_path, "sparse", **settings)
     assert engine_name(program) == "sparse"
+    check(program, tmp_path, 4)
+
+
+@pytest.mark.parametrize(("name", "engine", "settings"), PAIRED)
+def test_two_products_of_one_multiplier_equal_reference(name, engine, settings, tmp_path):
+    program = designs.write_design(models.tiny(name), tmp_path, engine, **settings, paired_products=1)
+    assert program.config.shared_multipliers
+    assert (tmp_path / "design" / "rtl" / "paired_multiplier.v").is_file()
     check(program, tmp_path, 4)
 
 

@@ -84,6 +84,7 @@ def test_every_feature_is_drawn(drawn):
         "index bits": any(configuration.index_bits for configuration in drawn),
         "products in logic": any(configuration.geometry.get("logic_products") for configuration in drawn),
         "vectors over the banks": any("banked_vectors" in configuration.geometry for configuration in drawn),
+        "paired products": any("paired_products" in configuration.geometry for configuration in drawn),
         "no passes": any(not configuration.passes for configuration in drawn),
     }
     assert [name for name, found in features.items() if not found] == []

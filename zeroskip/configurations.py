@@ -33,6 +33,8 @@ SAMPLES = 8
 VECTORS = 3
 MAX_PRODUCTS = 64
 MAX_WEIGHTS = 4000
+NARROW_BITS = 4
+"""Weights of at most so many bits where two products share a multiplier."""
 MAX_INPUTS = 1500
 
 ROUNDINGS = {
@@ -129,7 +131,8 @@ def draw_configuration(seed: int, index: int) -> Configuration:
     """Return configuration ``index`` of ``seed``; it depends on nothing else."""
     rng = np.random.default_rng((seed, index, 0))
     family = str(rng.choice(["chain", "graph", "1-D", "linear", "pointwise"], p=[0.42, 0.25, 0.12, 0.15, 0.06]))
-    network = _Network(rng, family)
+    geometry = _draw_geometry(rng)
+    network = _Network(rng, family, narrow="paired_products" in geometry)
     network.draw()
     sparse = float(rng.choice([0.0, 1.0, 0.5], p=[0.3, 0.35, 0.35]))
     stalls = None
@@ -142,7 +145,7 @@ def draw_configuration(seed: int, index: int) -> Configuration:
         family,
         network.source,
         tuple(network.specs),
-        _draw_geometry(rng),
+        geometry,
         sparse,
         int(rng.integers(1, 9)) if rng.random() < 0.4 else None,
         bool(rng.random() < 0.75),
@@ -162,14 +165,17 @@ def _draw_geometry(rng: np.random.Generator) -> dict[str, Any]:
         geometry["logic_products"] = int(rng.integers(0, lanes * units + 1))
     if rng.random() < 0.3:
         geometry["banked_vectors"] = True
+    if kind == "columns" and units > 1 and rng.random() < 0.4:
+        geometry["paired_products"] = True
     return geometry
 
 
 class _Network:
     """A network while it is drawn: its layers, the shapes of their outputs and which of them nobody reads yet."""
 
-    def __init__(self, rng: np.random.Generator, family: str) -> None:
+    def __init__(self, rng: np.random.Generator, family: str, narrow: bool) -> None:
         self.rng = rng
+        self.narrow = narrow
         self.family = family
         self.specs: list[Spec] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -231,7 +237,10 @@ class _Network:
     def _numbers(self) -> dict[str, Any]:
         """Return the fields of a layer with weights that say how its numbers are drawn."""
         grid = Grid(self.rng.choice([g.value for g in Grid], p=[0.2, 0.15, 0.35, 0.08, 0.1, 0.12]))
-        bits = {Grid.BINARY: 1, Grid.TERNARY: 2}.get(grid, self._number(2 if grid is Grid.SYMMETRIC else 1, 8))
+        if self.narrow and grid is Grid.CODEBOOK:
+            grid = Grid.SIGNED
+        most = NARROW_BITS if self.narrow else 8
+        bits = {Grid.BINARY: 1, Grid.TERNARY: 2}.get(grid, self._number(2 if grid is Grid.SYMMETRIC else 1, most))
         options: dict[str, Any] = {"grid": grid, "bits": bits, "structure": "dense"}
         if self._maybe(0.75) and grid is not Grid.BINARY:
             options["structure"] = str(self.rng.choice(list(STRUCTURES), p=list(STRUCTURES.values())))

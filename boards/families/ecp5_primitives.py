@@ -148,4 +148,4 @@ def _memory_words(parameters: Mapping[str, Any], tile: Tile) -> list[int]:
     return [port(i << shift) for i in range(tile.depth)]
 
 
-ECP5_PRIMITIVES = Primitives(_multiplier, _OPERAND_BITS, BlockRam(_memory_shapes, _memory, _memory_words))
+ECP5_PRIMITIVES = Primitives(_multiplier, BlockRam(_memory_shapes, _memory, _memory_words))

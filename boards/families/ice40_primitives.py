@@ -51,4 +51,4 @@ def _extended(name: str, bits: int) -> str:
     return f"{{{{{_OPERAND_BITS - bits}{{{name}[{bits - 1}]}}}}, {name}}}" if bits < _OPERAND_BITS else name
 
 
-ICE40_PRIMITIVES = Primitives(_multiplier, _OPERAND_BITS)
+ICE40_PRIMITIVES = Primitives(_multiplier)

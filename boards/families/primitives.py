@@ -52,7 +52,8 @@ class BlockRam:
 
 @dataclass(frozen=True)
 class Primitives:
-    """How a family gives its own cells for the modules ``multiplier``, ``rom_<name>`` and ``activation_bank``.
+    """How a family gives its own cells for the multipliers (``multiplier``, ``paired_multiplier``, ``scaler``), the
+    modules ``rom_<name>`` and ``activation_bank``.
 
     Each cell is the text of one Verilog module without parameters, whose instances take the place of black boxes after
     synthesis; nothing but cells of the device and constants may be in it.
@@ -62,14 +63,11 @@ class Primitives:
     multiplier : Callable[[str, int, int], str]
         Name of the module and bits of its signed operands ``a`` and ``b`` -> module; behaves as that of
         :func:`zeroskip.hw.multiplier.multiplier_verilog`.
-    multiplier_bits : int
-        The widest operand that it takes; wider multipliers are left to synthesis.
     block_ram : BlockRam or None
         None where the block RAM has no output register, so that nothing is gained.
     """
 
     multiplier: Callable[[str, int, int], str]
-    multiplier_bits: int
     block_ram: BlockRam | None = None
 
 
