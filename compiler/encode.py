@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroskip.compiler.encodings import relative
+from zeroskip.compiler.encodings import bitmap, relative
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.job import Job, group_members
 from zeroskip.compiler.streams import (
     Decoding,
     Stream,
     encode_bank,
+    encode_bitmap,
     encode_patterns,
     encode_relative,
     encode_relative_units,
@@ -26,6 +27,11 @@ IntArray = NDArray[np.int64]
 def encode_indexed(job: Job, geometry: Geometry, index_bits: int | None) -> None:
     """Fix ``decoding``, ``streams`` and ``lengths`` of a layer; zeros that must be stored cost a bit a weight."""
     job.split = 1
+    if job.linear and job.format is Format.BITMAP:
+        raise CompileError(
+            f"Layer {job.layer.name!r} is linear: each of its lanes follows a row of its own, but a core decodes one "
+            f"bitmap a cycle; give it {Format.RELATIVE.value!r}"
+        )
     if job.linear and geometry.banked_vectors:
         job.banked, job.split = True, geometry.lanes
         if job.format is not Format.RELATIVE:
@@ -76,6 +82,8 @@ def _parts(job: Job) -> list[IntArray]:
 def _encode(job: Job, rows: IntArray, decoding: Decoding) -> Stream:
     if job.format is Format.BANKS:
         return encode_bank(rows, decoding)
+    if job.format is Format.BITMAP:
+        return encode_bitmap(rows, decoding)
     if job.block is None:
         return encode_relative(rows, decoding)
     if job.format is Format.PATTERN:
@@ -84,12 +92,17 @@ def _encode(job: Job, rows: IntArray, decoding: Decoding) -> Stream:
 
 
 def _decoding(job: Job, parts: list[IntArray], index_bits: int | None) -> Decoding:
-    """Return how the layer is decoded; the gap width is chosen unless it is given."""
+    """Return how the layer is decoded; the width of gaps or mask words is chosen unless it is given."""
     if job.format is Format.BANKS:
         return _bank_decoding(job, parts)
     together = _streams_together(job)
     if job.block is None:
         supports = [np.flatnonzero(rows.any(axis=0)).tolist() for rows in parts]
+        if job.format is Format.BITMAP:
+            length = job.weight.shape[1]
+            return Decoding(
+                mask_bits=index_bits or bitmap.choose_width(supports, length, job.stored_bits, together=together)
+            )
         bits = index_bits or relative.choose_index_bits(supports, job.stored_bits, together=together)
         return Decoding(bits)
     supports = [[n for n, block in enumerate(job.block) if rows[:, block].any()] for rows in parts]

@@ -29,7 +29,7 @@ from zeroskip.hw.verilog import rtl_files
 
 __all__ = ["SETTINGS", "compile_artifact", "compile_report", "design_files", "source_digest"]
 
-SETTINGS = ("lanes", "columns", "cores", "results", "logic_products", "banked_vectors", "index_bits")
+SETTINGS = ("lanes", "columns", "cores", "results", "logic_products", "banked_vectors", "index_bits", "bitmap")
 """What ``--set key=value`` may set."""
 
 _FOLDERS = ("sim", "synth", "report", "ir", "rom", "rtl")

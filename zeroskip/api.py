@@ -238,7 +238,8 @@ def compile(
     out : folder
     engine : ``dense``, ``sparse`` or ``auto``
     board : name of the board whose size the geometry must fit; an ECP5-25F by default
-    settings : ``lanes``, ``columns``, ``cores``, ``results``, ``logic_products``, ``banked_vectors``, ``index_bits``
+    settings : ``lanes``, ``columns``, ``cores``, ``results``, ``logic_products``, ``banked_vectors``, ``index_bits``,
+        ``bitmap``
     """
     from zeroskip.boards import find_board
     from zeroskip.hw.design import compile_artifact

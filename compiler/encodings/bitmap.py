@@ -1,16 +1,19 @@
 """Bitmap: a mask bit for every position of a row and the values of the set bits.
 
-A row is cut into mask words of ``width`` bits, lowest position in bit 0. The decoder takes a cycle for each set bit,
-and one for a mask word without any.
+A row is cut into mask words of ``width`` bits, lowest position in bit 0. The decoder takes a slot for each set bit, and
+one for a mask word without any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from zeroskip.compiler.encodings.rows import check_row
 
-__all__ = ["cycle_count", "decode_row", "encode_row", "entry_count", "index_width", "word_count"]
+__all__ = ["choose_width", "decode_row", "encode_row", "slot_count", "word_count"]
+
+LIMIT = 8
+"""The widest mask word that :func:`choose_width` takes: a wider one costs logic, and few words are empty by then."""
 
 
 def encode_row(positions: Sequence[int], values: Sequence[int], length: int, width: int) -> tuple[list[int], list[int]]:
@@ -41,12 +44,6 @@ def decode_row(words: Sequence[int], values: Sequence[int], width: int) -> tuple
     return positions, list(values)
 
 
-def index_width(width: int) -> int:
-    """Return the bits of an index code: a mask word is one."""
-    _check_width(width)
-    return width
-
-
 def word_count(length: int, width: int) -> int:
     """Return the mask words of a row of ``length`` positions."""
     _check_width(width)
@@ -55,14 +52,33 @@ def word_count(length: int, width: int) -> int:
     return -(-length // width)
 
 
-def entry_count(positions: Sequence[int]) -> int:
-    """Return how many values, that is multiply slots, :func:`encode_row` makes, without building them."""
-    return len(positions)
+def slot_count(positions: Sequence[int], length: int, width: int) -> int:
+    """Return the slots that a row takes: one for each set bit, and one for a mask word without any."""
+    used = {position // width for position in positions}
+    return len(positions) + word_count(length, width) - len(used)
 
 
-def cycle_count(words: Iterable[int]) -> int:
-    """Return the cycles a row takes: one for each set bit, and one for a mask word without any."""
-    return sum(max(1, int(word).bit_count()) for word in words)
+def choose_width(
+    rows: Sequence[Sequence[int]],
+    length: int,
+    value_bits: int,
+    limit: int = LIMIT,
+    tolerance: float = 1.05,
+    together: int = 1,
+) -> int:
+    """Choose the bits of a mask word: the fewest slots among the widths within ``tolerance`` of the least storage.
+
+    ``rows`` holds the kept positions of every row, all of ``length`` positions; ``together`` neighbours run in lock
+    step, and each costs what the longest of them does. Ties go to the narrower word.
+    """
+    slots, bits = {}, {}
+    for width in range(1, min(limit, length) + 1):
+        counts = [slot_count(row, length, width) for row in rows]
+        slots[width] = sum(max(counts[first : first + together]) for first in range(0, len(counts), together))
+        masks = len(rows) * word_count(length, width) * width
+        bits[width] = masks + slots[width] * together * value_bits
+    bound = min(bits.values()) * tolerance
+    return min((width for width in slots if bits[width] <= bound), key=lambda width: (slots[width], width))
 
 
 def _check_width(width: int) -> None:
