@@ -53,8 +53,7 @@ def row_slots(layer: Layer, format_: Format = Format.RELATIVE) -> np.ndarray:
     supports = [np.flatnonzero(row).tolist() for row in matrix]
     if format_ is Format.BITMAP:
         length = matrix.shape[1]
-        width = bitmap.choose_width(supports, length, layer.weight_bits)
-        return np.array([bitmap.slot_count(support, length, width) for support in supports])
+        return np.array([bitmap.slot_count(support, length, bitmap.LIMIT) for support in supports])
     bits = relative.choose_index_bits(supports, layer.weight_bits)
     return np.array([relative.entry_count(support, bits) for support in supports])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from zeroskip.compiler.balance import balance_rows
-from zeroskip.compiler.encode import encode_indexed
+from zeroskip.compiler.encode import choose_mask_bits, encode_indexed
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.fields import back_fields, front_fields, is_slow, schedule_of
 from zeroskip.compiler.ir import Kind, Model, Rounding
@@ -94,22 +94,33 @@ def plan_jobs(
         start_encoding(job, geometry)
         if job.format is Format.DENSE:
             encode_dense(job, geometry)
-        else:
+        elif job.format is not Format.BITMAP:
             encode_indexed(job, geometry, index_bits)
+    _encode_bitmaps(jobs, geometry, index_bits)
     if index_bits is None:
         _widen_gaps(jobs, geometry)
     _align_patterns(jobs, geometry)
     return model, row_orders, jobs, layouts
 
 
+def _encode_bitmaps(jobs: Sequence[Job], geometry: Geometry, index_bits: int | None) -> None:
+    """Encode the bitmap layers behind all others: their words share the image with the others' indices."""
+    masked = [job for job in jobs if job.format is Format.BITMAP]
+    if not masked:
+        return
+    bits = index_bits or choose_mask_bits(masked, geometry, [job for job in jobs if job.decoding is not None])
+    for job in masked:
+        encode_indexed(job, geometry, bits)
+
+
 def _widen_gaps(jobs: Sequence[Job], geometry: Geometry) -> None:
-    """Give narrow gaps and mask words the widest index's width where that saves slots: the image's are that wide."""
+    """Give layers with narrow gaps the width of the widest where that saves slots: the image's slots are that wide."""
     widest = max((decoding.code_bits for _, decoding in _decoded(jobs)), default=0)
     for job, decoding in _decoded(jobs):
-        if decoding.bank or decoding.patterns or decoding.code_bits == widest:
+        if decoding.bank or decoding.patterns or decoding.mask_bits or decoding.gap_bits == widest:
             continue
         before, notes = sum(job.lengths), list(job.notes)
-        for bits in (widest, decoding.code_bits):
+        for bits in (widest, decoding.gap_bits):
             job.notes[:] = notes
             start_encoding(job, geometry)
             encode_indexed(job, geometry, bits)

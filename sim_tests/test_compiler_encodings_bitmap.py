@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeroskip.compiler.encodings.bitmap import (
+    Rows,
     choose_width,
     decode_row,
     encode_row,
@@ -54,24 +55,38 @@ def test_dense_row_takes_a_slot_a_position():
     assert slot_count(range(9), 9, 4) == 9
 
 
-@given(st.lists(st.sets(st.integers(0, 29)), min_size=1, max_size=6), st.integers(1, 8), st.integers(1, 3))
-def test_chosen_width_takes_the_fewest_slots_within_five_percent(kept, value_bits, together):
-    rows, length = [sorted(row) for row in kept], 30
+KEPT = st.lists(st.sets(st.integers(0, 29)), min_size=1, max_size=6)
+
+
+@given(st.lists(KEPT, min_size=1, max_size=3), st.integers(1, 8), st.integers(1, 3), st.integers(0, 200))
+def test_chosen_width_takes_the_fewest_slots_within_five_percent(layers, value_bits, together, others):
+    rows, length, least = [[sorted(row) for row in kept] for kept in layers], 30, 3
 
     def cost(width):
-        counts = [slot_count(row, length, width) for row in rows]
-        slots = sum(max(counts[first : first + together]) for first in range(0, len(counts), together))
-        return slots, slots * together * value_bits + len(rows) * word_count(length, width) * width
+        slots = bits = 0
+        for kept in rows:
+            counts = [slot_count(row, length, width) for row in kept]
+            mine = sum(max(counts[first : first + together]) for first in range(0, len(counts), together))
+            slots += mine
+            bits += mine * together * value_bits + len(kept) * word_count(length, width) * max(width, least)
+        return slots, bits + others * (max(width, least) - least)
 
-    best = choose_width(rows, length, value_bits, together=together)
+    best = choose_width([Rows(kept, length, value_bits, together) for kept in rows], others, least)
     costs = {width: cost(width) for width in range(1, 9)}
     bound = 1.05 * min(bits for _, bits in costs.values())
     assert costs[best][1] <= bound
     assert costs[best][0] == min(slots for slots, bits in costs.values() if bits <= bound)
 
 
-def test_word_is_no_wider_than_a_row():
-    assert choose_width([[0, 1, 2]], 3, 4) <= 3
+def test_many_other_indices_keep_the_word_as_narrow_as_they_are():
+    layer = Rows([[*range(10), *range(30, 40)]], 40, 4)
+    assert choose_width([layer], others=10000, least=4) == 4
+    assert choose_width([layer], least=4) > 4
+
+
+def test_wide_indices_let_the_word_be_wide():
+    layer = Rows([[0, 11, 22, 33]], 44, 4)
+    assert choose_width([layer], others=10000, least=11) == 11
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ one for a mask word without any.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from zeroskip.compiler.encodings.rows import check_row
 
-__all__ = ["choose_width", "decode_row", "encode_row", "slot_count", "word_count"]
+__all__ = ["LIMIT", "Rows", "choose_width", "decode_row", "encode_row", "slot_count", "word_count"]
 
 LIMIT = 8
 """The widest mask word that :func:`choose_width` takes: a wider one costs logic, and few words are empty by then."""
@@ -58,25 +59,37 @@ def slot_count(positions: Sequence[int], length: int, width: int) -> int:
     return len(positions) + word_count(length, width) - len(used)
 
 
-def choose_width(
-    rows: Sequence[Sequence[int]],
-    length: int,
-    value_bits: int,
-    limit: int = LIMIT,
-    tolerance: float = 1.05,
-    together: int = 1,
-) -> int:
-    """Choose the bits of a mask word: the fewest slots among the widths within ``tolerance`` of the least storage.
+class Rows(NamedTuple):
+    """The rows of a layer: the kept positions of each, their length, bits a value, and how many run in lock step."""
 
-    ``rows`` holds the kept positions of every row, all of ``length`` positions; ``together`` neighbours run in lock
-    step, and each costs what the longest of them does. Ties go to the narrower word.
+    positions: Sequence[Sequence[int]]
+    length: int
+    value_bits: int
+    together: int = 1
+
+    def slots(self, width: int) -> int:
+        """Return the slots of all rows; each of those in lock step costs what the longest of them does."""
+        counts = [slot_count(row, self.length, width) for row in self.positions]
+        step = self.together
+        return sum(max(counts[first : first + step]) for first in range(0, len(counts), step))
+
+
+def choose_width(
+    layers: Sequence[Rows], others: int = 0, least: int = 1, limit: int = LIMIT, tolerance: float = 1.05
+) -> int:
+    """Choose the bits of a mask word for all ``layers``: the fewest slots within ``tolerance`` of the least storage.
+
+    The index image holds ``others`` codes of other layers, ``least`` bits wide at least: a wider word makes all of its
+    slots wider. Ties go to the narrower word.
     """
     slots, bits = {}, {}
-    for width in range(1, min(limit, length) + 1):
-        counts = [slot_count(row, length, width) for row in rows]
-        slots[width] = sum(max(counts[first : first + together]) for first in range(0, len(counts), together))
-        masks = len(rows) * word_count(length, width) * width
-        bits[width] = masks + slots[width] * together * value_bits
+    for width in range(1, max(limit, least) + 1):
+        image = max(width, least)
+        counts = [layer.slots(width) for layer in layers]
+        words = sum(len(layer.positions) * word_count(layer.length, width) for layer in layers)
+        values = sum(count * layer.together * layer.value_bits for count, layer in zip(counts, layers, strict=True))
+        slots[width] = sum(counts)
+        bits[width] = image * words + (image - least) * others + values
     bound = min(bits.values()) * tolerance
     return min((width for width in slots if bits[width] <= bound), key=lambda width: (slots[width], width))
 
