@@ -10,7 +10,7 @@ import numpy as np
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import CapacityError
 from zeroskip.compiler.ir import Kind, Layer, Model
-from zeroskip.compiler.lower import Formats, estimate_cycles, layer_issue_cycles, lower
+from zeroskip.compiler.lower import Formats, LayerCost, estimate_cycles, layer_costs, lower
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.requantization import scaler_count
 from zeroskip.compiler.target import Engine, EngineConfig, Format, Geometry, pair_bits
@@ -93,41 +93,68 @@ def program_multipliers(config: EngineConfig) -> int:
     return config.shared_multipliers + config.single_multipliers + scaling
 
 
-def best_formats(model: Model, geometry: Geometry, index_bits: int | None) -> tuple[dict[str, Format], list[str]]:
-    """Return for every layer with weights the format that takes fewer cycles in ``geometry``, and why.
+def best_formats(
+    model: Model, geometry: Geometry, index_bits: int | None, bitmap: bool = False
+) -> tuple[dict[str, Format], list[str]]:
+    """Return for every layer with weights the format that takes fewest cycles in ``geometry``, and why.
 
-    Within CYCLE_TOLERANCE the dense format wins: it stores no indices.
+    Within CYCLE_TOLERANCE the dense format wins: it stores no indices. With ``bitmap`` the relative index has a rival,
+    and the one with fewer bits wins within that tolerance.
     """
     dense, sparse = layer_formats(model, Engine.DENSE), layer_formats(model, Engine.SPARSE)
-    counted = layer_issue_cycles(model, geometry, dense)
-    indexed = layer_issue_cycles(model, geometry, sparse, index_bits)
+    counted = layer_costs(model, geometry, dense)
+    indexed = layer_costs(model, geometry, sparse, index_bits)
+    masks = layer_formats(model, Engine.SPARSE, bitmap)
+    masked = layer_costs(model, geometry, masks, index_bits) if masks != sparse else indexed
     formats, reasons = {}, []
     for name in dense:
-        takes = sparse if indexed[name] * CYCLE_TOLERANCE < counted[name] else dense
+        reason = f"{counted[name].cycles} cycles dense and {indexed[name].cycles} with indices"
+        least, takes = indexed[name], sparse
+        if masks[name] is not sparse[name]:
+            reason += f", {masked[name].cycles} with a bitmap"
+            if _better(masked[name], indexed[name]):
+                least, takes = masked[name], masks
+        if least.cycles * CYCLE_TOLERANCE >= counted[name].cycles:
+            takes = dense
         formats[name] = takes[name]
-        reasons.append(
-            f"layer {name}: {takes[name].value}, {counted[name]} cycles dense and {indexed[name]} with indices"
-        )
+        reasons.append(f"layer {name}: {takes[name].value}, {reason}")
     return formats, reasons
 
 
-def layer_formats(model: Model, engine: Engine | None) -> dict[str, Format]:
+def _better(one: LayerCost, other: LayerCost) -> bool:
+    """Whether ``one`` takes fewer cycles, or about as many and fewer bits."""
+    if one.cycles > other.cycles * CYCLE_TOLERANCE:
+        return False
+    return one.bits < other.bits or one.cycles * CYCLE_TOLERANCE < other.cycles
+
+
+def layer_formats(model: Model, engine: Engine | None, bitmap: bool = False) -> dict[str, Format]:
     """Return the format of every layer with weights.
 
     Without an engine a layer is sparse when it has zeros enough that its indices skip more than they cost;
-    :func:`best_formats` counts.
+    :func:`best_formats` counts. ``bitmap`` is that of :func:`sparse_format`.
     """
     formats = {}
     for layer in model.layers:
         if layer.weight is None:
             continue
         sparse = engine is Engine.SPARSE or (engine is None and density(layer) < SPARSE_DENSITY)
-        formats[layer.name] = sparse_format(layer) if sparse else Format.DENSE
+        formats[layer.name] = sparse_format(layer, bitmap) if sparse else Format.DENSE
     return formats
 
 
-def sparse_format(layer: Layer) -> Format:
-    """Return the format with indices that suits the structure of a layer's zeros."""
+def sparse_format(layer: Layer, bitmap: bool = False) -> Format:
+    """Return the format with indices that suits the structure of a layer's zeros.
+
+    With ``bitmap`` a convolution whose zeros have no structure is a bitmap instead of a relative index.
+    """
+    suits = _structured_format(layer)
+    if bitmap and suits is Format.RELATIVE and layer.kind is Kind.CONV2D:
+        return Format.BITMAP
+    return suits
+
+
+def _structured_format(layer: Layer) -> Format:
     kind = layer.structure.get("kind")
     if layer.groups > 1:
         return Format.RELATIVE
@@ -159,11 +186,14 @@ def choose_program(
     banked_vectors: int | None = None,
     paired_products: int | None = None,
     index_bits: int | None = None,
+    bitmap: int | None = None,
 ) -> Choice:
     """Compile ``model`` for the fitting geometry with the fewest cycles; ``engine=None`` compares both engines.
 
     Given ``lanes`` (and the other sizes) fix the geometry; then nothing is searched and nothing is refused for its
-    size, but for paired products whose operand is too wide for the device's multipliers.
+    size, but for paired products whose operand is too wide for the device's multipliers. ``bitmap`` lets convolutions
+    be bitmaps: with the sparse engine all whose zeros have no structure, else those of them that :func:`best_formats`
+    finds better so.
 
     Raises
     ------
@@ -177,7 +207,7 @@ def choose_program(
         kinds = [Engine.DENSE]
 
     def compiled(kind: Engine | None, geometry: Geometry) -> Candidate:
-        formats, reasons = _formats(model, kind, geometry, index_bits)
+        formats, reasons = _formats(model, kind, geometry, index_bits, bool(bitmap))
         return Candidate(kind, lower(model, geometry, formats, index_bits=index_bits), tuple(reasons))
 
     if lanes is not None:
@@ -197,7 +227,7 @@ def choose_program(
     estimates = []
     for kind in kinds:
         for geometry in _geometries(kind, limits, model):
-            formats, _ = _formats(model, kind, geometry, index_bits)
+            formats, _ = _formats(model, kind, geometry, index_bits, bool(bitmap))
             cycles = estimate_cycles(model, geometry, formats, index_bits)
             estimates.append((cycles, geometry.products, kind, geometry))
     estimates.sort(key=lambda item: (item[0], item[1]))
@@ -241,11 +271,11 @@ def _refuse_wide_pairs(candidates: Sequence[Candidate], limits: Limits) -> None:
 
 
 def _formats(
-    model: Model, kind: Engine | None, geometry: Geometry, index_bits: int | None
+    model: Model, kind: Engine | None, geometry: Geometry, index_bits: int | None, bitmap: bool
 ) -> tuple[Formats, list[str]]:
     if kind is None:
-        return best_formats(model, geometry, index_bits)
-    return layer_formats(model, kind), []
+        return best_formats(model, geometry, index_bits, bitmap)
+    return layer_formats(model, kind, bitmap), []
 
 
 def _fixed_size(

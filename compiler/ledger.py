@@ -27,15 +27,21 @@ def entropy_bound(weight: np.ndarray) -> int:
 def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[str, int]:
     """Count the stored bits of one layer.
 
-    ``value``: weight codes that are multiplied; ``index``: their relative indices; ``filler``: escapes, idle lanes and
-    padding rows or columns; ``row_end``: row lengths; ``tap_table``: tap or keep-list entries; ``bias``;
-    ``requantize``: multipliers and shifts, or thresholds; ``padding``: physical bits of the parameter words beyond all
-    that. ``total`` is their sum; ``entropy_bound`` is no part of it.
+    ``value``: weight codes that are multiplied; ``index``: their relative indices, or the masks of a bitmap;
+    ``filler``: escapes, empty mask words, idle lanes and padding rows or columns; ``row_end``: row lengths;
+    ``tap_table``: tap or keep-list entries; ``bias``; ``requantize``: multipliers and shifts, or thresholds;
+    ``padding``: physical bits of the parameter words beyond all that. ``total`` is their sum;
+    ``entropy_bound`` is no part of it.
     """
-    dense = job.format is Format.DENSE
     geometry = config.geometry
-    useful = job.weight.size if dense else int(np.count_nonzero(job.weight))
-    slots = slot_count(job, geometry.units if dense else geometry.cores, geometry.lanes)
+    useful = job.weight.size if job.format is Format.DENSE else int(np.count_nonzero(job.weight))
+    own_index = job.format not in (Format.DENSE, Format.BITMAP)
+    slots = slot_count(job, geometry.cores if own_index else geometry.units, geometry.lanes)
+    index, slot_bits = useful * job.index_bits, job.stored_bits + job.index_bits
+    if job.format is Format.BITMAP:
+        # cores without a row store masks without a bit
+        index = geometry.cores * sum(len(group[0].codes) for group in job.streams) * job.index_bits
+        slot_bits = job.stored_bits
     name = job.layer.name
     physical = 0
     tables = {"rows": 0, "taps": 0}
@@ -52,8 +58,8 @@ def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[st
     scale_bits *= len(job.bias) if config.per_channel else 1
     ledger = {
         "value": useful * job.stored_bits,
-        "index": useful * job.index_bits,
-        "filler": (slots - useful) * (job.stored_bits + job.index_bits),
+        "index": index,
+        "filler": (slots - useful) * slot_bits,
         "row_end": tables["rows"],
         "tap_table": tables["taps"],
         "bias": len(job.bias) * config.bias_width if job.scales is not None else 0,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from zeroskip.compiler.balance import balance_rows
-from zeroskip.compiler.encode import encode_indexed
+from zeroskip.compiler.encode import choose_mask_bits, encode_indexed
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.fields import back_fields, front_fields, is_slow, schedule_of
 from zeroskip.compiler.ir import Kind, Model, Rounding
@@ -16,7 +16,7 @@ from zeroskip.compiler.job import Job, encode_dense, place_job, prepare_job, sta
 from zeroskip.compiler.ledger import bit_ledger
 from zeroskip.compiler.program import LayerPlan, Program, Rom, Schedule, TensorLayout
 from zeroskip.compiler.requantization import align_shifts
-from zeroskip.compiler.rom import Tables, descriptor_rom, places_of
+from zeroskip.compiler.rom import Tables, descriptor_rom, places_of, slot_count
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.schedule import (
     banked_layout,
@@ -31,7 +31,7 @@ from zeroskip.compiler.target import EngineConfig, Format, Geometry, pair_bits
 from zeroskip.compiler.thresholds import search_stages
 from zeroskip.compiler.timing import plan_timing, unit_ends
 
-__all__ = ["Formats", "estimate_cycles", "layer_issue_cycles", "lower", "plan_jobs"]
+__all__ = ["Formats", "LayerCost", "estimate_cycles", "layer_costs", "lower", "plan_jobs"]
 
 MAX_PAIR_BITS = 18
 """The widest operand of a device's multiplier; a board's own may be narrower (compiler.geometry)."""
@@ -91,19 +91,30 @@ def plan_jobs(
         start_encoding(job, geometry)
         if job.format is Format.DENSE:
             encode_dense(job, geometry)
-        else:
+        elif job.format is not Format.BITMAP:
             encode_indexed(job, geometry, index_bits)
+    _encode_bitmaps(jobs, geometry, index_bits)
     if index_bits is None:
         _widen_gaps(jobs, geometry)
     _align_patterns(jobs, geometry)
     return model, row_orders, jobs, layouts
 
 
+def _encode_bitmaps(jobs: Sequence[Job], geometry: Geometry, index_bits: int | None) -> None:
+    """Encode the bitmap layers behind all others: their words share the image with the others' indices."""
+    masked = [job for job in jobs if job.format is Format.BITMAP]
+    if not masked:
+        return
+    bits = index_bits or choose_mask_bits(masked, geometry, [job for job in jobs if job.decoding is not None])
+    for job in masked:
+        encode_indexed(job, geometry, bits)
+
+
 def _widen_gaps(jobs: Sequence[Job], geometry: Geometry) -> None:
     """Give layers with narrow gaps the width of the widest where that saves slots: the image's slots are that wide."""
     widest = max((decoding.code_bits for _, decoding in _decoded(jobs)), default=0)
     for job, decoding in _decoded(jobs):
-        if decoding.bank or decoding.patterns or decoding.gap_bits == widest:
+        if decoding.bank or decoding.patterns or decoding.mask_bits or decoding.gap_bits == widest:
             continue
         before, notes = sum(job.lengths), list(job.notes)
         for bits in (widest, decoding.gap_bits):
@@ -126,17 +137,31 @@ def _align_patterns(jobs: Sequence[Job], geometry: Geometry) -> None:
 
 def estimate_cycles(model: Model, geometry: Geometry, formats: Formats, index_bits: int | None = None) -> int:
     """Return the cycles in which a geometry issues all layers; exact but for the hand-over between layers."""
-    return sum(layer_issue_cycles(model, geometry, formats, index_bits).values())
+    return sum(cost.cycles for cost in layer_costs(model, geometry, formats, index_bits).values())
 
 
-def layer_issue_cycles(
+@dataclass(frozen=True)
+class LayerCost:
+    """The cycles in which a layer issues its slots, stalls included, and the bits of its weights and indices."""
+
+    cycles: int
+    bits: int
+
+
+def layer_costs(
     model: Model, geometry: Geometry, formats: Formats, index_bits: int | None = None
-) -> dict[str, int]:
-    """Return the cycles in which each layer issues its slots, stalls for the drain included."""
+) -> dict[str, LayerCost]:
+    """Return what each layer costs, by name."""
     jobs = plan_jobs(model, geometry, formats, index_bits)[2]
     delay = geometry.skew(geometry.columns - 1) if any(job.slow for job in jobs) else 0
     indexed = any(job.format is not Format.DENSE for job in jobs)
-    return {job.layer.name: int(unit_ends(schedule_of(job, geometry, delay, indexed))[-1]) + 1 for job in jobs}
+    costs = {}
+    for job in jobs:
+        cycles = int(unit_ends(schedule_of(job, geometry, delay, indexed))[-1]) + 1
+        codes = sum(len(stream.codes) for group in job.streams for stream in group)
+        bits = slot_count(job, geometry.units, geometry.lanes) * job.stored_bits + codes * job.index_bits
+        costs[job.layer.name] = LayerCost(cycles, bits)
+    return costs
 
 
 def _layouts(model: Model, jobs: Sequence[Job], geometry: Geometry) -> dict[str, TensorLayout]:
@@ -233,6 +258,7 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         level_limit=max(_level_limit(job) for job in jobs),
         codebooks=tuple(dict.fromkeys(job.codebook for job in jobs if job.codebook)),
         index_width=index_width,
+        mask_bits=max((decoding.mask_bits for decoding in decodings), default=0),
         pattern_bits=_one_value("gap widths of pattern layers", {d.gap_bits for d in decodings if d.patterns}),
         patterns=tuple(dict.fromkeys(d.patterns for d in decodings if d.patterns)),
         element_bits=(elements - 1).bit_length(),
@@ -268,7 +294,7 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         has_slow=any(job.slow for job in jobs),
         has_sums=any(job.sums for job in jobs),
         has_partial_sums=any(job.split > 1 or job.reduce for job in jobs),
-        has_banks=any(decoding.bank > 0 for decoding in decodings),
+        has_banks=any(decoding.bank > 0 or decoding.mask_bits > 0 for decoding in decodings),
         has_steps=any(decoding.step > 0 for decoding in decodings),
         has_functions=any(job.functions is not None for job in jobs),
         has_core_words=geometry.cores > 1 and any(job.per_channel for job in jobs),

@@ -431,13 +431,15 @@ def _lane_levels(job: Job, group: int, unit: int, lanes: int, row: int) -> np.nd
 
 
 def _lane_codes(job: Job, group: int, core: int, lanes: int) -> np.ndarray:
-    """Return the codes of a group, shape ``(codes, lanes)``, filled up with escapes."""
+    """Return the codes of a group, shape ``(codes, lanes)``, filled up with blanks."""
     if job.decoding is None:
         raise CompileError(f"Layer {job.layer.name!r} has no indices")
     streams = _lane_streams(job, group, core, lanes)
     slots = job.lengths[group]
     count = slots if job.decoding.codes_a_slot else slots // job.decoding.elements
-    codes = np.full((count, len(streams)), 0 if job.decoding.bank else job.decoding.escape, np.int64)
+    if job.decoding.mask_bits:
+        count = len(job.streams[group][0].codes)
+    codes = np.full((count, len(streams)), job.decoding.blank, np.int64)
     for lane, stream in enumerate(streams):
         if stream is not None:
             codes[: len(stream.codes), lane] = stream.codes

@@ -198,9 +198,9 @@ def _lengths(program: Program, front: Mapping[str, int]) -> list[int]:
 
 
 def _entries(
-    program: Program, plan: LayerPlan, front: Mapping[str, int], unit: int, cursor: int, index: int, count: int
+    program: Program, plan: LayerPlan, front: Mapping[str, int], unit: int, group: int, cursor: int, count: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the levels and the index codes (None: counted) of ``count`` slots of one column or core."""
+    """Return the levels and the index codes (None: counted) of the ``count`` slots of a group of one column or core."""
     codes = _slots(program.rom(f"weights_{unit}"), front["weight_base"] + cursor, count)
     if front.get("codebook"):
         levels = np.array(program.config.codebooks[front["codebook"] - 1])[codes]
@@ -209,8 +209,11 @@ def _entries(
     if plan.format is Format.DENSE or plan.decoding is None:
         return levels, None
     lanes = program.config.geometry.lanes if front["linear"] else 1
-    codes_a_word = 1 if front["codes_a_slot"] else front["element_last"] + 1
-    count, index = count // lanes // codes_a_word * lanes, index // lanes // codes_a_word * lanes
+    slots_a_code = 1 if front["codes_a_slot"] else front["element_last"] + 1
+    count, index = count // lanes // slots_a_code * lanes, cursor // lanes // slots_a_code * lanes
+    if front.get("masked"):
+        count = front["mask_last"] + 1
+        index = group * count
     core = unit if program.config.geometry.cores > 1 else 0
     return levels, _slots(program.rom(f"index_{core}"), front["index_base"] + index, count)
 
@@ -223,8 +226,12 @@ def _decode(plan: LayerPlan, levels: np.ndarray, indices: np.ndarray | None) -> 
             f"Layer {plan.name!r}: an index does not fit {plan.decoding.code_bits} bits; compile again"
         )
     positions = decode_positions(indices, plan.decoding)
+    if len(positions) > len(levels):
+        raise VerificationError(
+            f"Layer {plan.name!r}: a row's indices name {len(positions)} slots, but it has {len(levels)}; compile again"
+        )
     kept = positions >= 0
-    return positions[kept].tolist(), levels[kept].tolist()
+    return positions[kept].tolist(), levels[: len(positions)][kept].tolist()
 
 
 def _windowed_rows(
@@ -234,7 +241,7 @@ def _windowed_rows(
     members = back["member_last"] + 1
     for group, length in enumerate(_lengths(program, front)):
         for unit in range(members):
-            levels, indices = _entries(program, plan, front, unit, cursor, cursor, length)
+            levels, indices = _entries(program, plan, front, unit, group, cursor, length)
             yield group * members + unit, *_decode(plan, levels, indices)
         cursor += length
 
@@ -247,7 +254,7 @@ def _linear_rows(
     cursor = 0
     for group, length in enumerate(_lengths(program, front)):
         for unit in range(-(-members * split // lanes)):
-            levels, indices = _entries(program, plan, front, unit, cursor, cursor, length * lanes)
+            levels, indices = _entries(program, plan, front, unit, group, cursor, length * lanes)
             for lane in range(lanes):
                 sub = unit * lanes + lane
                 mine = None if indices is None else indices[lane::lanes]

@@ -59,6 +59,7 @@ class Format(enum.Enum):
     RELATIVE = "relative_index"
     BLOCKS = "block_index"
     BANKS = "bank_index"
+    BITMAP = "bitmap"
     PATTERN = "pattern_id"
 
     @property
@@ -173,6 +174,7 @@ class EngineConfig:
     element_bits : of the number of an element within its block, kernel or bank; 0: no such layers
     linear_unit : positions a block of linear layers
     index_width : index code, widest layer (0: no layer has indices, and there is no decoder)
+    mask_bits : mask word, widest bitmap layer; 0: no such layers
     bias_width, multiplier_width (0: power-of-two scales), shift_width : requantization fields
     search_stages : bits of the largest count of thresholds (0: no layer has thresholds)
     shift_min : the constant part of every shift
@@ -197,6 +199,7 @@ class EngineConfig:
     element_bits: int
     linear_unit: int
     index_width: int
+    mask_bits: int
     bias_width: int
     multiplier_width: int
     shift_width: int

@@ -30,6 +30,8 @@ NEVER = np.int64(1 << 40)
 
 DECODE = 4
 """hw.decoders: from a slot to its position: index ROM, slot, register behind the sum."""
+BITMAP = 2
+"""hw.decoders, on top of that in designs with bitmap layers: the present mask word, the number of its lowest bit."""
 KEEP = 2
 """hw.gather: a linear layer's keep-list."""
 WINDOWED_ADDRESS = 9
@@ -83,7 +85,9 @@ def post_cycles(config: EngineConfig) -> int:
 
 def decode_cycles(config: EngineConfig) -> int:
     """Return the cycles from a slot to its position."""
-    return DECODE if config.indexed else 0
+    if not config.indexed:
+        return 0
+    return DECODE + BITMAP if config.mask_bits else DECODE
 
 
 def address_cycles(linear: bool, config: EngineConfig) -> int:

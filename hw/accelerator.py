@@ -200,28 +200,35 @@ class Accelerator(wiring.Component):
         m.submodules.issue = issue
         lengths = self._rom(m, "rows")
         m.d.comb += [lengths.addr_0.eq(issue.row_addr), issue.row_data.eq(lengths.data_0)]
+        # a mask word stays a cycle to be the present one; flags and the pointer of other layers wait for it
         rom_cycles = RomReader.latency_cycles
-        early_flags = delay(m, issue.flags, rom_cycles, FLAGS)
+        wait = 1 if config.mask_bits else 0
+        early_flags = delay(m, issue.flags, wait + rom_cycles, FLAGS)
+        pointer: Value = delay(m, issue.pointer, wait)
         # a linear layer's pointer stands at the first slot of a word
-        early_slot = delay(m, issue.pointer[: config.lane_bits], rom_cycles)
+        early_slot = delay(m, pointer[: config.lane_bits], rom_cycles)
         positions, fillers = [], []
         flags: Value = issue.flags
         for core in range(config.geometry.cores):
-            decoder = IndexDecoder(config, self.front_layout, bits)
+            decoder = IndexDecoder(config, self.front_layout, bits, pointer_bits)
             m.submodules[f"decoder_{core}"] = decoder
             reader = self._rom(m, f"index_{core}")
+            address, slot = pointer, early_slot
+            if config.mask_bits:
+                address = Mux(self.front.masked, decoder.mask_pointer, pointer)
+                slot = delay(m, address[: config.lane_bits], rom_cycles)
             m.d.comb += [
-                reader.addr_0.eq(issue.pointer[config.lane_bits :]),
+                reader.addr_0.eq(address[config.lane_bits :]),
                 decoder.word.eq(reader.data_0),
-                decoder.slot.eq(early_slot),
+                decoder.slot.eq(slot),
                 decoder.flags.eq(early_flags),
                 decoder.descriptor.eq(self.front),
                 decoder.start.eq(self.front_sequencer.start),
             ]
             if config.element_bits:
                 m.d.comb += [
-                    decoder.element.eq(delay(m, issue.element, rom_cycles)),
-                    decoder.element_last.eq(delay(m, issue.element_last, rom_cycles)),
+                    decoder.element.eq(delay(m, issue.element, wait + rom_cycles)),
+                    decoder.element_last.eq(delay(m, issue.element_last, wait + rom_cycles)),
                 ]
             # a register between the cursors' sum and the tap ROM's address
             late = [delay(m, decoder.positions[lane], 1) for lane in range(lanes)]

@@ -38,6 +38,7 @@ SETTINGS = (
     "banked_vectors",
     "paired_products",
     "index_bits",
+    "bitmap",
 )
 """What ``--set key=value`` may set."""
 

@@ -15,6 +15,7 @@ from zeroskip.compiler.geometry import (
     DEFAULT_LIMITS,
     ECP5_SHAPES,
     Limits,
+    best_formats,
     choose_program,
     layer_formats,
     program_blocks,
@@ -212,6 +213,97 @@ def test_ledger_accounts_for_every_physical_parameter_bit(choice):
         assert plan.storage["total"] == sum(plan.storage[key] for key in parts)
         assert min(plan.storage[key] for key in parts) >= 0
         assert plan.storage["entropy_bound"] <= plan.storage["value"] + plan.storage["index"] + plan.storage["filler"]
+
+
+def bitmap_program(model: Model, geometry: Geometry) -> Program:
+    """Lower with every convolution a bitmap."""
+    source, _ = run_passes(model)
+    return lower(source, geometry, layer_formats(source, Engine.SPARSE, bitmap=True))
+
+
+@pytest.mark.parametrize("geometry", [Geometry(8), Geometry(4, cores=3), Geometry(4, columns=3)], ids=str)
+@pytest.mark.parametrize("name", ["densities", "empty_rows", "very_sparse", "weights_zero_excluded_4"])
+def test_ledger_of_a_bitmap_counts_its_masks(name, geometry):
+    program = bitmap_program(models.tiny(name), geometry)
+    for plan in program.layers:
+        if plan.format is not Format.BITMAP:
+            continue
+        rows = geometry.cores * (plan.front["group_last"] + 1)
+        masks = rows * (plan.front["mask_last"] + 1) * plan.index_bits
+        slots = geometry.units * sum(plan.schedule.lengths)
+        kept = int(np.count_nonzero(plan.layer.weight))
+        assert plan.storage["index"] == masks
+        assert plan.storage["value"] == kept * plan.weight_bits
+        assert plan.storage["filler"] == (slots - kept) * plan.weight_bits
+        assert plan.storage["padding"] >= 0
+
+
+def test_flipped_mask_bit_is_found_in_its_layer():
+    program = bitmap_program(models.digits_like("nonstructured", 0.3), Geometry(4, cores=2))
+    masked = [plan for plan in program.layers if plan.format is Format.BITMAP]
+    assert [plan.name for plan in masked] == ["conv1", "conv2"]
+    for plan in masked:
+        for core in range(2):
+            base = plan.front["index_base"]
+            slot = next(slot for slot, word in enumerate(codes_of(program, f"index_{core}", base)) if word & 1)
+            with pytest.raises(VerificationError, match=f"Layer '{plan.name}': weight at "):
+                check_roms(spoil_slot(program, f"index_{core}", base + slot))
+
+
+def test_mask_word_beyond_its_slots_is_found():
+    program = bitmap_program(models.digits_like("nonstructured", 0.3), Geometry(8))
+    plan = program.layers[0]
+    spoiled = program
+    for slot in range(plan.front["mask_last"] + 1):
+        word = codes_of(program, "index_0", plan.front["index_base"])[slot]
+        for bit in range(plan.index_bits):
+            if not word >> bit & 1:
+                rom = program.rom("index_0")
+                address, lane = divmod(plan.front["index_base"] + slot, rom.slots)
+                spoiled = spoil(spoiled, "index_0", address, lane * rom.slot_bits + bit)
+    with pytest.raises(VerificationError, match="Layer 'conv1': a row's indices name .* slots, but it has "):
+        check_roms(spoiled)
+
+
+def test_linear_layer_is_no_bitmap():
+    model = models.digits_like("nonstructured", 0.3)
+    text = (
+        "Layer 'fc1' is linear: each of its lanes follows a row of its own, but a core decodes one bitmap a cycle; "
+        "give it 'relative_index'"
+    )
+    with pytest.raises(CompileError, match=f"^{text}$"):
+        lower(model, Geometry(4), {"fc1": Format.BITMAP})
+
+
+def test_bitmaps_are_for_convolutions_without_structure():
+    model = models.digits_like("nonstructured", 0.3)
+    relative, bitmap = Format.RELATIVE, Format.BITMAP
+    assert layer_formats(model, Engine.SPARSE, bitmap=True) == {
+        "conv1": bitmap,
+        "conv2": bitmap,
+        "fc1": relative,
+        "fc2": relative,
+    }
+    blocks = models.tiny("structure_kernel")
+    assert Format.BITMAP not in layer_formats(blocks, Engine.SPARSE, bitmap=True).values()
+
+
+def test_bitmap_is_taken_where_it_needs_fewer_bits_and_no_more_cycles():
+    model = models.digits_like("nonstructured", {"conv1": 0.6, "conv2": 0.1, "fc1": 0.1, "fc2": 1.0})
+    without, _ = best_formats(model, Geometry(8), None)
+    taken, reasons = best_formats(model, Geometry(8), None, bitmap=True)
+    assert without["conv1"] is without["conv2"] is Format.RELATIVE
+    assert taken == {**without, "conv1": Format.BITMAP}
+    assert reasons[0].startswith("layer conv1: bitmap, ") and " with a bitmap" in reasons[1]
+    assert "bitmap" not in reasons[2]
+
+
+def test_rows_of_a_bitmap_are_sorted_by_its_slots():
+    model, _ = run_passes(models.lenet5_like(samples=2))
+    formats = layer_formats(model, Engine.SPARSE, bitmap=True)
+    balanced, _ = balance_rows(model, Geometry(8, cores=3), formats)
+    conv2 = next(layer for layer in balanced.layers if layer.name == "conv2")
+    assert (np.diff(row_slots(conv2, Format.BITMAP)) <= 0).all()
 
 
 def test_column_pruning_shortens_the_tap_table():

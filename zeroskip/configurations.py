@@ -93,7 +93,10 @@ class Configuration:
         formats = {}
         for layer in model.layers:
             if layer.weight is not None:
-                sparse = sparse_format(layer) if rng.random() < 0.8 else Format.RELATIVE
+                choice = rng.random()
+                sparse = sparse_format(layer) if choice < 0.7 else Format.RELATIVE
+                if layer.kind is Kind.CONV2D and choice >= 0.8:
+                    sparse = Format.BITMAP
                 formats[layer.name] = sparse if rng.random() < self.sparse else Format.DENSE
         return formats
 
