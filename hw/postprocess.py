@@ -176,7 +176,9 @@ class PostProcessor(wiring.Component):
         enable: Value = d.two_steps
         if config.per_channel and config.shift_width:
             enable = enable & (self._shift(m, entry, 1) > TFLITE_SHIFT - config.shift_min)
-        m.d.sync += moved.eq(product + Mux(enable, Mux((product >> (TFLITE_SHIFT - 1)) >= -1, half, -half), 0))
+        # less than -half: no comparison, whose carries would come before those of the sum
+        below = product[-1] & ~product[TFLITE_SHIFT - 1 :].all()
+        m.d.sync += moved.eq(product + Mux(enable, Mux(below, -half, half), 0))
         return moved
 
     def _build_shift(self, m: Module, product: Signal, entry: data.View) -> Signal:

@@ -8,10 +8,17 @@ from itertools import product
 import numpy as np
 import pytest
 
+import designs
+import models
 from models import conv
+from zeroskip.boards import find_board
 from zeroskip.boards.simulation import simulate
+from zeroskip.boards.synthesis import synthesize
+from zeroskip.boards.tools import find_tool
 from zeroskip.compiler import reference
 from zeroskip.compiler.cycle_model import program_cycles
+from zeroskip.compiler.errors import ToolError
+from zeroskip.compiler.geometry import ECP5_SHAPES, program_blocks, program_multipliers
 from zeroskip.compiler.ir import Kind, Layer, Model, Rounding, Tensor
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.program import Program
@@ -118,6 +125,22 @@ def test_extremes_equal_reference(name, tmp_path):
     model, counted = program_cycles(program), result.cycles
     assert {layer.name: layer.cycles for layer in model.layers} == counted.layers
     assert (model.total, model.interval) == (counted.total, counted.interval)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tflite_per_channel", "thresholds_of_8_bits"])
+def test_mapped_netlist_equals_reference(name, tmp_path):
+    try:
+        for tool in ("yosys", "verilator", "nextpnr-ecp5", "ecppack"):
+            find_tool(tool)
+    except ToolError as error:
+        pytest.skip(str(error))
+    program = designs.write_design(models.tiny(name, samples=3), tmp_path, "dense", 4, columns=2)
+    result = synthesize(tmp_path / "design", find_board("ulx3s-25f"), jobs=1)
+    assert result.check.vectors == 3 and result.check.mismatches == 0
+    resources = result.to_report()["resources"]
+    assert resources["dsp"]["used"] == program_multipliers(program.config)
+    assert resources["bram"]["used"] == program_blocks(program, ECP5_SHAPES)
 
 
 @pytest.mark.parametrize(
