@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.target import MIN_LEAD
 from zeroskip.hw.pipeline import FLAGS
+from zeroskip.hw.row_pointer import RowPointer
 
 __all__ = ["Issue"]
 
@@ -149,35 +150,37 @@ class Issue(wiring.Component):
         # rows of a single slot; the ROM has answered a cycle before its answer is taken
         single, following_single = Signal(), Signal()
         m.d.sync += following_single.eq(self.row_data == 0)
-        row_start = Signal.like(self.pointer)
-        following = Signal.like(self.pointer)
-        stride = Mux(d.linear, Const(self.lanes), Const(1))
-        next_row = Signal()
-        m.d.comb += [following.eq(self.pointer + stride), next_row.eq(group_last & ~d.row_shared)]
+        m.submodules.walk = walk = RowPointer(len(self.pointer), (self.lanes - 1).bit_length())
+        next_row, leaves = Signal(), Signal(init=1)
+        m.d.comb += [
+            next_row.eq(group_last & ~d.row_shared),
+            walk.start.eq(self.start),
+            walk.base.eq(d.index_base),
+            walk.step.eq(step & leaves),
+            walk.last.eq(last),
+            walk.next_row.eq(next_row),
+            walk.whole_words.eq(d.linear),
+            self.pointer.eq(walk.pointer),
+        ]
         if self.element_bits:
             m.d.comb += self.element_last.eq(self.element == d.element_last)
             with m.If(step):
                 m.d.sync += self.element.eq(Mux(self.element_last, 0, self.element + 1))
             with m.If(self.start):
                 m.d.sync += self.element.eq(0)
-            stays = ~d.codes_a_slot & ~self.element_last
-            m.d.comb += following.eq(Mux(stays, self.pointer, self.pointer + stride))
+            m.d.comb += leaves.eq(d.codes_a_slot | self.element_last)
         with m.If(step):
-            m.d.sync += self.pointer.eq(following)
             with m.If(last):
                 m.d.sync += [
                     remaining.eq(Mux(next_row, self.row_data, length)),
                     last.eq(Mux(next_row, following_single, single)),
-                    self.pointer.eq(Mux(next_row, following, row_start)),
                 ]
             with m.If(next_row):
                 m.d.sync += [length.eq(self.row_data), single.eq(following_single)]
-                m.d.sync += [row_start.eq(following), self.row_addr.eq(self.row_addr + 1)]
+                m.d.sync += self.row_addr.eq(self.row_addr + 1)
         with m.If(self.start):
             m.d.sync += [
                 self.row_addr.eq(d.row_base),
-                self.pointer.eq(d.index_base),
-                row_start.eq(d.index_base),
                 length.eq(d.first_length),
                 remaining.eq(d.first_length),
                 single.eq(d.first_length == 0),

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.target import EngineConfig
 from zeroskip.hw.pipeline import FLAGS, delay
+from zeroskip.hw.row_pointer import RowPointer
 
 __all__ = ["WeightFeed", "weight_level"]
 
@@ -95,26 +96,19 @@ class WeightFeed(wiring.Component):
             self._build_unit(m, unit, idle, slot, linear, excluded, book)
         return m
 
-    def _build_pointer(self, m: Module) -> Signal:
+    def _build_pointer(self, m: Module) -> Value:
         """Walk the slots: a pass walks its row again until the group ends."""
         config, d, flags = self.config, self.descriptor, self.flags
-        lanes = config.geometry.lanes
-        pointer, row_start, following = (
-            Signal(self.address_bits + config.lane_bits, name=n) for n in ("pointer", "row", "next")
-        )
-        stride: Value = Const(1)
-        if config.has_linear:
-            stride = Mux(d.linear, Const(lanes), Const(1)) if config.has_windowed else Const(lanes)
-        m.d.comb += following.eq(pointer + stride)
-        with m.If(flags.valid):
-            m.d.sync += pointer.eq(following)
-            with m.If(flags.last):
-                m.d.sync += pointer.eq(row_start)
-            with m.If(flags.group_last & ~d.row_shared):
-                m.d.sync += [pointer.eq(following), row_start.eq(following)]
-        with m.If(self.start):
-            m.d.sync += [pointer.eq(d.weight_base), row_start.eq(d.weight_base)]
-        return pointer
+        m.submodules.walk = walk = RowPointer(self.address_bits + config.lane_bits, config.lane_bits)
+        m.d.comb += [
+            walk.start.eq(self.start),
+            walk.base.eq(d.weight_base),
+            walk.step.eq(flags.valid),
+            walk.last.eq(flags.last),
+            walk.next_row.eq(flags.group_last & ~d.row_shared),
+            walk.whole_words.eq(d.linear if config.has_windowed else 1),
+        ]
+        return walk.pointer
 
     def _build_unit(
         self, m: Module, unit: int, idle: Value, slot: Value, linear: Value, excluded: Value, book: Value
