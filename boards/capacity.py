@@ -27,7 +27,7 @@ _REMEDIES = {
     "lut": "choose fewer lanes, columns or cores, or a larger board",
     "ff": "choose fewer lanes, columns or cores, or a larger board",
     "bram": "prune further, store fewer bits a weight, or choose a larger board",
-    "dsp": "choose fewer lanes, columns or cores, LUT multipliers, or a larger board",
+    "dsp": "choose fewer lanes, columns or cores, LUT multipliers, paired products, or a larger board",
 }
 _TOO_SMALL = (
     "Unable to place cell",

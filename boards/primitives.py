@@ -20,7 +20,7 @@ from zeroskip.boards.families.primitives import (
     memory_ports,
     module_text,
 )
-from zeroskip.compiler.errors import InputError, VerificationError
+from zeroskip.compiler.errors import CapacityError, InputError, VerificationError
 from zeroskip.hw.memory import bank_verilog, rom_module
 from zeroskip.hw.multiplier import multiplier_verilog
 
@@ -33,6 +33,7 @@ _ROM = re.compile(
 _BANK = re.compile(r"// One activation bank: (?P<depth>\d+) words")
 _PARAMETER = re.compile(r"^ +\.(\w+)\((\d+'h[0-9a-f]+|\d+)\),?$", re.MULTILINE)
 """A parameter of a generated cell that is a number."""
+_MULTIPLIERS = ("multiplier", "paired_multiplier", "scaler")
 _MULTIPLIER = re.compile(r"// Signed multiplier, (?P<a_bits>\d+) x (?P<b_bits>\d+) bits")
 
 
@@ -54,7 +55,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Multiplier:
-    """The signed multiplier."""
+    """A signed multiplier."""
 
     module: str
     a_bits: int
@@ -107,7 +108,7 @@ class Replacement:
 
 
 def find_modules(directory: Path) -> list[Memory | Multiplier]:
-    """Return the multiplier and the memories of ``directory/rtl`` that are written as the generator writes them.
+    """Return the multipliers and the memories of ``directory/rtl`` that are written as the generator writes them.
 
     A module that differs in anything else than its numbers, or a ROM that belongs in logic, is left to synthesis.
 
@@ -125,7 +126,7 @@ def find_modules(directory: Path) -> list[Memory | Multiplier]:
             depth = int(match["depth"])
             if text == bank_verilog(depth):
                 found.append(Memory(path.stem, depth, 8, 1, ()))
-        elif match := (_MULTIPLIER.match(text) if path.stem in ("multiplier", "scaler") else None):
+        elif match := (_MULTIPLIER.match(text) if path.stem in _MULTIPLIERS else None):
             bits = int(match["a_bits"]), int(match["b_bits"])
             if text == multiplier_verilog(*bits, path.stem):
                 found.append(Multiplier(path.stem, *bits))
@@ -155,10 +156,13 @@ def _find_rom(directory: Path, module: str, text: str) -> list[Memory | Multipli
 def replace_modules(directory: Path, board: Board) -> Replacement | None:
     """Return what takes the place of the modules for which the board's family has cells of its own, or None.
 
+    A multiplier that is wider than the family's is left to synthesis, which makes it of several, or of logic.
     Every initial content is read back from the generated text and compared with the ROM image.
 
     Raises
     ------
+    CapacityError
+        If two products do not fit one multiplier of the device; other wide multipliers are left to synthesis.
     InputError
         If a ROM image cannot be read.
     VerificationError
@@ -170,6 +174,9 @@ def replace_modules(directory: Path, board: Board) -> Replacement | None:
     found = find_modules(directory)
     wrappers, cells, tiles, names = [], [], {}, []
     for multiplier in (module for module in found if isinstance(module, Multiplier)):
+        if max(multiplier.a_bits, multiplier.b_bits) > board.family.operand_bits:
+            _refuse_wide_pair(multiplier, board)
+            continue
         wrapper, cell = _wrap_multiplier(multiplier, primitives)
         wrappers.append(wrapper)
         cells.append(cell)
@@ -186,6 +193,16 @@ def replace_modules(directory: Path, board: Board) -> Replacement | None:
                 cells.append(_fill(name, tile, words, primitives.block_ram))
                 wrappers.append(module_text(name, memory_ports(tile), ""))
     return Replacement(tuple(names), "\n".join(wrappers), "\n".join(cells), tiles) if names else None
+
+
+def _refuse_wide_pair(multiplier: Multiplier, board: Board) -> None:
+    """Synthesis would spend several multipliers on the two products that were to share one."""
+    if multiplier.module != "paired_multiplier":
+        return
+    raise CapacityError(
+        f"Module {multiplier.module!r} needs a multiplier with operands of {multiplier.b_bits} bits, but those of "
+        f"board {board.name!r} have {board.family.operand_bits}; compile without --set paired_products=1"
+    )
 
 
 def _wrap_multiplier(multiplier: Multiplier, primitives: Primitives) -> tuple[str, str]:

@@ -47,7 +47,7 @@ __all__ = ["SynthesisResult", "synthesize"]
 _LOG_LINES = 12
 
 _HIDE_NAMES = "hierarchy -top top; proc; flatten; rename -hide w:*"
-"""Yosys 0.70 stops on some designs when names clash in its ABC9 reader; private names do not clash."""
+"""Yosys 0.70 stops or joins two wires when names clash in its ABC9 reader, on some designs; private names do not."""
 
 # Seconds on one ordinary core with the WebAssembly tools, for the expected times in the progress lines.
 _SYNTHESIS_BASE_S = 4.0
@@ -239,7 +239,7 @@ class _Flow:
             log = scratch / "yosys-console.log"
             arguments = ["-q", "-l", f"{place}/yosys.log", "-s", f"{place}/synth.ys"]
             code = run_tool(self.yosys, arguments, cwd=self.directory, log=log, cancel=self.cancel)
-            if code != 0 and _failed_on_names(scratch / "yosys.log", log):
+            if _names_clash(scratch / "yosys.log", log):
                 renamed = script.replace("\nsynth", f"\n{_HIDE_NAMES}\nsynth", 1)
                 (scratch / "synth.ys").write_text(renamed.format(place=place), encoding="utf-8")
                 code = run_tool(self.yosys, arguments, cwd=self.directory, log=log, cancel=self.cancel)
@@ -403,10 +403,11 @@ class _Flow:
         return family.block_ram_mhz.get(self.board.speed, math.inf) if has_memory else math.inf
 
 
-def _failed_on_names(*logs: Path) -> bool:
-    """Return whether Yosys failed an assertion of its own about names or widths of wires."""
-    texts = (log.read_text(encoding="utf-8", errors="replace") for log in logs if log.is_file())
-    return any("ERROR: Assert" in text and "rtlil.cc" in text for text in texts)
+def _names_clash(*logs: Path) -> bool:
+    """Return whether Yosys failed an assertion of its own about names or widths of wires, or drives one twice."""
+    texts = [log.read_text(encoding="utf-8", errors="replace") for log in logs if log.is_file()]
+    failed = any("ERROR: Assert" in text and "rtlil.cc" in text for text in texts)
+    return failed or any("multiple conflicting drivers" in text for text in texts)
 
 
 def _synthesis_estimate(rtl: Sequence[Path]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from zeroskip.compiler.encodings import relative
+from zeroskip.compiler.encodings import bitmap, relative
 from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.passes.channels import bound, select_rows
 from zeroskip.compiler.target import Format, Geometry
@@ -36,7 +36,7 @@ def balance_rows(
             continue
         if bound(layer, layers[readers[0]]):
             continue
-        lengths = row_slots(layer)
+        lengths = row_slots(layer, formats[layer.name])
         order = np.lexsort((np.arange(len(lengths)), -lengths))
         layers[index] = select_rows(layer, order)
         layers[readers[0]] = _permute_inputs(layers[readers[0]], order)
@@ -46,10 +46,14 @@ def balance_rows(
     return replace(model, layers=tuple(layers), golden=golden), orders
 
 
-def row_slots(layer: Layer) -> np.ndarray:
-    """Return the slots of each row, the escapes of its index included."""
+def row_slots(layer: Layer, format_: Format = Format.RELATIVE) -> np.ndarray:
+    """Return the slots of each row, escapes or empty mask words included; other formats are taken for relative."""
     weight = np.asarray(layer.weight)
-    supports = [np.flatnonzero(row).tolist() for row in weight.reshape(len(weight), -1)]
+    matrix = weight.reshape(len(weight), -1)
+    supports = [np.flatnonzero(row).tolist() for row in matrix]
+    if format_ is Format.BITMAP:
+        length = matrix.shape[1]
+        return np.array([bitmap.slot_count(support, length, bitmap.LIMIT) for support in supports])
     bits = relative.choose_index_bits(supports, layer.weight_bits)
     return np.array([relative.entry_count(support, bits) for support in supports])
 

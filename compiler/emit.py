@@ -129,8 +129,9 @@ def load_program(directory: Path) -> Program:
     try:
         header = json.loads(path.read_text())
         geometry = header["geometry"]
-        banked = bool(geometry.pop("banked_vectors"))
-        size = Geometry(**{key: int(value) for key, value in geometry.items()}, banked_vectors=banked)
+        banked, paired = (bool(geometry.pop(key)) for key in ("banked_vectors", "paired_products"))
+        sizes = {key: int(value) for key, value in geometry.items()}
+        size = Geometry(**sizes, banked_vectors=banked, paired_products=paired)
         formats = {layer["name"]: Format(layer["format"]) for layer in header["layers"]}
         index_bits = header["index_bits"]
     except (KeyError, TypeError, ValueError) as error:

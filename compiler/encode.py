@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroskip.compiler.encodings import relative
+from zeroskip.compiler.encodings import bitmap, relative
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.job import Job, group_members
 from zeroskip.compiler.sign_add import shares_runs
@@ -15,31 +16,24 @@ from zeroskip.compiler.streams import (
     Decoding,
     Stream,
     encode_bank,
+    encode_bitmap,
     encode_patterns,
     encode_relative,
     encode_relative_units,
 )
 from zeroskip.compiler.target import MIN_DRAIN, Format, Geometry
 
-__all__ = ["encode_indexed"]
+__all__ = ["choose_mask_bits", "encode_indexed"]
 
 IntArray = NDArray[np.int64]
 
 
 def encode_indexed(job: Job, geometry: Geometry, index_bits: int | None) -> None:
-    """Fix ``decoding``, ``streams`` and ``lengths`` of a layer; zeros that must be stored cost a bit a weight."""
-    job.split = 1
-    if job.linear and geometry.banked_vectors:
-        job.banked, job.split = True, geometry.lanes
-        if job.format is not Format.RELATIVE:
-            raise CompileError(
-                f"Layer {job.layer.name!r} has {job.format.value} indices, which need vectors in every bank; "
-                "leave out --set banked_vectors=1"
-            )
-    elif job.linear and job.format is Format.RELATIVE:
-        job.split = _choose_split(job, geometry)
-    job.members = group_members(job, geometry)
-    job.shared_stream = not job.linear and geometry.columns > 1 and job.members > 1
+    """Fix ``decoding``, ``streams`` and ``lengths`` of a layer; zeros that must be stored cost a bit a weight.
+
+    ``index_bits`` is the width of gaps or mask words; where it is None, gaps choose theirs and mask words are widest.
+    """
+    _share(job, geometry)
     parts = _parts(job)
     job.decoding, streams = _streams(job, parts, geometry.sign_adds, index_bits)
     job.index_bits = job.decoding.code_bits
@@ -51,6 +45,38 @@ def encode_indexed(job: Job, geometry: Geometry, index_bits: int | None) -> None
         job.lengths = [-(-length // geometry.sign_adds) * geometry.sign_adds for length in job.lengths]
         return
     _store_zeros(job)
+
+
+def choose_mask_bits(jobs: Sequence[Job], geometry: Geometry, encoded: Sequence[Job]) -> int:
+    """Return the bits of a mask word for all bitmap layers ``jobs``, beside the layers that are ``encoded`` already."""
+    layers = []
+    for job in jobs:
+        _share(job, geometry)
+        supports = [np.flatnonzero(rows.any(axis=0)).tolist() for rows in _parts(job)]
+        layers.append(bitmap.Rows(supports, job.weight.shape[1], job.stored_bits, _streams_together(job)))
+    others = sum(len(stream.codes) for job in encoded for group in job.streams for stream in group)
+    return bitmap.choose_width(layers, others, max((job.index_bits for job in encoded), default=1))
+
+
+def _share(job: Job, geometry: Geometry) -> None:
+    """Fix over how many lanes a row is spread and which rows share a stream."""
+    job.split = 1
+    if job.linear and job.format is Format.BITMAP:
+        raise CompileError(
+            f"Layer {job.layer.name!r} is linear: each of its lanes follows a row of its own, but a core decodes one "
+            f"bitmap a cycle; give it {Format.RELATIVE.value!r}"
+        )
+    if job.linear and geometry.banked_vectors:
+        job.banked, job.split = True, geometry.lanes
+        if job.format is not Format.RELATIVE:
+            raise CompileError(
+                f"Layer {job.layer.name!r} has {job.format.value} indices, which need vectors in every bank; "
+                "leave out --set banked_vectors=1"
+            )
+    elif job.linear and job.format is Format.RELATIVE:
+        job.split = _choose_split(job, geometry)
+    job.members = group_members(job, geometry)
+    job.shared_stream = not job.linear and geometry.columns > 1 and job.members > 1
 
 
 def _streams(job: Job, parts: list[IntArray], adds: int, index_bits: int | None) -> tuple[Decoding, list[Stream]]:
@@ -101,6 +127,8 @@ def _parts(job: Job) -> list[IntArray]:
 def _encode(job: Job, rows: IntArray, decoding: Decoding) -> Stream:
     if job.format is Format.BANKS:
         return encode_bank(rows, decoding)
+    if job.format is Format.BITMAP:
+        return encode_bitmap(rows, decoding)
     if job.block is None:
         return encode_relative(rows, decoding)
     if job.format is Format.PATTERN:
@@ -112,6 +140,8 @@ def _decoding(job: Job, parts: list[IntArray], index_bits: int | None) -> Decodi
     """Return how the layer is decoded; the gap width is chosen unless it is given."""
     if job.format is Format.BANKS:
         return _bank_decoding(job, parts)
+    if job.format is Format.BITMAP:
+        return Decoding(mask_bits=index_bits or bitmap.LIMIT)
     together = _streams_together(job)
     if job.block is None:
         supports = [np.flatnonzero(rows.any(axis=0)).tolist() for rows in parts]

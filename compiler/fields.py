@@ -8,7 +8,9 @@ from zeroskip.compiler.ir import Kind, Rounding
 from zeroskip.compiler.job import Job
 from zeroskip.compiler.program import Schedule, Storage, TensorLayout
 from zeroskip.compiler.rom import places_of
+from zeroskip.compiler.streams import Decoding
 from zeroskip.compiler.target import MIN_DRAIN, MIN_LEAD, EngineConfig, Format, Geometry
+from zeroskip.compiler.thresholds import search_stages
 
 __all__ = [
     "back_fields",
@@ -86,6 +88,8 @@ def front_fields(
         fields["codebook"] = config.codebooks.index(job.codebook) + 1 if job.codebook else 0
     if config.indexed:
         fields.update(_decoder_fields(job, config))
+        if config.mask_bits:
+            fields.update(_bitmap_fields(job, schedule))
     else:
         fields["slot_last"] = job.lengths[0] - 1
     fields.update(_linear_fields(job, layout, config) if job.linear else _windowed_fields(job, layout, config))
@@ -99,14 +103,15 @@ def _decoder_fields(job: Job, config: EngineConfig) -> dict[str, int]:
         fields = {"escape": 1 << config.index_width, "counted": 1, "element_last": 0, "codes_a_slot": 1}
         return fields | ({"bank": 0, "banked": 0} if config.has_banks else {})
     fields = {
-        # no code reaches one above the widest index
-        "escape": 1 << config.index_width if decoding.bank else decoding.escape,
+        "escape": _escape(decoding, config.index_width),
         "counted": 0,
         "element_last": decoding.elements - 1,
         "codes_a_slot": int(decoding.codes_a_slot),
     }
     if config.has_banks:
-        fields |= {"bank": decoding.bank, "banked": int(decoding.bank > 0)}
+        # a mask word is a bank whose slots end with its last set bit
+        bank = decoding.bank or decoding.mask_bits
+        fields |= {"bank": bank, "banked": int(bank > 0)}
     if config.has_steps:
         fields["element_step"] = decoding.step
     if config.patterns:
@@ -114,6 +119,25 @@ def _decoder_fields(job: Job, config: EngineConfig) -> dict[str, int]:
     if config.linear_unit > 1:
         fields["in_units"] = int(decoding.unit > 1)
     return fields
+
+
+def _escape(decoding: Decoding, index_width: int) -> int:
+    """Return the code that multiplies nothing."""
+    if decoding.mask_bits:
+        return (1 << index_width) - 1
+    # no code reaches one above the widest index
+    return 1 << index_width if decoding.bank else decoding.escape
+
+
+def _bitmap_fields(job: Job, schedule: Schedule) -> dict[str, int]:
+    """How many mask words a row has, and how often each row is walked."""
+    if job.format is not Format.BITMAP:
+        return {"masked": 0, "mask_last": 0, "pass_last": 0}
+    return {
+        "masked": 1,
+        "mask_last": len(job.streams[0][0].codes) - 1,
+        "pass_last": schedule.windows * schedule.tiles - 1,
+    }
 
 
 def _linear_fields(job: Job, layout: TensorLayout, config: EngineConfig) -> dict[str, int]:
@@ -207,6 +231,10 @@ def back_fields(job: Job, schedule: Schedule, layout: TensorLayout, config: Engi
 
 def _requantize_fields(job: Job, config: EngineConfig) -> dict[str, int]:
     pooling = job.layer.kind in (Kind.MAX_POOL2D, Kind.AVG_POOL2D)
+    scales = job.scales
+    if scales is None:
+        # a count begins at the smallest code, and needs no clamp
+        return {"search_stages": search_stages(job.thresholds), "zero_point": job.target.lo}
     fields = {
         "zero_point": 0 if pooling else job.target.zero_point,
         "clamp_low": job.layer.clamp[0],
@@ -214,13 +242,17 @@ def _requantize_fields(job: Job, config: EngineConfig) -> dict[str, int]:
     }
     if not config.per_channel:
         if config.multiplier_width:
-            fields["multiplier"] = int(job.scales.multiplier[0])
+            fields["multiplier"] = int(scales.multiplier[0])
         if config.shift_width:
-            fields["shift"] = int(job.scales.shift[0]) - config.shift_min
+            fields["shift"] = int(scales.shift[0]) - config.shift_min
+    if config.search_stages:
+        fields["search_stages"] = 0
+    if config.has_two_steps:
+        fields["two_steps"] = int(scales.rounding is Rounding.TFLITE_DOUBLE)
     if config.has_half_away:
-        fields["half_away"] = int(job.scales.rounding is Rounding.HALF_AWAY)
+        fields["half_away"] = int(scales.rounding is Rounding.HALF_AWAY)
     if config.has_half_even:
-        fields["half_even"] = int(job.scales.rounding is Rounding.HALF_EVEN)
+        fields["half_even"] = int(scales.rounding is Rounding.HALF_EVEN)
     if config.has_floor:
-        fields["floor"] = int(job.scales.rounding is Rounding.FLOOR)
+        fields["floor"] = int(scales.rounding is Rounding.FLOOR)
     return fields

@@ -10,9 +10,10 @@ import numpy as np
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import CapacityError
 from zeroskip.compiler.ir import Kind, Layer, Model
-from zeroskip.compiler.lower import Formats, estimate_cycles, layer_issue_cycles, lower
+from zeroskip.compiler.lower import Formats, LayerCost, estimate_cycles, layer_costs, lower
 from zeroskip.compiler.program import Program
-from zeroskip.compiler.target import Engine, EngineConfig, Format, Geometry
+from zeroskip.compiler.requantization import scaler_count
+from zeroskip.compiler.target import Engine, EngineConfig, Format, Geometry, pair_bits
 
 __all__ = ["DEFAULT_LIMITS", "Choice", "Limits", "choose_program", "program_blocks", "program_multipliers"]
 
@@ -35,13 +36,15 @@ RESULTS = (1, 2, 4, 8)
 class Limits:
     """What a device holds.
 
-    ``block_shapes`` are the ``(depth, width)`` one block RAM can take; ``multipliers`` and ``blocks`` are hard blocks.
+    ``block_shapes`` are the ``(depth, width)`` one block RAM can take; ``multipliers`` and ``blocks`` are hard blocks;
+    ``operand_bits`` are those of a multiplier's signed operand.
     """
 
     name: str
     multipliers: int
     blocks: int
     block_shapes: tuple[tuple[int, int], ...]
+    operand_bits: int = 18
 
 
 ECP5_SHAPES = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))
@@ -70,11 +73,13 @@ def program_blocks(program: Program, shapes: Sequence[tuple[int, int]]) -> int:
     """Return how many block RAMs the activation banks and the block ROMs of ``program`` take."""
     config = program.config
     geometry = config.geometry
+    copies = dict.fromkeys(("taps", "offsets", "mask_y", "mask_x"), geometry.cores)
+    # the first threshold of a channel is the same for all results
+    copies |= {f"thresholds_{stage}": geometry.results for stage in range(1, config.search_stages)}
     total = geometry.lanes * geometry.cores * _blocks(config.activation_depth, 8, shapes)
     for rom in program.roms:
         if rom.style == "block":
-            copies = geometry.cores if rom.name in ("taps", "offsets", "mask_y", "mask_x") else 1
-            total += copies * _blocks(rom.depth, rom.word_bits, shapes)
+            total += copies.get(rom.name, 1) * _blocks(rom.depth, rom.word_bits, shapes)
     return total
 
 
@@ -84,45 +89,72 @@ def _blocks(depth: int, width: int, shapes: Sequence[tuple[int, int]]) -> int:
 
 def program_multipliers(config: EngineConfig) -> int:
     """Return how many hard multipliers the array and the post-processor take."""
-    scaling = 2 * config.geometry.results if config.multiplier_width else 0
-    return config.geometry.multipliers - config.logic_products + scaling
+    scaling = scaler_count(config) * config.geometry.results
+    return config.paired_multipliers + config.single_multipliers + scaling
 
 
-def best_formats(model: Model, geometry: Geometry, index_bits: int | None) -> tuple[dict[str, Format], list[str]]:
-    """Return for every layer with weights the format that takes fewer cycles in ``geometry``, and why.
+def best_formats(
+    model: Model, geometry: Geometry, index_bits: int | None, bitmap: bool = False
+) -> tuple[dict[str, Format], list[str]]:
+    """Return for every layer with weights the format that takes fewest cycles in ``geometry``, and why.
 
-    Within CYCLE_TOLERANCE the dense format wins: it stores no indices.
+    Within CYCLE_TOLERANCE the dense format wins: it stores no indices. With ``bitmap`` the relative index has a rival,
+    and the one with fewer bits wins within that tolerance.
     """
     dense, sparse = layer_formats(model, Engine.DENSE), layer_formats(model, Engine.SPARSE)
-    counted = layer_issue_cycles(model, geometry, dense)
-    indexed = layer_issue_cycles(model, geometry, sparse, index_bits)
+    counted = layer_costs(model, geometry, dense)
+    indexed = layer_costs(model, geometry, sparse, index_bits)
+    masks = layer_formats(model, Engine.SPARSE, bitmap)
+    masked = layer_costs(model, geometry, masks, index_bits) if masks != sparse else indexed
     formats, reasons = {}, []
     for name in dense:
-        takes = sparse if indexed[name] * CYCLE_TOLERANCE < counted[name] else dense
+        reason = f"{counted[name].cycles} cycles dense and {indexed[name].cycles} with indices"
+        least, takes = indexed[name], sparse
+        if masks[name] is not sparse[name]:
+            reason += f", {masked[name].cycles} with a bitmap"
+            if _better(masked[name], indexed[name]):
+                least, takes = masked[name], masks
+        if least.cycles * CYCLE_TOLERANCE >= counted[name].cycles:
+            takes = dense
         formats[name] = takes[name]
-        reasons.append(
-            f"layer {name}: {takes[name].value}, {counted[name]} cycles dense and {indexed[name]} with indices"
-        )
+        reasons.append(f"layer {name}: {takes[name].value}, {reason}")
     return formats, reasons
 
 
-def layer_formats(model: Model, engine: Engine | None) -> dict[str, Format]:
+def _better(one: LayerCost, other: LayerCost) -> bool:
+    """Whether ``one`` takes fewer cycles, or about as many and fewer bits."""
+    if one.cycles > other.cycles * CYCLE_TOLERANCE:
+        return False
+    return one.bits < other.bits or one.cycles * CYCLE_TOLERANCE < other.cycles
+
+
+def layer_formats(model: Model, engine: Engine | None, bitmap: bool = False) -> dict[str, Format]:
     """Return the format of every layer with weights.
 
     Without an engine a layer is sparse when it has zeros enough that its indices skip more than they cost;
-    :func:`best_formats` counts.
+    :func:`best_formats` counts. ``bitmap`` is that of :func:`sparse_format`.
     """
     formats = {}
     for layer in model.layers:
         if layer.weight is None:
             continue
         sparse = engine is Engine.SPARSE or (engine is None and density(layer) < SPARSE_DENSITY)
-        formats[layer.name] = sparse_format(layer) if sparse else Format.DENSE
+        formats[layer.name] = sparse_format(layer, bitmap) if sparse else Format.DENSE
     return formats
 
 
-def sparse_format(layer: Layer) -> Format:
-    """Return the format with indices that suits the structure of a layer's zeros."""
+def sparse_format(layer: Layer, bitmap: bool = False) -> Format:
+    """Return the format with indices that suits the structure of a layer's zeros.
+
+    With ``bitmap`` a convolution whose zeros have no structure is a bitmap instead of a relative index.
+    """
+    suits = _structured_format(layer)
+    if bitmap and suits is Format.RELATIVE and layer.kind is Kind.CONV2D:
+        return Format.BITMAP
+    return suits
+
+
+def _structured_format(layer: Layer) -> Format:
     kind = layer.structure.get("kind")
     if layer.groups > 1:
         return Format.RELATIVE
@@ -152,16 +184,22 @@ def choose_program(
     results: int | None = None,
     logic_products: int | None = None,
     banked_vectors: int | None = None,
+    paired_products: int | None = None,
     sign_adds: int | None = None,
     index_bits: int | None = None,
+    bitmap: int | None = None,
 ) -> Choice:
     """Compile ``model`` for the fitting geometry with the fewest cycles; ``engine=None`` compares both engines.
 
     Given ``lanes`` (and the other sizes) fix the geometry; then nothing is searched and nothing is refused for its
-    size.
+    size, but for paired products whose operand is too wide for the device's multipliers. ``bitmap`` lets convolutions
+    be bitmaps: with the sparse engine all whose zeros have no structure, else those of them that :func:`best_formats`
+    finds better so.
 
     Raises
     ------
+    CompileError
+        If a layer cannot be served in the geometry that was given.
     CapacityError
         If no geometry fits; the text says what the smallest one needs, what there is and what to change.
     """
@@ -170,36 +208,43 @@ def choose_program(
         kinds = [Engine.DENSE]
 
     def compiled(kind: Engine | None, geometry: Geometry) -> Candidate:
-        formats, reasons = _formats(model, kind, geometry, index_bits)
+        formats, reasons = _formats(model, kind, geometry, index_bits, bool(bitmap))
         return Candidate(kind, lower(model, geometry, formats, index_bits=index_bits), tuple(reasons))
 
     if lanes is not None:
-        sizes = {
-            kind: replace(
-                _fixed_size(kind, lanes, columns, cores, results),
-                logic_products=logic_products or 0,
-                banked_vectors=bool(banked_vectors),
-                sign_adds=sign_adds or 1,
+        candidates = [
+            compiled(
+                kind,
+                replace(
+                    _fixed_size(kind, lanes, columns, cores, results),
+                    logic_products=logic_products or 0,
+                    banked_vectors=bool(banked_vectors),
+                    paired_products=bool(paired_products),
+                    sign_adds=sign_adds or 1,
+                ),
             )
             for kind in kinds
-        }
-        return _best([compiled(kind, size) for kind, size in sizes.items()], limits)
+        ]
+        _refuse_wide_pairs(candidates, limits)
+        return _best(candidates, limits)
     estimates = []
     for kind in kinds:
         for geometry in _geometries(kind, limits, model):
-            formats, _ = _formats(model, kind, geometry, index_bits)
+            formats, _ = _formats(model, kind, geometry, index_bits, bool(bitmap))
             cycles = estimate_cycles(model, geometry, formats, index_bits)
             estimates.append((cycles, geometry.products, kind, geometry))
     estimates.sort(key=lambda item: (item[0], item[1]))
-    candidates: list[Candidate] = []
-    fitting: dict[Engine | None, list[Candidate]] = {kind: [] for kind in kinds}
+    candidates = []
+    # paired arrays are larger: apart from the others, they do not crowd out those that hand over faster
+    fitting: dict[tuple[Engine | None, bool], list[Candidate]] = {}
     for _, _, kind, geometry in estimates:
-        if len(fitting[kind]) >= CANDIDATES:
+        mine = fitting.setdefault((kind, geometry.paired_products), [])
+        if len(mine) >= CANDIDATES:
             continue
         candidate = compiled(kind, geometry)
         candidates.append(candidate)
         if _fits(candidate.program, limits):
-            fitting[kind].append(candidate)
+            mine.append(candidate)
     found = [candidate for mine in fitting.values() for candidate in mine]
     if not found:
         least = min(
@@ -215,12 +260,25 @@ def choose_program(
     return _best(found, limits)
 
 
+def _refuse_wide_pairs(candidates: Sequence[Candidate], limits: Limits) -> None:
+    """Raise when two levels need a wider operand than the device's multipliers have."""
+    for candidate in candidates:
+        config = candidate.program.config
+        bits = pair_bits(config.level_limit)
+        if config.paired_multipliers and bits > limits.operand_bits:
+            raise CapacityError(
+                f"Network {candidate.program.model.name!r} with paired products and weights up to "
+                f"{config.level_limit} needs multiplier operands of {bits} bits, but those of {limits.name} have "
+                f"{limits.operand_bits}; store fewer bits a weight or leave out --set paired_products=1"
+            )
+
+
 def _formats(
-    model: Model, kind: Engine | None, geometry: Geometry, index_bits: int | None
+    model: Model, kind: Engine | None, geometry: Geometry, index_bits: int | None, bitmap: bool
 ) -> tuple[Formats, list[str]]:
     if kind is None:
-        return best_formats(model, geometry, index_bits)
-    return layer_formats(model, kind), []
+        return best_formats(model, geometry, index_bits, bitmap)
+    return layer_formats(model, kind, bitmap), []
 
 
 def _fixed_size(
@@ -238,23 +296,29 @@ def _fixed_size(
 
 
 def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geometry]:
-    """Return the sizes that the device's multipliers allow, columns for the dense engine and cores for indices."""
+    """Return the sizes that the device's multipliers allow, columns for the dense engine and cores for indices.
+
+    Columns are paired where single products might be too many and two levels fit a multiplier's operand.
+    """
+    weights = [np.asarray(layer.weight, np.int64) for layer in model.layers if layer.weight is not None]
+    largest = max((int(np.abs(weight).max()) for weight in weights), default=0)
+    pairs = engine is Engine.DENSE and 1 < largest and pair_bits(largest) <= limits.operand_bits
     linear = any(layer.kind is Kind.LINEAR for layer in model.layers)
     result = []
     room = max(limits.multipliers, 4)
     for lanes in LANES:
         for units in DENSE_UNITS if engine is Engine.DENSE else SPARSE_UNITS:
             for results in RESULTS:
-                if (
-                    lanes * units > room
-                    or results > min(lanes // 2, 8)
-                    or (results > 1 and lanes * units // results < 8)
-                ):
+                if results > min(lanes // 2, 8) or (results > 1 and lanes * units // results < 8):
                     continue
                 if results > 1 and linear and not any(layer.kind is not Kind.LINEAR for layer in model.layers):
                     continue
                 columns, cores = (units, 1) if engine is Engine.DENSE else (1, units)
-                result.append(Geometry(lanes, columns, cores, results))
+                size = Geometry(lanes, columns, cores, results)
+                if size.products <= room:
+                    result.append(size)
+                if pairs and columns > 1 and lanes * -(-columns // 2) <= room < size.products + 2 * results:
+                    result.append(replace(size, paired_products=True))
     return result
 
 
@@ -270,10 +334,10 @@ def _best(candidates: Sequence[Candidate], limits: Limits) -> Choice:
     cycles = {id(candidate): program_cycles(candidate.program).interval for candidate in candidates}
     bound = min(cycles.values()) * CYCLE_TOLERANCE
 
-    def cost(candidate: Candidate) -> tuple[int, int, int, int]:
-        config = candidate.program.config
+    def cost(candidate: Candidate) -> tuple[int, int, bool, int, int]:
+        geometry = candidate.program.config.geometry
         blocks = program_blocks(candidate.program, limits.block_shapes)
-        return config.geometry.products, config.geometry.results, blocks, cycles[id(candidate)]
+        return geometry.products, geometry.results, geometry.paired_products, blocks, cycles[id(candidate)]
 
     best = min((candidate for candidate in candidates if cycles[id(candidate)] <= bound), key=cost)
     reasons = []

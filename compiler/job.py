@@ -16,6 +16,7 @@ from zeroskip.compiler.schedule import Access, Plane, Tile, access_of, choose_ti
 from zeroskip.compiler.sign_add import order_runs, shares_runs
 from zeroskip.compiler.streams import Decoding, Stream
 from zeroskip.compiler.target import Format, Geometry
+from zeroskip.compiler.thresholds import padded_thresholds
 
 __all__ = ["Job", "encode_dense", "group_members", "place_job", "prepare_job", "start_encoding"]
 
@@ -37,14 +38,14 @@ class Job:
     micro-blocks that an indexed layer's runs are made of. A layer that averages a whole map may ``reduce`` it: the
     lanes take its pixels in turn and are summed up while they drain. The input of a ``banked`` linear layer is spread
     over the banks. ``functions`` are the values of an addition's operands by code, shape ``(2, 256)``: two slots (or
-    runs) a tile, no product.
+    runs) a tile, no product. A layer with ``thresholds``, shape ``(O, 2**stages - 1)``, has no ``scales``.
     """
 
     layer: Layer
     source: Tensor
     target: Tensor
     weight: IntArray
-    scales: Scales
+    scales: Scales | None
     format: Format = Format.DENSE
     access: Access | None = None
     plane: Plane | None = None
@@ -56,6 +57,7 @@ class Job:
     members: int = 1
     slow: bool = False
     functions: IntArray | None = None
+    thresholds: IntArray | None = None
     codebook: tuple[int, ...] = ()
     idle_taps: int = 0
     unified: int = 1
@@ -144,6 +146,8 @@ def prepare_job(layer: Layer, model: Model, geometry: Geometry, format_: Format)
         job = _prepare_convolution(layer, source, target)
     else:
         job = _prepare_pass(layer, source, target, model.tensors[layer.inputs[-1]])
+    if layer.rounding is Rounding.THRESHOLDS:
+        job.thresholds = padded_thresholds(layer, source)
     job.format = Format.DENSE if job.shared_row else format_
     if job.format is not Format.DENSE:
         job.keep = None
@@ -151,6 +155,8 @@ def prepare_job(layer: Layer, model: Model, geometry: Geometry, format_: Format)
             job.unified = _unified_size(layer, model)
             job.format = Format.BLOCKS if job.unified > 1 else Format.RELATIVE
         arrange(job, geometry.sign_adds)
+        if format_ not in (Format.RELATIVE, job.format):
+            job.notes.append(f"{job.format.value} instead of {format_.value}, which has no runs of one magnitude")
     return job
 
 
@@ -214,11 +220,15 @@ def _prepare_addition(layer: Layer, source: Tensor, target: Tensor, other: Tenso
 
 def _prepare_linear(layer: Layer, source: Tensor, target: Tensor) -> Job:
     weight = np.asarray(layer.weight, np.int64)
-    job = Job(layer, source, target, weight, Scales.of(layer))
+    job = Job(layer, source, target, weight, _scales(layer))
     used = np.flatnonzero(weight.any(axis=0))
     if len(used) < weight.shape[1]:
         job.keep = [int(position) for position in used] or [0]
     return job
+
+
+def _scales(layer: Layer) -> Scales | None:
+    return None if layer.rounding is Rounding.THRESHOLDS else Scales.of(layer)
 
 
 def _prepare_convolution(layer: Layer, source: Tensor, target: Tensor) -> Job:
@@ -228,7 +238,7 @@ def _prepare_convolution(layer: Layer, source: Tensor, target: Tensor) -> Job:
         (c, y, x) for c in range(in_channels) for y in range(height) for x in range(width) if weight[:, c, y, x].any()
     ] or [(0, 0, 0)]
     matrix = np.stack([weight[:, c, y, x] for c, y, x in taps], axis=1)
-    job = Job(layer, source, target, matrix, Scales.of(layer), access=access_of(layer), taps=taps, groups=layer.groups)
+    job = Job(layer, source, target, matrix, _scales(layer), access=access_of(layer), taps=taps, groups=layer.groups)
     total = in_channels * height * width
     if len(taps) < total:
         job.notes.append(f"tap table shortened from {total} to {len(taps)} entries")

@@ -28,29 +28,34 @@ def entropy_bound(weight: np.ndarray) -> int:
 def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[str, int]:
     """Count the stored bits of one layer.
 
-    ``value``: weight codes that are multiplied; ``index``: their relative indices; ``filler``: escapes, idle lanes and
-    padding rows or columns; ``row_end``: row lengths; ``tap_table``: tap or keep-list entries; ``bias``;
-    ``requantize``; ``padding``: physical bits of the parameter words beyond all that. ``total`` is their sum;
+    ``value``: weight codes that are multiplied; ``index``: their relative indices, or the masks of a bitmap;
+    ``filler``: escapes, empty mask words, idle lanes and padding rows or columns; ``row_end``: row lengths;
+    ``tap_table``: tap or keep-list entries; ``bias``; ``requantize``: multipliers and shifts, or thresholds;
+    ``padding``: physical bits of the parameter words beyond all that. ``total`` is their sum;
     ``entropy_bound`` is no part of it. Where lanes share multipliers, ``value`` counts the magnitudes of runs that have
     a weight, ``sign`` the signs of the weights, and what is stored for weights of 0 is filler.
     """
     name = job.layer.name
     physical = 0
-    tables = {"rows": 0, "taps": 0, "bias": 0}
+    tables = {"rows": 0, "taps": 0}
+    thresholds = 0
     for rom in roms:
         count = sum(segment.count for segment in rom.segments if segment.layer == name)
         if rom.name.startswith(("weights_", "index_")):
             physical += count * rom.word_bits
         elif rom.name in tables:
             tables[rom.name] += count * rom.word_bits
+        elif rom.name.startswith("thresholds_"):
+            thresholds += count * rom.word_bits
     scale_bits = config.multiplier_width + config.shift_width
     parameters = _parameters(job, config) if config.run_code is None else _runs(job, config, config.run_code)
+    scale_bits *= len(job.bias) if config.per_channel else 1
     ledger = {
         **parameters,
         "row_end": tables["rows"],
         "tap_table": tables["taps"],
-        "bias": len(job.bias) * config.bias_width,
-        "requantize": len(job.bias) * scale_bits if config.per_channel else scale_bits,
+        "bias": len(job.bias) * config.bias_width if job.scales is not None else 0,
+        "requantize": scale_bits if job.scales is not None else thresholds,
     }
     ledger["padding"] = physical - sum(parameters.values())
     ledger["total"] = sum(ledger.values())
@@ -60,15 +65,16 @@ def bit_ledger(job: Job, config: EngineConfig, roms: tuple[Rom, ...]) -> dict[st
 
 
 def _parameters(job: Job, config: EngineConfig) -> dict[str, int]:
-    dense = job.format is Format.DENSE
     geometry = config.geometry
-    useful = job.weight.size if dense else int(np.count_nonzero(job.weight))
-    slots = slot_count(job, geometry.units if dense else geometry.cores, geometry.lanes)
-    return {
-        "value": useful * job.stored_bits,
-        "index": useful * job.index_bits,
-        "filler": (slots - useful) * (job.stored_bits + job.index_bits),
-    }
+    useful = job.weight.size if job.format is Format.DENSE else int(np.count_nonzero(job.weight))
+    own_index = job.format not in (Format.DENSE, Format.BITMAP)
+    slots = slot_count(job, geometry.cores if own_index else geometry.units, geometry.lanes)
+    index, slot_bits = useful * job.index_bits, job.stored_bits + job.index_bits
+    if job.format is Format.BITMAP:
+        # cores without a row store masks without a bit
+        index = geometry.cores * sum(len(group[0].codes) for group in job.streams) * job.index_bits
+        slot_bits = job.stored_bits
+    return {"value": useful * job.stored_bits, "index": index, "filler": (slots - useful) * slot_bits}
 
 
 def _runs(job: Job, config: EngineConfig, code: RunCode) -> dict[str, int]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from zeroskip.compiler.balance import balance_rows
-from zeroskip.compiler.encode import encode_indexed
+from zeroskip.compiler.encode import choose_mask_bits, encode_indexed
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.fields import back_fields, front_fields, is_slow, schedule_of
 from zeroskip.compiler.ir import Kind, Model, Rounding
@@ -16,7 +16,7 @@ from zeroskip.compiler.job import Job, encode_dense, place_job, prepare_job, sta
 from zeroskip.compiler.ledger import bit_ledger
 from zeroskip.compiler.program import LayerPlan, Program, Rom, Schedule, TensorLayout
 from zeroskip.compiler.requantization import align_shifts
-from zeroskip.compiler.rom import Tables, descriptor_rom, lane_rows, places_of
+from zeroskip.compiler.rom import Tables, descriptor_rom, lane_rows, places_of, slot_count
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.schedule import (
     banked_layout,
@@ -28,13 +28,14 @@ from zeroskip.compiler.schedule import (
 )
 from zeroskip.compiler.sign_add import RunNeeds, run_needs
 from zeroskip.compiler.streams import Decoding
-from zeroskip.compiler.target import EngineConfig, Format, Geometry
+from zeroskip.compiler.target import EngineConfig, Format, Geometry, pair_bits
+from zeroskip.compiler.thresholds import search_stages
 from zeroskip.compiler.timing import plan_timing, unit_ends
 
-__all__ = ["Formats", "estimate_cycles", "layer_issue_cycles", "lower", "plan_jobs"]
+__all__ = ["Formats", "LayerCost", "estimate_cycles", "layer_costs", "lower", "plan_jobs"]
 
-SERVED = (Rounding.HALF_UP, Rounding.HALF_AWAY, Rounding.HALF_EVEN, Rounding.FLOOR, Rounding.TFLITE_SINGLE)
-"""Roundings of the post-processor; TensorFlow Lite's single rounding is half_up."""
+MAX_PAIR_BITS = 18
+"""The widest operand of a device's multiplier; a board's own may be narrower (compiler.geometry)."""
 
 Formats = Mapping[str, Format]
 """The format of each layer with weights, by name; layers that are not named are dense."""
@@ -53,6 +54,8 @@ def lower(model: Model, geometry: Geometry, formats: Formats, *, index_bits: int
     model, row_orders, jobs, layouts = plan_jobs(model, geometry, formats, index_bits)
     placed, depth, release = memory_map(model, layouts, geometry.lanes)
     config = _config(model, jobs, geometry, depth)
+    if geometry.paired_products:
+        _refuse_wide_levels(jobs)
     schedules = [schedule_of(job, geometry, config.drain_delay, config.indexed) for job in jobs]
     tables = Tables(jobs, config, model, placed)
     timing = plan_timing(model, jobs, schedules, config, release)
@@ -77,37 +80,42 @@ def plan_jobs(
 ) -> tuple[Model, dict[str, tuple[int, ...]], list[Job], dict[str, TensorLayout]]:
     """Fix what every layer does before anything is placed: the balanced model, row orders, jobs and layouts."""
     model, row_orders = balance_rows(model, geometry, formats)
-    for layer in model.layers:
-        if layer.rounding not in SERVED:
-            raise CompileError(
-                f"Layer {layer.name!r} rounds {layer.rounding.value}; the hardware rounds "
-                f"{', '.join(rounding.value for rounding in SERVED)}"
-            )
     jobs = [
         prepare_job(layer, model, geometry, formats.get(layer.name, Format.DENSE))
         for layer in model.layers
         if layer.kind is not Kind.CONCAT
     ]
-    align_shifts([job.scales for job in jobs])
+    align_shifts([job.scales for job in jobs if job.scales is not None])
     layouts = _layouts(model, jobs, geometry)
     for job in jobs:
         job.slow = is_slow(job, layouts[job.layer.output], geometry)
         start_encoding(job, geometry)
         if job.format is Format.DENSE:
             encode_dense(job, geometry)
-        else:
+        elif job.format is not Format.BITMAP:
             encode_indexed(job, geometry, index_bits)
+    _encode_bitmaps(jobs, geometry, index_bits)
     if index_bits is None:
         _widen_gaps(jobs, geometry)
     _align_patterns(jobs, geometry)
     return model, row_orders, jobs, layouts
 
 
+def _encode_bitmaps(jobs: Sequence[Job], geometry: Geometry, index_bits: int | None) -> None:
+    """Encode the bitmap layers behind all others: their words share the image with the others' indices."""
+    masked = [job for job in jobs if job.format is Format.BITMAP]
+    if not masked:
+        return
+    bits = index_bits or choose_mask_bits(masked, geometry, [job for job in jobs if job.decoding is not None])
+    for job in masked:
+        encode_indexed(job, geometry, bits)
+
+
 def _widen_gaps(jobs: Sequence[Job], geometry: Geometry) -> None:
     """Give layers with narrow gaps the width of the widest where that saves slots: the image's slots are that wide."""
     widest = max((decoding.code_bits for _, decoding in _decoded(jobs)), default=0)
     for job, decoding in _decoded(jobs):
-        if decoding.bank or decoding.patterns or decoding.gap_bits == widest:
+        if decoding.bank or decoding.patterns or decoding.mask_bits or decoding.gap_bits == widest:
             continue
         before, notes = sum(job.lengths), list(job.notes)
         for bits in (widest, decoding.gap_bits):
@@ -130,17 +138,31 @@ def _align_patterns(jobs: Sequence[Job], geometry: Geometry) -> None:
 
 def estimate_cycles(model: Model, geometry: Geometry, formats: Formats, index_bits: int | None = None) -> int:
     """Return the cycles in which a geometry issues all layers; exact but for the hand-over between layers."""
-    return sum(layer_issue_cycles(model, geometry, formats, index_bits).values())
+    return sum(cost.cycles for cost in layer_costs(model, geometry, formats, index_bits).values())
 
 
-def layer_issue_cycles(
+@dataclass(frozen=True)
+class LayerCost:
+    """The cycles in which a layer issues its slots, stalls included, and the bits of its weights and indices."""
+
+    cycles: int
+    bits: int
+
+
+def layer_costs(
     model: Model, geometry: Geometry, formats: Formats, index_bits: int | None = None
-) -> dict[str, int]:
-    """Return the cycles in which each layer issues its slots, stalls for the drain included."""
+) -> dict[str, LayerCost]:
+    """Return what each layer costs, by name."""
     jobs = plan_jobs(model, geometry, formats, index_bits)[2]
-    delay = geometry.columns - 1 if any(job.slow for job in jobs) else 0
+    delay = geometry.skew(geometry.columns - 1) if any(job.slow for job in jobs) else 0
     indexed = any(job.format is not Format.DENSE for job in jobs)
-    return {job.layer.name: int(unit_ends(schedule_of(job, geometry, delay, indexed))[-1]) + 1 for job in jobs}
+    costs = {}
+    for job in jobs:
+        cycles = int(unit_ends(schedule_of(job, geometry, delay, indexed))[-1]) + 1
+        codes = sum(len(stream.codes) for group in job.streams for stream in group)
+        bits = slot_count(job, geometry.units, geometry.lanes) * job.stored_bits + codes * job.index_bits
+        costs[job.layer.name] = LayerCost(cycles, bits)
+    return costs
 
 
 def _layouts(model: Model, jobs: Sequence[Job], geometry: Geometry) -> dict[str, TensorLayout]:
@@ -220,9 +242,10 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         job_low, job_high = _accumulator_range(job)
         low, high = min(low, job_low), max(high, job_high)
         bias_low, bias_high = min(bias_low, int(job.bias.min())), max(bias_high, int(job.bias.max()))
-    scales = [job.scales for job in jobs]
-    shifts = [int(s) for scale in scales for s in scale.shift]
-    multiplier = max(int(m) for scale in scales for m in scale.multiplier)
+    scales = [job.scales for job in jobs if job.scales is not None]
+    # a design of nothing but thresholds has no shift
+    shifts = [int(s) for scale in scales for s in scale.shift] or [0]
+    multipliers = {int(m) for scale in scales for m in scale.multiplier}
     roundings = {scale.rounding for scale in scales}
     index_width = max(job.index_bits for job in jobs)
     decodings = [job.decoding for job in jobs if job.decoding is not None]
@@ -235,10 +258,12 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         accumulator_width=_signed_bits(low, high),
         weight_width=max(job.stored_bits for job in jobs),
         level_bits=max(_level_bits(job, geometry.sign_adds > 1) for job in jobs),
+        level_limit=max(_level_limit(job) for job in jobs),
         sign_bits=0 if geometry.sign_adds == 1 else 2 if needs.zeros else 1,
         magnitude_bits=max(1, (needs.largest - int(not has_empty_runs)).bit_length()) if geometry.sign_adds > 1 else 0,
         codebooks=tuple(dict.fromkeys(job.codebook for job in jobs if job.codebook)),
         index_width=index_width,
+        mask_bits=max((decoding.mask_bits for decoding in decodings), default=0),
         pattern_bits=_one_value("gap widths of pattern layers", {d.gap_bits for d in decodings if d.patterns}),
         patterns=tuple(dict.fromkeys(d.patterns for d in decodings if d.patterns)),
         element_bits=(elements - 1).bit_length(),
@@ -247,13 +272,17 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         )
         or 1,
         bias_width=_signed_bits(bias_low, bias_high),
-        multiplier_width=0 if multiplier <= 1 else multiplier.bit_length(),
+        # a multiplier of 0 needs a multiplication, too
+        multiplier_width=0 if multipliers <= {1} else max(1, max(multipliers).bit_length()),
         shift_width=(max(shifts) - min(shifts)).bit_length(),
         shift_min=min(shifts),
+        search_stages=max(search_stages(job.thresholds) for job in jobs),
         per_channel=any(len(scale.multiplier) > 1 for scale in scales),
         output_size=model.tensors[model.output].size,
         has_padding=any(any(job.layer.padding) or job.ragged(geometry.lanes) for job in jobs),
         has_pooling=any(job.windows > 1 for job in jobs),
+        has_scales=bool(scales),
+        has_two_steps=Rounding.TFLITE_DOUBLE in roundings,
         has_half_away=Rounding.HALF_AWAY in roundings,
         has_half_even=Rounding.HALF_EVEN in roundings,
         has_floor=Rounding.FLOOR in roundings,
@@ -270,7 +299,7 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         has_slow=any(job.slow for job in jobs),
         has_sums=any(job.sums for job in jobs),
         has_partial_sums=any(job.split > 1 or job.reduce for job in jobs),
-        has_banks=any(decoding.bank > 0 for decoding in decodings),
+        has_banks=any(decoding.bank > 0 or decoding.mask_bits > 0 for decoding in decodings),
         has_steps=any(decoding.step > 0 for decoding in decodings),
         has_functions=any(job.functions is not None for job in jobs),
         has_empty_runs=has_empty_runs,
@@ -329,6 +358,11 @@ def _level_bits(job: Job, shared: bool) -> int:
     return 2 if -1 <= low and high <= 1 else max(bits, 3)
 
 
+def _level_limit(job: Job) -> int:
+    """Return the largest magnitude of a level; where there is no weight, a zero-excluded code still means 1."""
+    return max(int(np.abs(job.weight).max()), 1)
+
+
 def _signed_bits(low: int, high: int) -> int:
     return max((-low - 1).bit_length() if low < 0 else 0, high.bit_length()) + 1
 
@@ -350,6 +384,18 @@ def _macs(job: Job) -> tuple[int, int]:
     if job.format is Format.DENSE:
         return dense, rows * (len(job.taps) - job.idle_taps) * positions
     return dense, int(np.count_nonzero(job.weight)) * positions
+
+
+def _refuse_wide_levels(jobs: Sequence[Job]) -> None:
+    """Raise when a layer's levels are too large for two of them to share an operand of the widest multiplier."""
+    for job in jobs:
+        bits = pair_bits(_level_limit(job))
+        if bits > MAX_PAIR_BITS:
+            raise CompileError(
+                f"Layer {job.layer.name!r} has weights up to {_level_limit(job)}, two of which need a multiplier "
+                f"operand of {bits} bits, but multipliers have {MAX_PAIR_BITS}; store fewer bits a weight or leave out "
+                "--set paired_products=1"
+            )
 
 
 def _plan(

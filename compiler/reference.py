@@ -14,6 +14,7 @@ from zeroskip.compiler.ir import Kind, Layer, Model, Pool, Rounding, Tensor
 from zeroskip.compiler.shapes import unpooled_shape, window_positions
 
 __all__ = [
+    "TFLITE_SHIFT",
     "AccumulatorRange",
     "accumulate",
     "accumulator_range",
@@ -34,12 +35,13 @@ __all__ = [
 
 IntArray = NDArray[Any]
 
+TFLITE_SHIFT = 31
+"""Bits that TensorFlow Lite's first rounding takes; its second takes the rest of the shift."""
+
 # Integers below these magnitudes are exact in a float's significand, and so is every sum and product that stays below.
 _FLOAT32_EXACT = 1 << 24
 _FLOAT64_EXACT = 1 << 53
 _INT64_EXACT = 1 << 63
-# Bits that TensorFlow Lite's first rounding takes; its second takes the rest of the shift.
-_TFLITE_SHIFT = 31
 # Elements of one batch's unfolded input; keeps the matrix product in tens of megabytes whatever the network.
 _UNFOLDED_ELEMENTS = 1 << 22
 
@@ -177,7 +179,7 @@ def rescale(value: ArrayLike, multiplier: ArrayLike, shift: ArrayLike, rounding:
         rounded: NDArray[np.int64] = quotient + ((shifts > 0) & up)
         return rounded
     if rounding is Rounding.TFLITE_DOUBLE:
-        first = np.minimum(shifts, _TFLITE_SHIFT)
+        first = np.minimum(shifts, TFLITE_SHIFT)
         return _shift_half_away((product + _half(first)) >> first, shifts - first)
     raise ValueError(f"Rounding must be a shift, not {rounding.value!r}")
 

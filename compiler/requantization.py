@@ -9,10 +9,34 @@ import numpy as np
 
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.ir import Layer, Rounding, Tensor
+from zeroskip.compiler.reference import TFLITE_SHIFT
+from zeroskip.compiler.target import EngineConfig
 
-__all__ = ["MULTIPLIER_BITS", "Scales", "align_shifts", "average_scales"]
+__all__ = ["MULTIPLIER_BITS", "Scales", "align_shifts", "average_scales", "operand_parts", "scaler_count"]
 
 MULTIPLIER_BITS = 17
+"""Multipliers of networks made here; wider ones are cut in two."""
+LOW_BITS = 15
+"""Where operands are cut: with a sign the lower part fits a 16 x 16 multiplier, the smallest there is."""
+
+
+def operand_parts(config: EngineConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the widths in bits of the parts, lowest first, of a biased accumulator and of M, as they are multiplied.
+
+    Each width counts the sign, which a lower part does not have. M is empty where all scales are powers of two.
+    """
+    value = max(config.accumulator_width, config.bias_width) + 1
+    values = (LOW_BITS + 1, value - LOW_BITS) if value > LOW_BITS else (value,)
+    width = config.multiplier_width
+    if not width:
+        return values, ()
+    return values, (LOW_BITS + 1, width + 1 - LOW_BITS) if width > MULTIPLIER_BITS else (width + 1,)
+
+
+def scaler_count(config: EngineConfig) -> int:
+    """Return how many multipliers one post-processor has."""
+    values, multipliers = operand_parts(config)
+    return len(values) * len(multipliers)
 
 
 @dataclass
@@ -44,7 +68,8 @@ def align_shifts(scales: Sequence[Scales]) -> None:
     """Bring the shifts of all layers close together, exactly: ``(M, S)`` and ``(M * 2**j, S + j)`` round alike.
 
     A narrow range of shifts is a narrow barrel shifter. No multiplier grows beyond the widest one given. Power-of-two
-    designs (every multiplier 1) are left alone: they have no multiplier to absorb a factor.
+    designs (every multiplier 1) are left alone: they have no multiplier to absorb a factor. So are scales that are
+    rounded in two steps, for the first one takes a number of bits that is given.
     """
     for scale in scales:
         _settle(scale)
@@ -55,13 +80,21 @@ def align_shifts(scales: Sequence[Scales]) -> None:
     for scale in scales:
         for index, (m, s) in enumerate(zip(scale.multiplier, scale.shift, strict=True)):
             room = widest - m.bit_length()
-            raise_by = max(0, min(room, goal - s))
+            limit = goal
+            if scale.rounding is Rounding.TFLITE_DOUBLE:
+                limit = s if s > TFLITE_SHIFT else min(goal, TFLITE_SHIFT)
+            raise_by = max(0, min(room, limit - s))
             scale.multiplier[index] = m << raise_by
             scale.shift[index] = s + raise_by
 
 
 def _settle(scale: Scales) -> None:
-    """Give HALF_AWAY a shift of at least 1: the hardware's rule for negative halves knows no exact product."""
+    """Give HALF_AWAY a shift of at least 1: the hardware's rule for negative halves knows no exact product.
+
+    TensorFlow Lite's rounding in two steps is HALF_UP where the first takes all bits.
+    """
+    if scale.rounding is Rounding.TFLITE_DOUBLE and max(scale.shift) <= TFLITE_SHIFT:
+        scale.rounding = Rounding.HALF_UP
     if scale.rounding is not Rounding.HALF_AWAY or min(scale.shift) > 0:
         return
     if not any(scale.shift):

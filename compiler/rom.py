@@ -14,6 +14,7 @@ from zeroskip.compiler.schedule import tile_positions, window_offset
 from zeroskip.compiler.sign_add import RunCode
 from zeroskip.compiler.streams import Stream
 from zeroskip.compiler.target import EngineConfig, Format
+from zeroskip.compiler.thresholds import search_tables
 
 if TYPE_CHECKING:
     from zeroskip.compiler.job import Job
@@ -119,7 +120,9 @@ class Tables:
         if config.indexed:
             self._row_lengths(jobs)
         self._taps(jobs, placed)
-        self._bias(jobs)
+        if config.has_scales:
+            self._bias(jobs)
+        self._thresholds(jobs)
         self._offsets(jobs)
         if config.has_padding:
             self._masks(jobs)
@@ -213,6 +216,8 @@ class Tables:
         words: list[int] = []
         segments = []
         for job, base in zip(jobs, self.back, strict=True):
+            if job.scales is None:
+                continue
             base["bias_base"] = len(words)
             channels = len(job.bias)
             segments.append(Segment(job.layer.name, len(words), channels))
@@ -222,6 +227,30 @@ class Tables:
                 values = {"bias": int(bias), "multiplier": int(m), "shift": int(s)}
                 words.append(pack_word(fields, values))
         self._add("bias", fields, words, segments)
+
+    def _thresholds(self, jobs: Sequence[Job]) -> None:
+        """One image a stage of the search: 2**s thresholds a channel in stage s.
+
+        Layers with more stages come first, so that the later images end where the layers with fewer begin.
+        """
+        searched = [(job.thresholds, job, base) for job, base in zip(jobs, self.back, strict=True)]
+        tables = [(search_tables(table), job, base) for table, job, base in searched if table is not None]
+        tables.sort(key=lambda item: -len(item[0]))
+        first = 0
+        for _, job, base in tables:
+            base["bias_base"] = first
+            first += job.out_channels
+        for stage in range(self.config.search_stages):
+            words: list[int] = []
+            segments = []
+            for table, job, _ in tables:
+                if len(table) > stage:
+                    segments.append(Segment(job.layer.name, len(words), table[stage].size))
+                    words.extend(table[stage].reshape(-1).tolist())
+            rows = [{"threshold": word} for word in words]
+            fields = field_layout(rows)
+            packed = [pack_word(fields, row) for row in rows]
+            self._add(f"thresholds_{stage}", fields, packed, segments, description="thresholds")
 
     def _offsets(self, jobs: Sequence[Job]) -> None:
         """Address offsets of window and tap coordinates."""
@@ -432,13 +461,15 @@ def _lane_levels(job: Job, group: int, unit: int, lanes: int, row: int) -> np.nd
 
 
 def _lane_codes(job: Job, group: int, core: int, lanes: int) -> np.ndarray:
-    """Return the codes of a group, shape ``(codes, lanes)``, filled up with escapes."""
+    """Return the codes of a group, shape ``(codes, lanes)``, filled up with blanks."""
     if job.decoding is None:
         raise CompileError(f"Layer {job.layer.name!r} has no indices")
     streams = _lane_streams(job, group, core, lanes)
     slots = job.lengths[group]
     count = slots if job.decoding.codes_a_slot else slots // job.decoding.elements
-    codes = np.full((count, len(streams)), 0 if job.decoding.bank else job.decoding.escape, np.int64)
+    if job.decoding.mask_bits:
+        count = len(job.streams[group][0].codes)
+    codes = np.full((count, len(streams)), job.decoding.blank, np.int64)
     for lane, stream in enumerate(streams):
         if stream is not None:
             codes[: len(stream.codes), lane] = stream.codes

@@ -7,12 +7,19 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from zeroskip.compiler.errors import VerificationError
+from zeroskip.compiler.ir import Kind, Rounding
 from zeroskip.compiler.program import LayerPlan, Program, Rom
+from zeroskip.compiler.reference import TFLITE_SHIFT
 from zeroskip.compiler.rom import unpack_word, weight_level
+from zeroskip.compiler.rom_check_tables import check_arrivals, check_windows
 from zeroskip.compiler.streams import decode_positions
 from zeroskip.compiler.target import Format
+from zeroskip.compiler.thresholds import join_tables, padded_thresholds
 
 __all__ = ["check_roms", "decode_weights"]
+
+SHIFT_LIMIT = 63
+"""No shift is larger."""
 
 
 def check_roms(program: Program) -> None:
@@ -33,15 +40,21 @@ def check_roms(program: Program) -> None:
                         f"Layer {plan.name!r}: descriptor field {key!r} decodes to {value}, "
                         f"but {meant.get(key, 0)} was meant; compile again"
                     )
+    check_arrivals(program)
     for index, plan in enumerate(program.layers):
         front = unpack_word(program.rom("front").fields, program.rom("front").words[index])
         back = unpack_word(program.rom("back").fields, program.rom("back").words[index])
-        _compare(plan.name, "bias", *_bias(program, plan, back))
+        if plan.layer.thresholds is not None:
+            _compare(plan.name, "threshold", *_thresholds(program, plan, back))
+        else:
+            _compare(plan.name, "bias", *_bias(program, plan, back))
+            _check_scales(program, plan, back)
         if plan.layer.weight is not None:
             weight = np.asarray(plan.layer.weight, np.int64)
             _compare(plan.name, "weight", decode_weights(program, plan, front, back), weight.reshape(len(weight), -1))
         if not back.get("sums"):
             _check_places(program, plan, back)
+        check_windows(program, plan, front)
 
 
 def _compare(layer: str, what: str, got: np.ndarray, expected: np.ndarray) -> None:
@@ -60,6 +73,43 @@ def _bias(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> tuple[n
     got = np.array([unpack_word(rom.fields, word)["bias"] for word in rom.words[base : base + count]], np.int64)
     expected = np.zeros(count, np.int64) if plan.layer.bias is None else np.asarray(plan.layer.bias, np.int64)
     return got, expected
+
+
+def _thresholds(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    base, count = back["bias_base"], plan.shape[0]
+    tables = []
+    for stage in range(back["search_stages"]):
+        rom = program.rom(f"thresholds_{stage}")
+        words = rom.words[base << stage : (base + count) << stage]
+        tables.append(np.array([unpack_word(rom.fields, word)["threshold"] for word in words]).reshape(count, -1))
+    source = program.model.tensors[plan.layer.inputs[0]]
+    return join_tables(tables), padded_thresholds(plan.layer, source)
+
+
+def _check_scales(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> None:
+    """Compare ``multiplier / 2**shift`` of every channel; with rounding in two steps the shift itself must agree."""
+    layer, config = plan.layer, program.config
+    if layer.multiplier is None or layer.shift is None:
+        return
+    count = plan.shape[0]
+    # an addition has the scales of its inputs as well
+    part = slice(2, 3) if layer.kind is Kind.ADD else slice(None)
+    wanted = [np.broadcast_to(array[part], count).tolist() for array in (layer.multiplier, layer.shift)]
+    entries: list[Mapping[str, int]] = [back] * count
+    if config.per_channel:
+        rom = program.rom("bias")
+        entries = [unpack_word(rom.fields, word) for word in rom.words[back["bias_base"] :][:count]]
+    held = (
+        [entry.get("multiplier", 1) for entry in entries],
+        [entry.get("shift", 0) + config.shift_min for entry in entries],
+    )
+    got, expected = (
+        np.array([m << SHIFT_LIMIT >> s for m, s in zip(*scales, strict=True)], object) for scales in (held, wanted)
+    )
+    _compare(plan.name, f"2**{SHIFT_LIMIT} times the scale", got, expected)
+    if layer.rounding is Rounding.TFLITE_DOUBLE and max(wanted[1]) > TFLITE_SHIFT:
+        got, expected = (np.maximum(shifts, TFLITE_SHIFT) for shifts in (held[1], wanted[1]))
+        _compare(plan.name, "shift", got, expected)
 
 
 def _check_places(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> None:
@@ -148,15 +198,18 @@ def _lengths(program: Program, front: Mapping[str, int]) -> list[int]:
 
 
 def _entries(
-    program: Program, plan: LayerPlan, front: Mapping[str, int], unit: int, cursor: int, index: int, count: int
+    program: Program, plan: LayerPlan, front: Mapping[str, int], unit: int, group: int, cursor: int, count: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the levels and the index codes (None: counted) of ``count`` slots of one column or core."""
+    """Return the levels and the index codes (None: counted) of the ``count`` slots of a group of one column or core."""
     levels = _levels(program, front, program.rom(f"weights_{unit}"), front["weight_base"] + cursor, count)
     if plan.format is Format.DENSE or plan.decoding is None:
         return levels, None
     lanes = program.config.geometry.lanes if front["linear"] else 1
-    codes_a_word = 1 if front["codes_a_slot"] else front["element_last"] + 1
-    count, index = count // lanes // codes_a_word * lanes, index // lanes // codes_a_word * lanes
+    slots_a_code = 1 if front["codes_a_slot"] else front["element_last"] + 1
+    count, index = count // lanes // slots_a_code * lanes, cursor // lanes // slots_a_code * lanes
+    if front.get("masked"):
+        count = front["mask_last"] + 1
+        index = group * count
     core = unit if program.config.geometry.cores > 1 else 0
     return levels, _slots(program.rom(f"index_{core}"), front["index_base"] + index, count)
 
@@ -184,8 +237,12 @@ def _decode(plan: LayerPlan, levels: np.ndarray, indices: np.ndarray | None) -> 
             f"Layer {plan.name!r}: an index does not fit {plan.decoding.code_bits} bits; compile again"
         )
     positions = decode_positions(indices, plan.decoding)
+    if len(positions) > len(levels):
+        raise VerificationError(
+            f"Layer {plan.name!r}: a row's indices name {len(positions)} slots, but it has {len(levels)}; compile again"
+        )
     kept = positions >= 0
-    return positions[kept].tolist(), levels[kept].tolist()
+    return positions[kept].tolist(), levels[: len(positions)][kept].tolist()
 
 
 def _windowed_rows(
@@ -195,7 +252,7 @@ def _windowed_rows(
     members = back["member_last"] + 1
     for group, length in enumerate(_lengths(program, front)):
         for unit in range(members):
-            levels, indices = _entries(program, plan, front, unit, cursor, cursor, length)
+            levels, indices = _entries(program, plan, front, unit, group, cursor, length)
             yield group * members + unit, *_decode(plan, levels, indices)
         cursor += length
 
@@ -208,7 +265,7 @@ def _linear_rows(
     cursor = 0
     for group, length in enumerate(_lengths(program, front)):
         for unit in range(-(-members * split // lanes)):
-            levels, indices = _entries(program, plan, front, unit, cursor, cursor, length * lanes)
+            levels, indices = _entries(program, plan, front, unit, group, cursor, length * lanes)
             for lane in range(lanes):
                 sub = unit * lanes + lane
                 mine = None if indices is None else indices[lane::lanes]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroskip.compiler.encodings import relative
+from zeroskip.compiler.encodings import bitmap, relative
 from zeroskip.compiler.errors import CompileError
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Stream",
     "decode_positions",
     "encode_bank",
+    "encode_bitmap",
     "encode_patterns",
     "encode_relative",
 ]
@@ -33,16 +34,18 @@ class Decoding:
     A code stands for ``elements`` slots. Relative codes hold the gap to the next kept unit (a position, a block, a
     kernel) in ``gap_bits`` bits, all ones being an escape; ``unit`` positions lie between units and ``step`` between
     the elements of one. Patterns add an offset by pattern number and element instead. With a ``bank`` the code is the
-    position in a bank of that many, which moves on after ``elements`` codes, one a slot. Runs of shared multipliers
-    may leave a code's last slots idle (``distinct``).
+    position in a bank of that many, which moves on after ``elements`` codes, one a slot. A bitmap's code is a mask word
+    of ``mask_bits`` positions: a slot for each set bit, and one that multiplies nothing for a word without any. Runs of
+    shared multipliers may leave a code's last slots idle (``distinct``).
     """
 
-    gap_bits: int
+    gap_bits: int = 0
     elements: int = 1
     unit: int = 1
     step: int = 0
     bank: int = 0
     patterns: tuple[tuple[int, ...], ...] = ()
+    mask_bits: int = 0
 
     @property
     def escape(self) -> int:
@@ -52,6 +55,8 @@ class Decoding:
     @property
     def code_bits(self) -> int:
         """Bits of an index code."""
+        if self.mask_bits:
+            return self.mask_bits
         return self.gap_bits + (max(len(self.patterns) - 1, 0)).bit_length()
 
     @property
@@ -66,7 +71,12 @@ class Decoding:
     @property
     def codes_a_slot(self) -> bool:
         """Whether every slot has a code of its own."""
-        return self.bank > 0 or self.elements == 1
+        return self.bank > 0 or (self.elements == 1 and not self.mask_bits)
+
+    @property
+    def blank(self) -> int:
+        """The code that fills up what is behind the end of a row."""
+        return 0 if self.bank or self.mask_bits else self.escape
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +103,8 @@ def decode_positions(codes: IntArray, decoding: Decoding) -> IntArray:
     if decoding.bank:
         banks: IntArray = np.arange(len(codes)) // decoding.elements * decoding.bank
         return banks + codes
+    if decoding.mask_bits:
+        return _mask_positions(codes, decoding.mask_bits)
     gaps = codes & decoding.escape
     kept = gaps != decoding.escape
     ends = np.cumsum((gaps + kept) * decoding.unit)
@@ -102,6 +114,15 @@ def decode_positions(codes: IntArray, decoding: Decoding) -> IntArray:
     else:
         offsets = np.broadcast_to(np.arange(decoding.elements) * decoding.step, (len(codes), decoding.elements))
     positions: IntArray = np.where(kept[:, None], first[:, None] + offsets, FILLER).reshape(-1)
+    return positions
+
+
+def _mask_positions(words: IntArray, width: int) -> IntArray:
+    """Return the positions of the set bits, FILLER for a word without any."""
+    bits = words[:, None] >> np.arange(width) & 1
+    slots = np.concatenate([bits, words[:, None] == 0], axis=1)
+    word, bit = np.nonzero(slots)
+    positions: IntArray = np.where(bit < width, word * width + bit, FILLER)
     return positions
 
 
@@ -122,6 +143,13 @@ def encode_relative(rows: IntArray, decoding: Decoding) -> Stream:
     support = np.flatnonzero(rows.any(axis=0)).tolist()
     codes = [code for code, _ in relative.encode_row(support, [1] * len(support), decoding.gap_bits)]
     return _stream(codes, rows, decoding)
+
+
+def encode_bitmap(rows: IntArray, decoding: Decoding) -> Stream:
+    """Encode the positions at which any of ``rows`` has a weight, a mask bit each."""
+    support = np.flatnonzero(rows.any(axis=0)).tolist()
+    words, _ = bitmap.encode_row(support, [1] * len(support), rows.shape[1], decoding.mask_bits)
+    return _stream(words, rows, decoding)
 
 
 def encode_relative_units(rows: IntArray, kept: Sequence[np.bool_ | bool], decoding: Decoding) -> Stream:

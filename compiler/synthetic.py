@@ -39,6 +39,7 @@ SHIFT_MAX = 47
 SMALLEST_RATE = 2.0**-60
 """Where only one code is left, the rate is 0 and has no logarithm."""
 TFLITE_BITS = 31
+TFLITE_SHIFT_MAX = 62
 ADD_FRACTION_BITS = 8
 LAYER_NAMES = {
     Kind.CONV2D: "conv",
@@ -268,7 +269,9 @@ def _draw_scales(rng: np.random.Generator, spec: Spec, acc: IntArray, span: int)
     else:
         multiplier, shift = _nearest_scales(rate, spec.rounding)
     bias = np.round(centre).astype(np.int32)
-    if spec.varied_scales and spec.rounding not in TFLITE:
+    if spec.varied_scales and spec.rounding in TFLITE:
+        return bias, *_vary_tflite_scales(rng, multiplier, shift)
+    if spec.varied_scales:
         return _vary_scales(rng, bias, multiplier, shift, spec.power_of_two)
     return bias, multiplier, shift
 
@@ -290,9 +293,22 @@ def _vary_scales(
     return bias, multiplier, shift
 
 
+def _vary_tflite_scales(rng: np.random.Generator, multiplier: IntArray, shift: IntArray) -> tuple[IntArray, IntArray]:
+    """Return most scales with fewer bits of multiplier and shift, around the 31 that the first rounding takes.
+
+    One in ten is at random.
+    """
+    fewer = np.minimum(rng.integers(0, 12, len(shift)), shift)
+    odd = rng.random(len(shift)) < 0.1
+    drawn = rng.integers(0, 1 << rng.integers(1, TFLITE_BITS + 1, len(shift)))
+    multiplier = np.where(odd, drawn, multiplier >> fewer).astype(np.int32)
+    shift = np.where(odd, rng.integers(0, TFLITE_SHIFT_MAX + 1, len(shift)), shift - fewer).astype(np.int8)
+    return multiplier, shift
+
+
 def _nearest_scales(rate: IntArray, rounding: Rounding) -> tuple[IntArray, IntArray]:
     """Return multiplier and shift nearest to each rate, of 31 bits for TensorFlow Lite's roundings, else of 17."""
-    bits, most = (TFLITE_BITS - 1, 2 * TFLITE_BITS) if rounding in TFLITE else (MULTIPLIER_BITS, SHIFT_MAX)
+    bits, most = (TFLITE_BITS - 1, TFLITE_SHIFT_MAX) if rounding in TFLITE else (MULTIPLIER_BITS, SHIFT_MAX)
     shift = np.clip(np.floor(bits - np.log2(rate)), 0, most).astype(np.int8)
     multiplier = np.clip(np.round(rate * 2.0**shift), 0, (1 << (bits + 1)) - 1).astype(np.int32)
     return multiplier, shift

@@ -8,15 +8,42 @@ from dataclasses import dataclass
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.sign_add import RunCode
 
-__all__ = ["MAX_PRODUCTS", "MIN_DRAIN", "MIN_LEAD", "Engine", "EngineConfig", "Format", "Geometry"]
+__all__ = [
+    "MAX_ACTIVATION",
+    "MAX_PRODUCTS",
+    "MIN_DRAIN",
+    "MIN_LEAD",
+    "Engine",
+    "EngineConfig",
+    "Format",
+    "Geometry",
+    "pair_bits",
+    "pair_spacing",
+]
 
 MIN_DRAIN = 4
 """Fewest cycles between the ends of two units with a decoder: the next row's length takes that long to fetch."""
 
-MIN_LEAD = 3
+MIN_LEAD = 4
 """Fewest cycles of a layer's first unit with a decoder: the second row's length takes that long from the start."""
 
 MAX_PRODUCTS = 1024
+
+MAX_ACTIVATION = 255
+"""Largest magnitude of an activation: codes have 8 bits, signed or not."""
+
+
+def pair_spacing(level_limit: int) -> int:
+    """Return how many bits apart two levels of at most ``level_limit`` share a multiplier's operand.
+
+    So many hold a product of one of them with an activation, and its sign.
+    """
+    return (MAX_ACTIVATION * level_limit).bit_length() + 1
+
+
+def pair_bits(level_limit: int) -> int:
+    """Return the bits of an operand that holds two levels, the upper one less where the lower is negative."""
+    return pair_spacing(level_limit) + level_limit.bit_length() + 1
 
 
 class Engine(enum.Enum):
@@ -33,6 +60,7 @@ class Format(enum.Enum):
     RELATIVE = "relative_index"
     BLOCKS = "block_index"
     BANKS = "bank_index"
+    BITMAP = "bitmap"
     PATTERN = "pattern_id"
 
     @property
@@ -50,8 +78,9 @@ class Geometry:
     so that every one follows its own indices. ``results`` values leave the array a cycle. ``logic_products`` of the
     multipliers are made of logic cells instead of the device's multipliers. ``banked_vectors`` spreads what linear
     layers read over the banks, instead of a copy in every bank: less memory, but every row is spread over all lanes,
-    which wait for the one with the most weights. ``sign_adds`` lanes share one multiplier: each of them adds that many
-    activations with their signs before it needs a product, so weights come in runs of that many with one magnitude.
+    which wait for the one with the most weights. ``paired_products`` lets two columns share a multiplier: both take the
+    same activation in the same cycle. ``sign_adds`` lanes share one multiplier: each of them adds that many activations
+    with their signs before it needs a product, so weights come in runs of that many with one magnitude.
     """
 
     lanes: int
@@ -60,6 +89,7 @@ class Geometry:
     results: int = 1
     logic_products: int = 0
     banked_vectors: bool = False
+    paired_products: bool = False
     sign_adds: int = 1
 
     def __post_init__(self) -> None:
@@ -93,10 +123,26 @@ class Geometry:
                 f"Geometry has {self.sign_adds} sign_adds and banked_vectors; only one of them may be set: "
                 "vectors over the banks give the weights of a run to different lanes"
             )
+        if self.sign_adds > 1 and self.paired_products:
+            raise CompileError(
+                f"Geometry has {self.sign_adds} sign_adds and paired_products; only one of them may be set: "
+                "a multiplier is shared by lanes or by columns"
+            )
         if not 0 <= self.logic_products <= self.multipliers:
             raise CompileError(
                 f"Geometry logic_products must be 0 to the {self.multipliers} products, not {self.logic_products!r}"
             )
+        if self.paired_products and self.columns == 1:
+            raise CompileError(
+                f"Geometry paired_products must have at least 2 columns, not {self.columns}: the two products of a "
+                "multiplier have the same activation, and cores have their own"
+            )
+
+    def skew(self, unit: int) -> int:
+        """Return by how many cycles a column or core is later than the first; paired columns go together."""
+        if self.cores > 1:
+            return 0
+        return unit // 2 if self.paired_products else unit
 
     @property
     def units(self) -> int:
@@ -115,7 +161,7 @@ class Geometry:
 
     @property
     def multipliers(self) -> int:
-        """Multipliers of the array."""
+        """Products a cycle of the array: its multipliers, where no two columns share one."""
         return self.products // self.sign_adds
 
     def __str__(self) -> str:
@@ -127,6 +173,8 @@ class Geometry:
         text = " x ".join(parts)
         if self.results > 1:
             text = f"{text}, {self.results} results a cycle"
+        if self.paired_products:
+            text = f"{text}, two products a multiplier"
         if self.sign_adds > 1:
             text = f"{text}, {self.sign_adds} additions a product"
         return text if not self.logic_products else f"{text}, {self.logic_products} products in logic"
@@ -143,6 +191,7 @@ class EngineConfig:
     accumulator_width : proved from weights and activation ranges
     weight_width : stored weight code, widest layer
     level_bits : signed weight operand of the multipliers
+    level_limit : largest magnitude of a weight level
     sign_bits, magnitude_bits : of a weight's sign (1: no weight of a run is 0) and of a run's magnitude, stored less 1
         unless ``has_empty_runs``; 0: every weight has a product of its own
     codebooks : levels of each codebook by code; layers name theirs by its number from 1
@@ -151,10 +200,14 @@ class EngineConfig:
     element_bits : of the number of an element within its block, kernel or bank; 0: no such layers
     linear_unit : positions a block of linear layers
     index_width : index code, widest layer (0: no layer has indices, and there is no decoder)
+    mask_bits : mask word, widest bitmap layer; 0: no such layers
     bias_width, multiplier_width (0: power-of-two scales), shift_width : requantization fields
+    search_stages : bits of the largest count of thresholds (0: no layer has thresholds)
     shift_min : the constant part of every shift
     per_channel : multiplier and shift lie in the bias ROM, one pair a channel, instead of in the layer descriptor
     output_size : words of the output buffer
+    has_scales : some layer is requantized by multiplier and shift
+    has_two_steps : some scale takes TensorFlow Lite's rounding in two steps
     has_padding, has_pooling, has_half_away, has_half_even, has_floor, has_zero_excluded, has_row_offsets, has_linear,
     has_windowed, has_split, has_keep, has_counted, has_slow, has_core_words, has_functions,
     has_banks, has_steps, has_sums, has_partial_sums, has_empty_runs : generate that hardware
@@ -165,6 +218,7 @@ class EngineConfig:
     accumulator_width: int
     weight_width: int
     level_bits: int
+    level_limit: int
     sign_bits: int
     magnitude_bits: int
     codebooks: tuple[tuple[int, ...], ...]
@@ -173,14 +227,18 @@ class EngineConfig:
     element_bits: int
     linear_unit: int
     index_width: int
+    mask_bits: int
     bias_width: int
     multiplier_width: int
     shift_width: int
     shift_min: int
+    search_stages: int
     per_channel: bool
     output_size: int
     has_padding: bool
     has_pooling: bool
+    has_scales: bool
+    has_two_steps: bool
     has_half_away: bool
     has_half_even: bool
     has_floor: bool
@@ -222,12 +280,27 @@ class EngineConfig:
         Where some layers drain one value a cycle and others several, the chain moves at two speeds and is loaded while
         it stands.
         """
-        return self.geometry.columns - 1 if self.has_slow else 0
+        return self.geometry.skew(self.geometry.columns - 1) if self.has_slow else 0
 
     @property
     def logic_products(self) -> int:
-        """Multipliers made of logic cells: with levels of -1 to 1 all of them, for there is nothing to multiply."""
-        return self.geometry.multipliers if self.level_bits == 2 else self.geometry.logic_products
+        """Products made of logic cells: all of them where levels of -1 to 1, not paired, leave nothing to multiply."""
+        in_logic = self.level_bits == 2 and not self.geometry.paired_products
+        return self.geometry.multipliers if in_logic else self.geometry.logic_products
+
+    @property
+    def paired_multipliers(self) -> int:
+        """Hard multipliers that make two products: those of a lane in two neighbouring columns, neither in logic."""
+        if not self.geometry.paired_products:
+            return 0
+        lanes = self.geometry.lanes
+        pairs, left = divmod(self.geometry.products - self.logic_products, 2 * lanes)
+        return pairs * lanes + max(0, left - lanes)
+
+    @property
+    def single_multipliers(self) -> int:
+        """Hard multipliers that make one product a cycle."""
+        return self.geometry.multipliers - self.logic_products - 2 * self.paired_multipliers
 
     @property
     def run_code(self) -> RunCode | None:

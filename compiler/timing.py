@@ -17,10 +17,11 @@ from zeroskip.compiler.fields import drain_cycles, waits_for_columns
 from zeroskip.compiler.ir import Kind, Model
 from zeroskip.compiler.job import Job
 from zeroskip.compiler.program import Schedule, Timing
+from zeroskip.compiler.requantization import operand_parts
 from zeroskip.compiler.schedule import tile_of_positions
 from zeroskip.compiler.target import EngineConfig
 
-__all__ = ["first_result", "plan_timing", "unit_ends"]
+__all__ = ["first_result", "plan_timing", "post_cycles", "scale_cycles", "search_cycles", "unit_ends"]
 
 IntArray = NDArray[np.int64]
 
@@ -29,6 +30,8 @@ NEVER = np.int64(1 << 40)
 
 DECODE = 4
 """hw.decoders: from a slot to its position: index ROM, slot, register behind the sum."""
+BITMAP = 2
+"""hw.decoders, on top of that in designs with bitmap layers: the present mask word, the number of its lowest bit."""
 KEEP = 2
 """hw.gather: a linear layer's keep-list."""
 WINDOWED_ADDRESS = 9
@@ -39,27 +42,52 @@ READ = 4
 """hw.gather: from the bank address to the activation."""
 ACCUMULATE = 4
 """hw.array: from the activation to the first drained value; pooling adds 2, a shared multiplier its turns."""
-WRITE = 11
-"""From a drained value to the cycle in which its bank may be read again (hw.postprocess, hw.accelerator)."""
-BACK_SWITCH = 13
-"""From a layer's last drained value to the next layer's first (hw.sequencer: the back end changes its descriptor)."""
-FINISH = 11
-"""From the last drained value to the cycle in which the output begins to leave."""
+SCALE = 9
+"""hw.postprocess: from a drained value to the result, by multiplier and shift; each of two steps more takes 1 more."""
+COMPARE = 2
+"""hw.search: a stage: from an address to the next one, or to the count."""
+ADDRESS = 4
+"""hw.writer: from a drained value to its address, before which no result can be written."""
+WRITE = 3
+"""From a result to the cycle in which its bank may be read again (hw.accelerator)."""
+BACK_SWITCH = 4
+"""From a layer's last result to the next layer's first drained value (hw.sequencer: the descriptor changes)."""
+FINISH = 2
+"""From the last result to the cycle in which the output begins to leave."""
 START = 2
 """From a layer's last slot to the start of the next with a gap of 0 (hw.sequencer)."""
 LATE_FIELDS = 3
 """Cycles by which the fields of the last gather stages are delayed, so that the next layer can start earlier."""
-LOADED = 3
+LOADED = 4
 """From the last input word accepted to the start of the first layer."""
 LOADER = 3
 """hw.loader: from a word accepted to its write, in which no result may be written."""
-POST = 9
-"""hw.postprocess: from a drained value to the result."""
+
+
+def scale_cycles(config: EngineConfig) -> int:
+    """Return the cycles from a drained value to the result by multiplier and shift."""
+    return SCALE + int(len(operand_parts(config)[1]) > 1) + int(config.has_two_steps)
+
+
+def search_cycles(config: EngineConfig) -> int:
+    """Return the cycles from a drained value to the result by thresholds."""
+    return COMPARE * config.search_stages + 1
+
+
+def post_cycles(config: EngineConfig) -> int:
+    """Return the cycles from a drained value to the result: one number for all layers of a design."""
+    return max(
+        ADDRESS,
+        scale_cycles(config) if config.has_scales else 0,
+        search_cycles(config) if config.search_stages else 0,
+    )
 
 
 def decode_cycles(config: EngineConfig) -> int:
     """Return the cycles from a slot to its position."""
-    return DECODE if config.indexed else 0
+    if not config.indexed:
+        return 0
+    return DECODE + BITMAP if config.mask_bits else DECODE
 
 
 def address_cycles(linear: bool, config: EngineConfig) -> int:
@@ -112,18 +140,19 @@ def plan_timing(
     starts, gaps = [0], []
     written: dict[str, IntArray] = {source.name: np.full((*source.shape, 1, 1)[:3], -NEVER)}
     ends = [unit_ends(schedule) for schedule in schedules]
+    post = post_cycles(config)
     for index, job in enumerate(jobs):
         first_slot = starts[index] + 1
         result = first_result(job, config)
         last_slot = first_slot + int(ends[index][-1])
         last_drained = last_slot + result + drain_cycles(job, config.geometry) - 1
-        written[job.layer.output] = _write_times(job, ends[index], config) + first_slot + result + WRITE
+        written[job.layer.output] = _write_times(job, ends[index], config) + first_slot + result + post + WRITE
         earliest = last_slot + START + max(front_gap(job.linear, config), 0)
         following = jobs[(index + 1) % len(jobs)]
         after = ends[(index + 1) % len(jobs)]
         # the first result of the next layer meets a back end that has changed over
         first_drain = 1 + int(after[0]) + first_result(following, config)
-        earliest = max(earliest, last_drained + BACK_SWITCH - first_drain)
+        earliest = max(earliest, last_drained + post + BACK_SWITCH - first_drain)
         # where the first column waits for the others, it must find the chain empty all the same
         earliest = max(earliest, last_drained + 1 - (first_drain - column_wait(following, config)))
         if index + 1 < len(jobs):
@@ -132,7 +161,7 @@ def plan_timing(
                 earliest = max(earliest, int((_written(model, written, name) - reads).max()))
             starts.append(earliest)
         gaps.append(earliest - last_slot - START)
-    finish = last_drained + FINISH
+    finish = last_drained + post + FINISH
     period = earliest
     released = 1 + starts[release] + int(ends[release][-1]) + 1 + gaps[release] + 1
     busy = _busy(jobs, ends, starts, config, released)
@@ -266,7 +295,7 @@ def _busy(
     """Return the intervals after ``released`` in which no input word is accepted: a result would be written with it."""
     intervals: list[tuple[int, int]] = []
     for job, end, start in zip(jobs, ends, starts, strict=True):
-        first = start + 1 + first_result(job, config) + POST - LOADER
+        first = start + 1 + first_result(job, config) + post_cycles(config) - LOADER
         length = drain_cycles(job, config.geometry)
         intervals.extend((int(e) + first, int(e) + first + length) for e in end if int(e) + first + length > released)
     return sorted(intervals)

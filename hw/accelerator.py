@@ -7,7 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.program import Program, Rom
-from zeroskip.compiler.timing import LATE_FIELDS, LOADER, POST, READ, WINDOWED_ADDRESS
+from zeroskip.compiler.timing import LATE_FIELDS, LOADER, READ, WINDOWED_ADDRESS, post_cycles
 from zeroskip.hw.array import Array
 from zeroskip.hw.decoders.index import IndexDecoder
 from zeroskip.hw.gather import WALKED, Gather, TileWalk
@@ -50,8 +50,11 @@ class Accelerator(wiring.Component):
         self.layers = len(program.layers)
         self.front_layout = descriptor_layout(program.rom("front").fields)
         self.back_layout = descriptor_layout(program.rom("back").fields)
-        bias = program.rom("bias")
-        self.writer = Writer(self.config, self.back_layout, program.rom("places"), _address_bits(bias))
+        self.post_cycles = post_cycles(self.config)
+        self.thresholds = [program.rom(f"thresholds_{stage}") for stage in range(self.config.search_stages)]
+        entries = [program.rom("bias")] if self.config.has_scales else []
+        entry_bits = max(_address_bits(rom) for rom in (*entries, *self.thresholds[:1]))
+        self.writer = Writer(self.config, self.back_layout, program.rom("places"), entry_bits)
         results = self.config.geometry.results
         trace = wiring.Signature(
             {
@@ -78,7 +81,7 @@ class Accelerator(wiring.Component):
         gap_bits = self.front_layout["gap"].width
         self.front_sequencer = FrontSequencer(self.layers, gap_bits)
         # the end of a layer is told one cycle late: it takes many comparisons to see
-        self.back_sequencer = BackSequencer(self.layers, POST)
+        self.back_sequencer = BackSequencer(self.layers, self.post_cycles)
         m.submodules.front_sequencer, m.submodules.back_sequencer = self.front_sequencer, self.back_sequencer
         self.front = self._descriptor(m, "front", self.front_layout, self.front_sequencer)
         self.back = self._descriptor(m, "back", self.back_layout, self.back_sequencer)
@@ -96,9 +99,9 @@ class Accelerator(wiring.Component):
         m.d.comb += [rom.addr.eq(sequencer.addr), rom.en.eq(sequencer.en), descriptor.eq(rom.data)]
         return descriptor
 
-    def _rom(self, m: Module, name: str, core: int | None = None) -> RomReader:
+    def _rom(self, m: Module, name: str, copy: int | None = None) -> RomReader:
         reader = RomReader(self.program.rom(name))
-        m.submodules[f"rom_{name}" if core is None else f"rom_{name}_{core}"] = reader
+        m.submodules[f"rom_{name}" if copy is None else f"rom_{name}_{copy}"] = reader
         return reader
 
     def _build_front(self, m: Module) -> Array:
@@ -214,27 +217,35 @@ class Accelerator(wiring.Component):
         m.submodules.issue = issue
         lengths = self._rom(m, "rows")
         m.d.comb += [lengths.addr_0.eq(issue.row_addr), issue.row_data.eq(lengths.data_0)]
+        # a mask word stays a cycle to be the present one; flags and the pointer of other layers wait for it
         rom_cycles = RomReader.latency_cycles
-        early_flags = delay(m, issue.flags, rom_cycles, FLAGS)
+        wait = 1 if config.mask_bits else 0
+        early_flags = delay(m, issue.flags, wait + rom_cycles, FLAGS)
+        pointer: Value = delay(m, issue.pointer, wait)
         # a linear layer's pointer stands at the first slot of a word
-        early_slot = delay(m, issue.pointer[: config.lane_bits], rom_cycles)
+        early_slot = delay(m, pointer[: config.lane_bits], rom_cycles)
         positions, fillers = [], []
         flags: Value = issue.flags
         for core in range(config.geometry.cores):
-            decoder = IndexDecoder(config, self.front_layout, bits)
+            decoder = IndexDecoder(config, self.front_layout, bits, pointer_bits)
             m.submodules[f"decoder_{core}"] = decoder
             reader = self._rom(m, f"index_{core}")
+            address, slot = pointer, early_slot
+            if config.mask_bits:
+                address = Mux(self.front.masked, decoder.mask_pointer, pointer)
+                slot = delay(m, address[: config.lane_bits], rom_cycles)
             m.d.comb += [
-                reader.addr_0.eq(issue.pointer[config.lane_bits :]),
+                reader.addr_0.eq(address[config.lane_bits :]),
                 decoder.word.eq(reader.data_0),
-                decoder.slot.eq(early_slot),
+                decoder.slot.eq(slot),
                 decoder.flags.eq(early_flags),
                 decoder.descriptor.eq(self.front),
+                decoder.start.eq(self.front_sequencer.start),
             ]
             if config.element_bits:
                 m.d.comb += [
-                    decoder.element.eq(delay(m, issue.element, rom_cycles)),
-                    decoder.element_last.eq(delay(m, issue.element_last, rom_cycles)),
+                    decoder.element.eq(delay(m, issue.element, wait + rom_cycles)),
+                    decoder.element_last.eq(delay(m, issue.element_last, wait + rom_cycles)),
                 ]
             # a register between the cursors' sum and the tap ROM's address
             late = [delay(m, decoder.positions[lane], 1) for lane in range(lanes)]
@@ -317,30 +328,19 @@ class Accelerator(wiring.Component):
 
     def _build_back(self, m: Module, array: Array) -> None:
         """Drain to memory: writer, post-processors, loader, banks and output buffer."""
-        program, config, writer, back = self.program, self.config, self.writer, self.back
+        config, writer, back = self.config, self.writer, self.back
         m.submodules.writer = writer
-        places, bias = self._rom(m, "places"), self._rom(m, "bias")
+        places = self._rom(m, "places")
         m.d.comb += [
             writer.descriptor.eq(back),
             writer.start.eq(self.back_sequencer.start),
             writer.advance.eq(array.o_valid),
             places.addr_0.eq(writer.place_addr),
             writer.place_data.eq(places.data_0),
-            bias.addr_0.eq(writer.bias_addr),
             self.back_sequencer.done.eq(delay(m, writer.done & writer.advance, 1)),
         ]
-        values = []
-        for index in range(config.geometry.results):
-            post = PostProcessor(config, self.back_layout, program.rom("bias"))
-            m.submodules[f"post_{index}"] = post
-            m.d.comb += [
-                post.descriptor.eq(back),
-                post.i.eq(array.o[index]),
-                post.first.eq(writer.first),
-                post.entry.eq(bias.data_0),
-            ]
-            values.append(post.o)
-        late = POST - Writer.address_cycles
+        values = self._build_posts(m, array)
+        late = self.post_cycles - Writer.address_cycles
         addresses = [delay(m, writer.address[index], late) for index in range(config.geometry.results)]
         valid = delay(m, writer.inside, late)
         loader = self._build_loader(m, array.o_valid)
@@ -353,10 +353,37 @@ class Accelerator(wiring.Component):
             self.trace.odd.eq(odd),
             self.trace.valid.eq(valid),
             self.trace.layer.eq(self.back_sequencer.index),
-            self.trace.channel.eq(delay(m, writer.channel, POST)),
-            self.trace.place.eq(delay(m, writer.position, POST)),
+            self.trace.channel.eq(delay(m, writer.channel, self.post_cycles)),
+            self.trace.place.eq(delay(m, writer.position, self.post_cycles)),
             self.trace.data.eq(Cat(*values)),
         ]
+
+    def _build_posts(self, m: Module, array: Array) -> list[Value]:
+        """Build the post-processors and their images; results that leave together belong to one channel."""
+        program, config, writer = self.program, self.config, self.writer
+        bias = program.rom("bias") if config.has_scales else None
+        entry = self._rom(m, "bias") if config.has_scales else None
+        if entry is not None:
+            m.d.comb += entry.addr_0.eq(writer.bias_addr)
+        readers: list[RomReader] = []
+        values = []
+        for index in range(config.geometry.results):
+            post = PostProcessor(config, self.back_layout, bias, self.thresholds, len(writer.bias_addr))
+            m.submodules[f"post_{index}"] = post
+            m.d.comb += [post.descriptor.eq(self.back), post.i.eq(array.o[index]), post.first.eq(writer.first)]
+            if entry is not None:
+                m.d.comb += post.entry.eq(entry.data_0)
+            if self.thresholds:
+                m.d.comb += post.channel.eq(writer.bias_addr)
+                # all results compare with the first threshold of their channel, then each with its own
+                shared = readers[:1]
+                readers = [*shared, *(self._rom(m, rom.name, index) for rom in self.thresholds[len(shared) :])]
+            for stage, reader in enumerate(readers):
+                if stage or not index:
+                    m.d.comb += reader.addr_0.eq(getattr(post, f"addr_{stage}"))
+                m.d.comb += getattr(post, f"data_{stage}").eq(reader.data_0)
+            values.append(post.o)
+        return values
 
     def _build_loader(self, m: Module, drained: Value) -> Loader:
         program, config = self.program, self.config
@@ -371,7 +398,7 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             loader.release.eq(sequencer.ended & self.front.release_input),
             loader.take.eq(sequencer.start & (sequencer.index == 0)),
-            loader.busy.eq(delay(m, drained, POST - LOADER)),
+            loader.busy.eq(delay(m, drained, self.post_cycles - LOADER)),
             sequencer.loaded.eq(loader.loaded),
         ]
         for name in names:
@@ -385,7 +412,10 @@ class Accelerator(wiring.Component):
     def _build_banks(
         self, m: Module, addresses: list[Value], values: list[Value], valid: Value, loader: Loader
     ) -> None:
-        """Every core's copy of the banks, and the crossbar that writes up to R results (or an input word) into them."""
+        """Every core's copy of the banks, and the crossbar that writes up to R results (or an input word) into them.
+
+        Two registers lie on the way: the banks are spread over the device, far from the post-processors.
+        """
         config, back = self.config, self.back
         lanes, lane_bits, bits = config.geometry.lanes, config.lane_bits, config.position_bits
         replicated_input = self.program.layouts[self.program.model.input].storage.value == "replicated"
@@ -417,8 +447,8 @@ class Accelerator(wiring.Component):
             word, code = places[0][lane_bits:], data_in[0]
             for hit, place, value in list(zip(hits, places, data_in, strict=True))[1:]:
                 word, code = Mux(hit, place[lane_bits:], word), Mux(hit, value, code)
-            word = Mux(replicated, places[0][: config.word_address_bits], word)
-            enable = Cat(*hits).any()
+            word = delay(m, Mux(replicated, places[0][: config.word_address_bits], word), 1)
+            code, enable = delay(m, code, 1), delay(m, Cat(*hits).any(), 1)
             for core, gather in enumerate(self.gathers):
                 bank = ActivationBank(config.activation_depth)
                 m.submodules[f"bank_{core}_{lane}"] = bank

@@ -1,12 +1,17 @@
-"""The signed multiplier as a Verilog module of its own, so that a device can give its own multiplier for it."""
+"""The signed multipliers as Verilog modules of their own, so that a device can give its own multiplier for them."""
 
 from __future__ import annotations
 
-from amaranth.hdl import ClockSignal, Instance, Module, signed
+from amaranth.hdl import Cat, ClockSignal, Instance, Module, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Multiplier", "logic_multiplier_verilog", "multiplier_verilog"]
+from zeroskip.compiler.target import pair_bits, pair_spacing
+
+__all__ = ["ACTIVATION_BITS", "Multiplier", "PairedMultiplier", "logic_multiplier_verilog", "multiplier_verilog"]
+
+ACTIVATION_BITS = 9
+"""Signed: codes of 8 bits, with or without a sign."""
 
 
 class Multiplier(wiring.Component):
@@ -48,6 +53,72 @@ class Multiplier(wiring.Component):
         """Instantiate the multiplier's module."""
         m = Module()
         m.submodules.multiplier = Instance(self.module, i_clk=ClockSignal(), i_a=self.a, i_b=self.b, o_p=self.p)
+        return m
+
+
+class PairedMultiplier(wiring.Component):
+    """Multiply an activation with two levels in one multiplier.
+
+    ``a * (b_high * 2**k + b_low) = a * b_high * 2**k + a * b_low``, where ``k`` bits hold the lower product and its
+    sign. A negative lower product has borrowed one from the upper: ``a * b_low = p_low``,
+    ``a * b_high = p_high + borrow``. The sum that takes ``p_high`` takes ``borrow`` as its carry, so that it costs no
+    addition of its own.
+
+    Latency 2 cycles, initiation interval 1, no reset, as :class:`Multiplier`, whose Verilog module it is with operands
+    of ``ACTIVATION_BITS`` and ``pair_bits(level_limit)`` bits and the name ``paired_multiplier``.
+
+    Parameters
+    ----------
+    level_bits : int
+    level_limit : int, largest magnitude of a level
+
+    Members
+    -------
+    a : In(signed(9)), not -256
+    b_low, b_high : In(signed(level_bits)), -level_limit to level_limit
+    p_low, p_high : Out(signed(pair_spacing(level_limit)))
+    borrow : Out(1)
+    """
+
+    latency_cycles = Multiplier.latency_cycles
+
+    def __init__(self, level_bits: int, level_limit: int) -> None:
+        self.level_bits = level_bits
+        self.level_limit = level_limit
+        level, product = signed(level_bits), signed(pair_spacing(level_limit))
+        super().__init__(
+            {
+                "a": In(signed(ACTIVATION_BITS)),
+                "b_low": In(level),
+                "b_high": In(level),
+                "p_low": Out(product),
+                "p_high": Out(product),
+                "borrow": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Pack the levels and cut the product."""
+        m = Module()
+        spacing, bits = pair_spacing(self.level_limit), pair_bits(self.level_limit)
+        low = Signal(signed(spacing))
+        high = Signal(signed(bits - spacing))
+        m.d.comb += [low.eq(self.b_low), high.eq(self.b_high)]
+        # bit by bit: look-up tables are faster than a carry chain this short
+        borrow: Value = low[-1]
+        upper = []
+        for bit in high:
+            upper.append(bit ^ borrow)
+            borrow = borrow & ~bit
+        product = Signal(ACTIVATION_BITS + bits)
+        m.submodules.multiplier = Instance(
+            "paired_multiplier", i_clk=ClockSignal(), i_a=self.a, i_b=Cat(low, *upper), o_p=product
+        )
+        m.d.comb += [
+            self.p_low.eq(product[:spacing]),
+            self.p_high.eq(product[spacing : 2 * spacing]),
+            self.borrow.eq(self.p_low[-1]),
+        ]
         return m
 
 

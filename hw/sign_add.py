@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.sign_add import RunCode
-from zeroskip.hw.multiplier import Multiplier
+from zeroskip.hw.multiplier import ACTIVATION_BITS, Multiplier
 from zeroskip.hw.pipeline import FLAGS, delay
 
 __all__ = ["RunFlags", "SharedProduct", "run_signs"]
@@ -78,7 +78,7 @@ class SharedProduct(wiring.Component):
 
     def __init__(self, adds: int, magnitude_bits: int, module: str) -> None:
         self.adds = adds
-        self.sum_bits = 9 + (adds - 1).bit_length()
+        self.sum_bits = ACTIVATION_BITS + (adds - 1).bit_length()
         self.magnitude_bits = magnitude_bits
         self.module = module
         super().__init__(

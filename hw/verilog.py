@@ -1,11 +1,12 @@
-"""Write the RTL of a Program: the accelerator, its ROM modules, its memory and its multiplier, as Verilog files."""
+"""Write the RTL of a Program: the accelerator, its ROM modules, its memory and its multipliers, as Verilog files."""
 
 from __future__ import annotations
 
 from zeroskip.compiler.program import Program
+from zeroskip.compiler.target import pair_bits
 from zeroskip.hw.accelerator import Accelerator
 from zeroskip.hw.memory import bank_verilog, descriptor_verilog, rom_verilog
-from zeroskip.hw.multiplier import logic_multiplier_verilog, multiplier_verilog
+from zeroskip.hw.multiplier import ACTIVATION_BITS, logic_multiplier_verilog, multiplier_verilog
 from zeroskip.hw.postprocess import scaler_bits
 
 __all__ = ["rtl_files"]
@@ -22,13 +23,15 @@ def rtl_files(program: Program) -> dict[str, str]:
     }
     files["activation_bank.v"] = bank_verilog(program.config.activation_depth)
     config = program.config
-    if config.logic_products < config.geometry.multipliers:
+    if config.single_multipliers:
         files["multiplier.v"] = multiplier_verilog(config.addend_bits, config.level_bits)
+    if config.paired_multipliers:
+        operand_bits = pair_bits(config.level_limit)
+        files["paired_multiplier.v"] = multiplier_verilog(ACTIVATION_BITS, operand_bits, "paired_multiplier")
     if config.logic_products:
         files["logic_multiplier.v"] = logic_multiplier_verilog(config.addend_bits, config.level_bits)
     if program.config.multiplier_width:
-        scale_bits = program.config.multiplier_width + 1
-        files["scaler.v"] = multiplier_verilog(scaler_bits(program.config), scale_bits, "scaler")
+        files["scaler.v"] = multiplier_verilog(*scaler_bits(program.config), "scaler")
     files["accelerator.v"] = verilog.convert(
         Accelerator(program), name="accelerator", emit_src=False, strip_internal_attrs=True
     )

@@ -10,18 +10,30 @@ from amaranth.lib.wiring import In, Out
 from zeroskip.compiler.sign_add import RunCode
 from zeroskip.compiler.target import EngineConfig
 from zeroskip.hw.pipeline import FLAGS, delay
+from zeroskip.hw.row_pointer import RowPointer
 from zeroskip.hw.sign_add import run_signs
 
 __all__ = ["WeightFeed", "weight_level"]
 
 
-def weight_level(code: Value, zero_excluded: Value | int) -> Value:
+TABLE_BITS = 4
+"""Zero-excluded codes up to this width become levels by a table, a LUT a bit, instead of an adder."""
+
+
+def weight_level(code: Value, zero_excluded: Value | None) -> Value:
     """Return the level of a stored weight code: zero-excluded codes from 0 up mean one more."""
-    return code.as_signed() + (zero_excluded & ~code[-1])
+    natural, bits = code.as_signed(), len(code)
+    if zero_excluded is None:
+        return natural
+    if bits > TABLE_BITS:
+        return natural + (zero_excluded & ~code[-1])
+    half = 1 << (bits - 1)
+    table = Choice(Const(n + 1 if n < half else n - 2 * half, signed(bits + 1)) for n in range(2 * half))
+    return Mux(zero_excluded, table[code], natural)
 
 
 class WeightFeed(wiring.Component):
-    """Read the weight ROMs late, in step with the activations; column ``n`` follows at + n, cores go together.
+    """Read the weight ROMs late, in step with the activations; columns follow at their skew, cores go together.
 
     The skew is in the address: one pointer ripples along the columns, no weight waits in a register. Windowed layers
     take one slot of the word for all lanes, a linear layer the whole word. A lane whose index is an escape gets 0.
@@ -85,7 +97,7 @@ class WeightFeed(wiring.Component):
         book: Value = self.late_codebook
         fillers: list[Value] = [self.fillers[core] for core in range(geometry.cores)]
         for unit in range(geometry.units):
-            if unit and geometry.columns > 1:
+            if unit and geometry.skew(unit) > geometry.skew(unit - 1):
                 skewed, slot = delay(m, skewed, 1), delay(m, slot, 1)
                 linear, excluded, book = delay(m, linear, 1), delay(m, excluded, 1), delay(m, book, 1)
                 fillers = [delay(m, fillers[0], 1)] if config.indexed else fillers
@@ -97,26 +109,19 @@ class WeightFeed(wiring.Component):
                 self._build_runs(m, unit, idle, slot, linear, config.run_code)
         return m
 
-    def _build_pointer(self, m: Module) -> Signal:
+    def _build_pointer(self, m: Module) -> Value:
         """Walk the slots: a pass walks its row again until the group ends."""
         config, d, flags = self.config, self.descriptor, self.flags
-        lanes = config.geometry.lanes
-        pointer, row_start, following = (
-            Signal(self.address_bits + config.lane_bits, name=n) for n in ("pointer", "row", "next")
-        )
-        stride: Value = Const(1)
-        if config.has_linear:
-            stride = Mux(d.linear, Const(lanes), Const(1)) if config.has_windowed else Const(lanes)
-        m.d.comb += following.eq(pointer + stride)
-        with m.If(flags.valid):
-            m.d.sync += pointer.eq(following)
-            with m.If(flags.last):
-                m.d.sync += pointer.eq(row_start)
-            with m.If(flags.group_last & ~d.row_shared):
-                m.d.sync += [pointer.eq(following), row_start.eq(following)]
-        with m.If(self.start):
-            m.d.sync += [pointer.eq(d.weight_base), row_start.eq(d.weight_base)]
-        return pointer
+        m.submodules.walk = walk = RowPointer(self.address_bits + config.lane_bits, config.lane_bits)
+        m.d.comb += [
+            walk.start.eq(self.start),
+            walk.base.eq(d.weight_base),
+            walk.step.eq(flags.valid),
+            walk.last.eq(flags.last),
+            walk.next_row.eq(flags.group_last & ~d.row_shared),
+            walk.whole_words.eq(d.linear if config.has_windowed else 1),
+        ]
+        return walk.pointer
 
     def _build_unit(
         self, m: Module, unit: int, idle: Value, slot: Value, linear: Value, excluded: Value, book: Value
@@ -135,7 +140,7 @@ class WeightFeed(wiring.Component):
                 m.d.sync += mine.eq(slots[lane])
                 # chosen behind the registers: the shared slot comes out of a wide selection
                 code = Mux(linear, mine, shared) if config.has_windowed else mine
-            level: Value = weight_level(code, excluded if config.has_zero_excluded else 0)
+            level: Value = weight_level(code, excluded if config.has_zero_excluded else None)
             for number, levels in enumerate(config.codebooks, 1):
                 # unused codes of a short codebook mean nothing; 0 keeps the table small
                 entries = [*levels, *([0] * ((1 << config.weight_width) - len(levels)))]

@@ -8,9 +8,13 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.program import Rom
 from zeroskip.compiler.target import EngineConfig
+from zeroskip.compiler.timing import ADDRESS
 from zeroskip.hw.pipeline import delay, descriptor_layout
 
 __all__ = ["Writer"]
+
+COUNTED = ("place_last", "member_last", "tile_last", "group_last")
+"""Fields of the nested counters, the fastest first."""
 
 
 class Writer(wiring.Component):
@@ -21,7 +25,7 @@ class Writer(wiring.Component):
     edges of the map: the table knows. Where the lanes of a member are summed up they count as one value, the last of
     them.
 
-    Latency 3 cycles from ``advance`` to ``address``, initiation interval 1.
+    Latency 4 cycles from ``advance`` to ``address``, initiation interval 1.
 
     Parameters
     ----------
@@ -34,16 +38,16 @@ class Writer(wiring.Component):
     descriptor : In(layout); start : In(1), one cycle, the descriptor is valid
     advance : In(1), a word of values is drained in this cycle
     channel : Out, of the present word
-    bias_addr : Out(bias_bits), its entry in the ``bias`` ROM
+    bias_addr : Out(bias_bits), its entry in the ``bias`` ROM, or in those of thresholds
     first : Out(1), the present value begins a sum
     position : Out, number of the present value (word) among the places of its map
     done : Out(1), the present word is the layer's last one
-    address : Out(array), 3 cycles later
-    inside : Out(results), 3 cycles later: which values are written
+    address : Out(array), 4 cycles later
+    inside : Out(results), 4 cycles later: which values are written
     place_addr : Out, place_data : In, the ``places`` ROM
     """
 
-    address_cycles = 3
+    address_cycles = ADDRESS
 
     def __init__(self, config: EngineConfig, layout: data.StructLayout, places: Rom, bias_bits: int) -> None:
         self.config = config
@@ -72,39 +76,47 @@ class Writer(wiring.Component):
         """Build the counters and the address sums."""
         m = Module()
         config, d = self.config, self.descriptor
-        sub, member = Signal.like(d.place_last), Signal.like(d.member_last)
-        tile, group = Signal.like(d.tile_last), Signal.like(d.group_last)
+        counts = [(Signal.like(d[field], name=field), d[field]) for field in COUNTED]
+        # whether each counter has arrived at 0, known with the count itself: what follows must not wait for comparisons
+        ends = [Signal(name=f"{field}_end") for field in COUNTED]
         base, group_base = Signal(self.address_bits), Signal(self.address_bits)
         next_base = Signal(self.address_bits)
         member_end, unit_end, group_end = Signal(), Signal(), Signal()
+        begins = Signal()
         next_channel, group_channel = Signal.like(self.channel), Signal.like(self.channel)
         next_bias, group_bias = Signal.like(self.bias_addr), Signal.like(self.bias_addr)
         m.d.comb += [
-            self.first.eq((sub == 0) | ~d.sums if config.has_sums else 1),
-            member_end.eq(sub == d.place_last),
-            unit_end.eq(member_end & (member == d.member_last)),
-            group_end.eq(unit_end & (tile == d.tile_last)),
-            self.done.eq(group_end & (group == d.group_last)),
+            self.first.eq(begins | ~d.sums if config.has_sums else 1),
+            member_end.eq(ends[0]),
+            unit_end.eq(member_end & ends[1]),
+            group_end.eq(unit_end & ends[2]),
+            self.done.eq(group_end & ends[3]),
             next_base.eq(base + d.channel_step),
             next_channel.eq(self.channel + 1),
             next_bias.eq(self.bias_addr + 1),
         ]
         with m.If(self.advance):
-            m.d.sync += sub.eq(sub + 1)
+            m.d.sync += begins.eq(member_end)
             with m.If(member_end):
-                m.d.sync += [sub.eq(0), member.eq(member + 1), base.eq(next_base)]
+                m.d.sync += base.eq(next_base)
                 m.d.sync += [self.channel.eq(next_channel), self.bias_addr.eq(next_bias)]
             with m.If(unit_end):
-                m.d.sync += [member.eq(0), base.eq(group_base), tile.eq(tile + 1)]
+                m.d.sync += base.eq(group_base)
                 m.d.sync += [self.channel.eq(group_channel), self.bias_addr.eq(group_bias)]
             with m.If(group_end):
-                m.d.sync += [tile.eq(0), group.eq(group + 1), base.eq(next_base), group_base.eq(next_base)]
+                m.d.sync += [base.eq(next_base), group_base.eq(next_base)]
                 m.d.sync += [self.channel.eq(next_channel), group_channel.eq(next_channel)]
                 m.d.sync += [self.bias_addr.eq(next_bias), group_bias.eq(next_bias)]
         with m.If(self.start):
-            m.d.sync += [sub.eq(0), member.eq(0), tile.eq(0), group.eq(0), self.channel.eq(0), group_channel.eq(0)]
+            m.d.sync += [begins.eq(1), self.channel.eq(0), group_channel.eq(0)]
             m.d.sync += [base.eq(d.out_base), group_base.eq(d.out_base)]
             m.d.sync += [self.bias_addr.eq(d.bias_base), group_bias.eq(d.bias_base)]
+        steps = [self.advance, self.advance & member_end, self.advance & unit_end, self.advance & group_end]
+        for (count, last), end, step in zip(counts, ends, steps, strict=True):
+            with m.If(step):
+                m.d.sync += [count.eq(count - 1), end.eq(count == 1)]
+            with m.If(self.start | (step & end)):
+                m.d.sync += [count.eq(last), end.eq(last == 0)]
         lane = self._build_place(m, member_end, unit_end, group_end)
         self._build_address(m, base, member_end, lane)
         return m
@@ -149,7 +161,7 @@ class Writer(wiring.Component):
         wanted: Value = self.advance & (self.channel < d.channels)
         if config.has_sums:
             wanted = wanted & (~d.sums | member_end)
-        early_base, valid = delay(m, base, 2), delay(m, wanted, 2)
+        early_base, valid = delay(m, base, 3), delay(m, wanted, 3)
         slow = d.slow if config.has_slow else 0
         for index in range(results):
             entry = places[index]
@@ -161,8 +173,9 @@ class Writer(wiring.Component):
                     for number in range(results):
                         with m.Case(number):
                             m.d.comb += [place.eq(places[number].offset), inside.eq(places[number].inside)]
-            m.d.sync += self.address[index].eq(early_base + place)
-            m.d.sync += self.inside[index].eq(valid & inside & (~slow if index and config.has_slow else 1))
+            m.d.sync += self.address[index].eq(early_base + delay(m, place, 1))
+            alone = ~slow if index and config.has_slow else 1
+            m.d.sync += self.inside[index].eq(valid & delay(m, inside & alone, 1))
 
 
 def _bits(layout: data.StructLayout, *names: str) -> int:

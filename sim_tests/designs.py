@@ -10,9 +10,9 @@ import models
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.target import EngineConfig, Geometry
-from zeroskip.hw.design import compile_artifact
+from zeroskip.hw.design import compile_artifact, design_files
 
-__all__ = ["engine_config", "write_design"]
+__all__ = ["engine_config", "write_design", "write_program"]
 
 
 def write_design(model: Model, folder: Path, engine: str, lanes: int, **settings: int) -> Program:
@@ -25,6 +25,14 @@ def write_design(model: Model, folder: Path, engine: str, lanes: int, **settings
         settings["columns"] = 1
     options = {"lanes": str(lanes), **{key: str(value) for key, value in settings.items()}}
     return compile_artifact(artifact, folder / "design", engine=engine, settings=options).program
+
+
+def write_program(program: Program, folder: Path) -> None:
+    """Write into ``folder / "design"`` what the simulation of ``program`` reads."""
+    for path, text in design_files(program, None).items():
+        target = folder / "design" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
 
 
 def engine_config(geometry: Geometry, **values: Any) -> EngineConfig:

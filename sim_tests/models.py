@@ -387,6 +387,19 @@ TINY: Mapping[str, tuple[Tensor, tuple[Spec, ...]]] = {
             linear(4, structure="nonstructured", keep=0.03, **_LAST),
         ),
     ),
+    "densities": (
+        _IMAGE,
+        (
+            conv(6, 3, padding=1, structure="nonstructured", keep=0.5, empty_rows=(1, 4)),
+            max_pool(2),
+            conv(8, 3, stride=(2, 1), padding=1, structure="nonstructured", keep=0.08),
+            conv(8, (1, 3), padding=(0, 1, 0, 1), groups=8, structure="nonstructured", keep=0.7),
+            conv(4, 2, groups=2, structure="nonstructured", keep=0.9),
+            conv(5, 1),
+            conv(3, 1, structure="nonstructured", keep=0.3, empty_rows=(0, 1, 2)),
+            linear(4, structure="nonstructured", keep=0.5, **_LAST),
+        ),
+    ),
     "single_output": (_IMAGE, (conv(1, 3), linear(1, **_LAST))),
     "only_linear": (Tensor("input", (13,)), (linear(9), linear(4, **_LAST))),
     "one_pixel": (Tensor("input", (1, 1, 1)), (conv(1, 1), linear(1, **_LAST))),
@@ -481,6 +494,45 @@ TINY: Mapping[str, tuple[Tensor, tuple[Spec, ...]]] = {
             linear(6, rounding=Rounding.THRESHOLDS, out_bits=1),
             linear(4, rounding=Rounding.THRESHOLDS, out_bits=8, **_LAST),
         ),
+    ),
+    "tflite_per_channel": (
+        replace(_IMAGE, signed=True, zero_point=-4),
+        (
+            conv(6, 3, padding=1, rounding=Rounding.TFLITE_DOUBLE, varied_scales=True, relu=False, out_signed=True),
+            max_pool(2),
+            linear(9, rounding=Rounding.TFLITE_DOUBLE, **_LAST),
+        ),
+    ),
+    "mixed_roundings": (
+        _IMAGE,
+        (
+            conv(5, 3, padding=1, rounding=Rounding.HALF_EVEN, power_of_two=True, per_channel=False),
+            conv(5, 1, rounding=Rounding.TFLITE_DOUBLE, per_channel=False, relu=False, out_signed=True),
+            max_pool(2),
+            conv(4, 2, rounding=Rounding.THRESHOLDS, out_bits=4),
+            conv(4, 1, rounding=Rounding.HALF_AWAY, relu=False, out_signed=True),
+            linear(6, rounding=Rounding.THRESHOLDS, out_bits=2, out_signed=True),
+            linear(4, rounding=Rounding.FLOOR, **_LAST),
+        ),
+    ),
+    "thresholds_of_8_bits": (
+        _IMAGE,
+        (
+            conv(5, 3, padding=1, rounding=Rounding.THRESHOLDS, out_signed=True),
+            conv(3, 3, per_channel=False),
+            linear(4, **_LAST),
+        ),
+    ),
+    "one_threshold": (
+        _IMAGE,
+        (
+            conv(5, 3, padding=1, rounding=Rounding.THRESHOLDS, out_bits=1),
+            linear(4, rounding=Rounding.THRESHOLDS, out_bits=1, relu=False),
+        ),
+    ),
+    "wide_multipliers": (
+        _IMAGE,
+        (conv(5, 3, padding=1, varied_scales=True), linear(6, varied_scales=True), linear(4, **_LAST)),
     ),
     "binary": (
         _IMAGE,

@@ -10,14 +10,17 @@ import subprocess
 import numpy as np
 import pytest
 
+from designs import write_design
 from lane_sample import write_lanes
+from models import tiny
 from zeroskip.boards import find_board, primitives
 from zeroskip.boards.netlist_check import VERILATOR_OPTIONS, simulation_library
 from zeroskip.boards.primitives import Memory, Multiplier, choose_shapes, find_modules, replace_modules
 from zeroskip.boards.synthesis import synthesize
 from zeroskip.boards.tools import find_tool
 from zeroskip.boards.verilator_cache import build_model
-from zeroskip.compiler.errors import InputError, ToolError, VerificationError
+from zeroskip.compiler.errors import CapacityError, InputError, ToolError, VerificationError
+from zeroskip.compiler.target import pair_bits
 from zeroskip.hw.memory import bank_verilog, rom_module
 from zeroskip.hw.multiplier import multiplier_verilog
 
@@ -29,6 +32,9 @@ ROMS = {
     "wide": (700, 40, 2), "halves": (512, 36, 1), "words": (300, 70, 1), "deep": (17000, 2, 1),
 }  # fmt: skip
 """Name -> depth, width, read ports: every shape of a block RAM, and one that must be cut by depth."""
+
+PAIR_BITS = {ECP5.name: pair_bits(15), ICE40.name: pair_bits(7)}
+"""The widest operand of two levels that the multiplier of a board takes."""
 
 CYCLES = 20_000
 WARM_UP = 2_100
@@ -52,7 +58,7 @@ int main(int, char** argv) {
 """
 
 
-def write_modules(directory, roms, *, bank=None, multiplier=None):
+def write_modules(directory, roms, *, bank=None, multiplier=None, paired=None):
     """Write a folder with nothing but modules that may be replaced."""
     for folder in ("rtl", "rom"):
         (directory / folder).mkdir()
@@ -65,6 +71,9 @@ def write_modules(directory, roms, *, bank=None, multiplier=None):
         (directory / "rtl" / "activation_bank.v").write_text(bank_verilog(bank))
     if multiplier:
         (directory / "rtl" / "multiplier.v").write_text(multiplier_verilog(*multiplier))
+    if paired:
+        text = multiplier_verilog(*paired, "paired_multiplier")
+        (directory / "rtl" / "paired_multiplier.v").write_text(text)
     return directory
 
 
@@ -160,7 +169,13 @@ def test_operands_too_wide_for_the_device():
         ICE40.family.primitives.multiplier("m", 17, 9)
 
 
-def compare(directory, board, bank, multiplier):
+@pytest.mark.parametrize(("bits", "boards"), [((16, 16), {"ulx3s-25f", "icebreaker"}), ((18, 17), {"ulx3s-25f"})])
+def test_multiplier_too_wide_for_the_device_is_left_to_synthesis(tmp_path, bits, boards):
+    directory = write_modules(tmp_path, {}, multiplier=bits)
+    assert {board.name for board in (ECP5, ICE40) if replace_modules(directory, board)} == boards
+
+
+def compare(directory, board, bank, multiplier, paired=None):
     """Run the replaced modules beside the RTL under random stimuli from random state; return the differences."""
     checks, portable = [], []
     folder = directory / board.name
@@ -172,7 +187,7 @@ def compare(directory, board, bank, multiplier):
             (directory / "rtl" / f"{module}.v").read_text().replace(f"module {module}(", f"module {module}_rtl(")
         )
         text = text.replace(f"module {module}(", f"module {module}_own(")
-        checks.append(_check(module, bank, multiplier))
+        checks.append(_check(module, bank, paired if module == "paired_multiplier" else multiplier))
     files = {"rtl.v": "".join(portable), "own.v": text + replacement.cells, "main.cpp": MAIN}
     files["bench.v"] = (
         "module bench(input clk); reg [63:0] in; integer cycle = 0;\n"
@@ -192,7 +207,7 @@ def compare(directory, board, bank, multiplier):
 
 def _check(module, bank, multiplier):
     """Return both versions of a module under the same inputs, and a count of what differs."""
-    if module == "multiplier":
+    if module.endswith("multiplier"):
         a_bits, b_bits = multiplier
         outputs = {"p": a_bits + b_bits}
         inputs = [f".a(in[{a_bits - 1}:0])", f".b(in[{31 + b_bits}:32])"]
@@ -252,8 +267,29 @@ def test_deep_bank_behaves_like_the_rtl(tmp_path, tools, monkeypatch):
 
 @pytest.mark.parametrize("board", [ECP5, ICE40], ids=lambda board: board.name)
 def test_multiplier_behaves_like_the_rtl(tmp_path, tools, board):
-    directory = write_modules(tmp_path, {}, multiplier=(9, 2))
-    assert compare(directory, board, None, (9, 2)) == {"multiplier": 0}
+    directory = write_modules(tmp_path, {}, multiplier=(9, 2), paired=(9, PAIR_BITS[board.name]))
+    differences = compare(directory, board, None, (9, 2), (9, PAIR_BITS[board.name]))
+    assert differences == {"multiplier": 0, "paired_multiplier": 0}
+
+
+def test_two_levels_too_wide_for_the_device_are_refused(tmp_path):
+    directory = write_modules(tmp_path, {}, paired=(9, pair_bits(8)))
+    assert replace_modules(directory, ECP5).modules == ("paired_multiplier",)
+    with pytest.raises(
+        CapacityError,
+        match="^Module 'paired_multiplier' needs a multiplier with operands of 17 bits, but those of board "
+        "'icebreaker' have 16; compile without --set paired_products=1$",
+    ):
+        replace_modules(directory, ICE40)
+
+
+@pytest.mark.slow
+def test_netlist_of_paired_products(tmp_path, tools):
+    write_design(tiny("asymmetric_padding"), tmp_path, "dense", 4, columns=3, paired_products=1)
+    result = synthesize(tmp_path / "design", ECP5)
+    assert result.check.mismatches == 0 and result.check.values > 0
+    # a pair and the column left over, and the two halves of the scaling
+    assert result.to_report()["resources"]["dsp"]["used"] == 4 + 4 + 2
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The bitmap: coder against decoder, and its cycles counted one by one."""
+"""The bitmap: coder against decoder, its slots counted one by one, and the width of its words."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeroskip.compiler.encodings.bitmap import (
-    cycle_count,
+    Rows,
+    choose_width,
     decode_row,
     encode_row,
-    entry_count,
-    index_width,
+    slot_count,
     word_count,
 )
 
@@ -31,45 +31,69 @@ def test_decoding_gives_back_what_was_encoded(row):
     assert decode_row(words, stream, width) == (positions, values)
     assert len(words) == word_count(length, width) == len(range(0, length, width))
     assert all(0 <= word < 1 << width for word in words)
-    assert len(stream) == entry_count(positions)
 
 
 @given(rows())
-def test_cycles_are_set_bits_and_empty_words(row):
+def test_slots_are_set_bits_and_empty_words(row):
     length, width, positions, values = row
     words, _ = encode_row(positions, values, length, width)
-    cycles = 0
-    for first in range(0, length, width):
-        inside = [position for position in positions if first <= position < first + width]
-        cycles += len(inside) or 1
-    assert cycle_count(words) == cycles
+    assert slot_count(positions, length, width) == sum(max(word.bit_count(), 1) for word in words)
 
 
 def test_lowest_position_is_bit_0():
     assert encode_row([0, 1, 5], [1, 2, 3], 7, 4) == ([0b0011, 0b0010], [1, 2, 3])
 
 
-def test_empty_row_takes_a_cycle_a_word():
-    words, values = encode_row([], [], 9, 4)
-    assert (words, values) == ([0, 0, 0], [])
-    assert cycle_count(words) == 3
+def test_empty_row_takes_a_slot_a_word():
+    assert encode_row([], [], 9, 4) == ([0, 0, 0], [])
+    assert slot_count([], 9, 4) == 3
 
 
-def test_dense_row_takes_a_cycle_a_position():
+def test_dense_row_takes_a_slot_a_position():
     words, _ = encode_row(range(9), [1] * 9, 9, 4)
     assert words == [0xF, 0xF, 0x1]
-    assert cycle_count(words) == 9
+    assert slot_count(range(9), 9, 4) == 9
 
 
-def test_index_code_is_a_mask_word():
-    assert index_width(16) == 16
+KEPT = st.lists(st.sets(st.integers(0, 29)), min_size=1, max_size=6)
+
+
+@given(st.lists(KEPT, min_size=1, max_size=3), st.integers(1, 8), st.integers(1, 3), st.integers(0, 200))
+def test_chosen_width_takes_the_fewest_slots_within_five_percent(layers, value_bits, together, others):
+    rows, length, least = [[sorted(row) for row in kept] for kept in layers], 30, 3
+
+    def cost(width):
+        slots = bits = 0
+        for kept in rows:
+            counts = [slot_count(row, length, width) for row in kept]
+            mine = sum(max(counts[first : first + together]) for first in range(0, len(counts), together))
+            slots += mine
+            bits += mine * together * value_bits + len(kept) * word_count(length, width) * max(width, least)
+        return slots, bits + others * (max(width, least) - least)
+
+    best = choose_width([Rows(kept, length, value_bits, together) for kept in rows], others, least)
+    costs = {width: cost(width) for width in range(1, 9)}
+    bound = 1.05 * min(bits for _, bits in costs.values())
+    assert costs[best][1] <= bound
+    assert costs[best][0] == min(slots for slots, bits in costs.values() if bits <= bound)
+
+
+def test_many_other_indices_keep_the_word_as_narrow_as_they_are():
+    layer = Rows([[*range(10), *range(30, 40)]], 40, 4)
+    assert choose_width([layer], others=10000, least=4) == 4
+    assert choose_width([layer], least=4) > 4
+
+
+def test_wide_indices_let_the_word_be_wide():
+    layer = Rows([[0, 11, 22, 33]], 44, 4)
+    assert choose_width([layer], others=10000, least=11) == 11
 
 
 @pytest.mark.parametrize(
     ("call", "text"),
     [
         (lambda: encode_row([], [], 8, 0), "Mask width must be at least 1, not 0"),
-        (lambda: index_width(0), "Mask width must be at least 1, not 0"),
+        (lambda: word_count(8, 0), "Mask width must be at least 1, not 0"),
         (lambda: encode_row([], [], 0, 8), "Row length must be at least 1, not 0"),
         (lambda: encode_row([8], [1], 8, 4), "Position must be 0 to 7, not 8"),
         (lambda: decode_row([3], [1], 4), "Row has 2 mask bits set, but 1 values"),

@@ -10,22 +10,24 @@ import pytest
 import models
 from zeroskip.compiler import reference
 from zeroskip.compiler.balance import balance_rows, row_slots
-from zeroskip.compiler.errors import CompileError, VerificationError
-from zeroskip.compiler.geometry import ECP5_SHAPES, Limits, choose_program, layer_formats, program_blocks
+from zeroskip.compiler.errors import CapacityError, CompileError, VerificationError
+from zeroskip.compiler.geometry import (
+    DEFAULT_LIMITS,
+    ECP5_SHAPES,
+    Limits,
+    best_formats,
+    choose_program,
+    layer_formats,
+    program_blocks,
+    program_multipliers,
+)
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
-from zeroskip.compiler.requantization import Scales, align_shifts
-from zeroskip.compiler.rom import weight_code, weight_level
+from zeroskip.compiler.rom import unpack_word, weight_code, weight_level
 from zeroskip.compiler.rom_check import check_roms
-from zeroskip.compiler.target import Engine, Format, Geometry
-
-REFUSED = {
-    "tflite_double": "TensorFlow Lite's rounding in two steps",
-    "thresholds": "thresholds",
-}
-"""Tiny networks that the hardware does not serve, and why."""
+from zeroskip.compiler.target import Engine, Format, Geometry, pair_bits
 
 DENSE = (Geometry(4, columns=3), Engine.DENSE)
 SPARSE = (Geometry(8), Engine.SPARSE)
@@ -66,7 +68,7 @@ def spoil(program: Program, name: str, address: int, bit: int) -> Program:
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=name_of)
-@pytest.mark.parametrize("name", sorted(set(models.TINY) - set(REFUSED)))
+@pytest.mark.parametrize("name", sorted(models.TINY))
 def test_every_image_decodes_to_the_network(name, choice):
     check_roms(compiled(models.tiny(name), choice))
 
@@ -136,6 +138,69 @@ def test_flipped_bias_bit_names_the_layer():
         check_roms(spoil(program, "bias", segment.first + 2, 0))
 
 
+def test_every_flipped_threshold_bit_names_the_layer():
+    program = compiled(models.tiny("mixed_roundings"), DENSE)
+    assert program.config.search_stages == 4
+    for stage in range(4):
+        rom = program.rom(f"thresholds_{stage}")
+        for segment in rom.segments:
+            for address in range(segment.first, segment.first + segment.count):
+                for bit in range(rom.word_bits):
+                    with pytest.raises(VerificationError, match=f"Layer '{segment.layer}': threshold at "):
+                        check_roms(spoil(program, rom.name, address, bit))
+
+
+@pytest.mark.parametrize("name", ["tflite_per_channel", "tflite_double", "wide_multipliers"])
+def test_every_flipped_bit_of_a_scale_names_the_layer(name):
+    program = compiled(models.tiny(name), SPARSE)
+    rom = program.rom("bias")
+    for segment in rom.segments:
+        held = (rom.words[address] for address in range(segment.first, segment.first + segment.count))
+        for address, word in enumerate(held, segment.first):
+            for bit in range(rom.fields[1].lsb, rom.word_bits):
+                multiplier = unpack_word(rom.fields, word)["multiplier"]
+                if multiplier or bit < rom.fields[2].lsb:
+                    with pytest.raises(VerificationError, match=f"Layer '{segment.layer}': (shift|2\\*\\*63 times)"):
+                        check_roms(spoil(program, "bias", address, bit))
+
+
+def test_ledger_counts_thresholds_and_no_bias_beside_them():
+    program = compiled(models.tiny("mixed_roundings"), DENSE)
+    images = [rom for rom in program.roms if rom.name.startswith("thresholds_")]
+    searched = [plan for plan in program.layers if plan.layer.thresholds is not None]
+    assert sum(plan.storage["requantize"] for plan in searched) == sum(rom.depth * rom.word_bits for rom in images)
+    assert {plan.storage["bias"] for plan in searched} == {0}
+    # the layer of fewer bits has no words in the later stages
+    assert [segment.layer for segment in images[1].segments] == ["conv3", "fc1"]
+    assert [segment.layer for segment in images[3].segments] == ["conv3"]
+    assert program.rom("bias").depth == sum(plan.shape[0] for plan in program.layers if plan.layer.thresholds is None)
+
+
+@pytest.mark.parametrize(("values", "width"), [((1, 1), 0), ((1, 0), 1), ((0, 0), 1), ((1, 2), 2)])
+def test_only_a_network_of_ones_has_no_multiplier(values, width):
+    model = models.tiny("power_of_two_per_tensor")
+    layers = [
+        replace(layer, multiplier=np.full_like(layer.multiplier, value))
+        for layer, value in zip(model.layers, values, strict=True)
+    ]
+    program = lower(replace(model, layers=tuple(layers)), Geometry(4), {})
+    assert program.config.multiplier_width == width
+
+
+def test_network_of_thresholds_alone_has_no_bias():
+    program = compiled(models.tiny("one_threshold"), DENSE)
+    assert not program.has_rom("bias") and not program.config.has_scales
+    assert program_multipliers(program.config) == 12
+
+
+def test_threshold_images_are_counted_for_every_result():
+    program = compiled(models.tiny("thresholds_of_8_bits"), (Geometry(8, results=4), Engine.SPARSE))
+    blocks = {rom.name for rom in program.roms if rom.style == "block" and rom.name.startswith("thresholds_")}
+    assert blocks == {"thresholds_5", "thresholds_6", "thresholds_7"}
+    logic = replace(program, roms=tuple(rom for rom in program.roms if rom.name not in blocks))
+    assert program_blocks(program, ECP5_SHAPES) - program_blocks(logic, ECP5_SHAPES) == 4 * len(blocks)
+
+
 @pytest.mark.parametrize("choice", CHOICES, ids=name_of)
 def test_ledger_accounts_for_every_physical_parameter_bit(choice):
     program = compiled(models.lenet5_like(samples=2), choice)
@@ -148,6 +213,97 @@ def test_ledger_accounts_for_every_physical_parameter_bit(choice):
         assert plan.storage["total"] == sum(plan.storage[key] for key in parts)
         assert min(plan.storage[key] for key in parts) >= 0
         assert plan.storage["entropy_bound"] <= plan.storage["value"] + plan.storage["index"] + plan.storage["filler"]
+
+
+def bitmap_program(model: Model, geometry: Geometry) -> Program:
+    """Lower with every convolution a bitmap."""
+    source, _ = run_passes(model)
+    return lower(source, geometry, layer_formats(source, Engine.SPARSE, bitmap=True))
+
+
+@pytest.mark.parametrize("geometry", [Geometry(8), Geometry(4, cores=3), Geometry(4, columns=3)], ids=str)
+@pytest.mark.parametrize("name", ["densities", "empty_rows", "very_sparse", "weights_zero_excluded_4"])
+def test_ledger_of_a_bitmap_counts_its_masks(name, geometry):
+    program = bitmap_program(models.tiny(name), geometry)
+    for plan in program.layers:
+        if plan.format is not Format.BITMAP:
+            continue
+        rows = geometry.cores * (plan.front["group_last"] + 1)
+        masks = rows * (plan.front["mask_last"] + 1) * plan.index_bits
+        slots = geometry.units * sum(plan.schedule.lengths)
+        kept = int(np.count_nonzero(plan.layer.weight))
+        assert plan.storage["index"] == masks
+        assert plan.storage["value"] == kept * plan.weight_bits
+        assert plan.storage["filler"] == (slots - kept) * plan.weight_bits
+        assert plan.storage["padding"] >= 0
+
+
+def test_flipped_mask_bit_is_found_in_its_layer():
+    program = bitmap_program(models.digits_like("nonstructured", 0.3), Geometry(4, cores=2))
+    masked = [plan for plan in program.layers if plan.format is Format.BITMAP]
+    assert [plan.name for plan in masked] == ["conv1", "conv2"]
+    for plan in masked:
+        for core in range(2):
+            base = plan.front["index_base"]
+            slot = next(slot for slot, word in enumerate(codes_of(program, f"index_{core}", base)) if word & 1)
+            with pytest.raises(VerificationError, match=f"Layer '{plan.name}': weight at "):
+                check_roms(spoil_slot(program, f"index_{core}", base + slot))
+
+
+def test_mask_word_beyond_its_slots_is_found():
+    program = bitmap_program(models.digits_like("nonstructured", 0.3), Geometry(8))
+    plan = program.layers[0]
+    spoiled = program
+    for slot in range(plan.front["mask_last"] + 1):
+        word = codes_of(program, "index_0", plan.front["index_base"])[slot]
+        for bit in range(plan.index_bits):
+            if not word >> bit & 1:
+                rom = program.rom("index_0")
+                address, lane = divmod(plan.front["index_base"] + slot, rom.slots)
+                spoiled = spoil(spoiled, "index_0", address, lane * rom.slot_bits + bit)
+    with pytest.raises(VerificationError, match="Layer 'conv1': a row's indices name .* slots, but it has "):
+        check_roms(spoiled)
+
+
+def test_linear_layer_is_no_bitmap():
+    model = models.digits_like("nonstructured", 0.3)
+    text = (
+        "Layer 'fc1' is linear: each of its lanes follows a row of its own, but a core decodes one bitmap a cycle; "
+        "give it 'relative_index'"
+    )
+    with pytest.raises(CompileError, match=f"^{text}$"):
+        lower(model, Geometry(4), {"fc1": Format.BITMAP})
+
+
+def test_bitmaps_are_for_convolutions_without_structure():
+    model = models.digits_like("nonstructured", 0.3)
+    relative, bitmap = Format.RELATIVE, Format.BITMAP
+    assert layer_formats(model, Engine.SPARSE, bitmap=True) == {
+        "conv1": bitmap,
+        "conv2": bitmap,
+        "fc1": relative,
+        "fc2": relative,
+    }
+    blocks = models.tiny("structure_kernel")
+    assert Format.BITMAP not in layer_formats(blocks, Engine.SPARSE, bitmap=True).values()
+
+
+def test_bitmap_is_taken_where_it_needs_fewer_bits_and_no_more_cycles():
+    model = models.digits_like("nonstructured", {"conv1": 0.6, "conv2": 0.1, "fc1": 0.1, "fc2": 1.0})
+    without, _ = best_formats(model, Geometry(8), None)
+    taken, reasons = best_formats(model, Geometry(8), None, bitmap=True)
+    assert without["conv1"] is without["conv2"] is Format.RELATIVE
+    assert taken == {**without, "conv1": Format.BITMAP}
+    assert reasons[0].startswith("layer conv1: bitmap, ") and " with a bitmap" in reasons[1]
+    assert "bitmap" not in reasons[2]
+
+
+def test_rows_of_a_bitmap_are_sorted_by_its_slots():
+    model, _ = run_passes(models.lenet5_like(samples=2))
+    formats = layer_formats(model, Engine.SPARSE, bitmap=True)
+    balanced, _ = balance_rows(model, Geometry(8, cores=3), formats)
+    conv2 = next(layer for layer in balanced.layers if layer.name == "conv2")
+    assert (np.diff(row_slots(conv2, Format.BITMAP)) <= 0).all()
 
 
 def test_column_pruning_shortens_the_tap_table():
@@ -213,27 +369,6 @@ def test_weight_codes_round_trip(bits, zero_excluded):
     np.testing.assert_array_equal(weight_level(codes, zero_excluded, bits), levels)
 
 
-def test_aligned_shifts_round_alike():
-    from zeroskip.compiler.ir import Rounding
-
-    scales = [Scales([3000], [14], Rounding.HALF_UP), Scales([70000, 9], [20, 5], Rounding.HALF_UP)]
-    before = [(list(s.multiplier), list(s.shift)) for s in scales]
-    align_shifts(scales)
-    values = np.arange(-5000, 5000, dtype=np.int64)
-    for (old_m, old_s), scale in zip(before, scales, strict=True):
-        for m, s, new_m, new_s in zip(old_m, old_s, scale.multiplier, scale.shift, strict=True):
-            np.testing.assert_array_equal(
-                (values * m + (1 << (s - 1))) >> s, (values * new_m + (1 << (new_s - 1))) >> new_s
-            )
-    assert scales[0].shift == [19] and scales[1].shift == [20, 18]
-
-
-def test_unsupported_rounding_names_the_layer():
-    text = "Layer 'conv1' rounds tflite_double; the hardware rounds half_up, half_away, half_even, floor, tflite_single"
-    with pytest.raises(CompileError, match=f"^{text}$"):
-        compiled(models.tiny("tflite_double"), SPARSE)
-
-
 def test_choice_fits_the_limits():
     model, _ = run_passes(models.lenet5_like())
     limits = Limits("a tiny device", 8, 20, ECP5_SHAPES)
@@ -243,12 +378,47 @@ def test_choice_fits_the_limits():
 
 
 def test_network_too_large_says_what_is_needed():
-    from zeroskip.compiler.errors import CapacityError
-
     model, _ = run_passes(models.lenet5_like("dense"))
     text = "needs at least .* block RAMs and .* multipliers, but a tiny device has 5 and 8; prune further"
     with pytest.raises(CapacityError, match=text):
         choose_program(model, None, Limits("a tiny device", 8, 5, ECP5_SHAPES))
+
+
+def test_paired_products_of_wide_weights_name_the_layer():
+    model, _ = run_passes(models.tiny("weights_symmetric_6"))
+    text = (
+        "Layer 'conv1' has weights up to 31, two of which need a multiplier operand of 20 bits, but multipliers have "
+        "18; store fewer bits a weight or leave out --set paired_products=1"
+    )
+    with pytest.raises(CompileError, match=f"^{text}$"):
+        choose_program(model, Engine.DENSE, DEFAULT_LIMITS, lanes=4, columns=2, paired_products=1)
+
+
+def test_paired_products_of_a_device_with_narrow_multipliers():
+    limits = Limits("a narrow device", 8, 30, ECP5_SHAPES, 16)
+    model, _ = run_passes(models.tiny("weights_zero_excluded_4"))
+    text = (
+        "Network 'tiny-weights_zero_excluded_4' with paired products and weights up to 8 needs multiplier operands of "
+        "17 bits, but those of a narrow device have 16; store fewer bits a weight or leave out --set paired_products=1"
+    )
+    with pytest.raises(CapacityError, match=f"^{text}$"):
+        choose_program(model, Engine.DENSE, limits, lanes=4, columns=2, paired_products=1)
+    assert not choose_program(model, Engine.DENSE, limits).program.config.geometry.paired_products
+    model, _ = run_passes(models.tiny("weights_symmetric_4"))
+    assert pair_bits(7) == limits.operand_bits
+    choose_program(model, Engine.DENSE, limits, lanes=4, columns=2, paired_products=1)
+
+
+def test_columns_are_paired_where_multipliers_are_short():
+    limits = Limits("a tiny device", 8, 40, ECP5_SHAPES)
+    wide, narrow = (run_passes(models.digits_like(bits=bits))[0] for bits in (8, 4))
+    single, paired = (choose_program(model, Engine.DENSE, limits) for model in (wide, narrow))
+    assert not single.program.config.geometry.paired_products
+    assert paired.program.config.geometry.paired_products
+    assert paired.cycles < 0.7 * single.cycles
+    assert program_multipliers(paired.program.config) <= limits.multipliers
+    roomy = choose_program(narrow, Engine.DENSE, replace(limits, multipliers=1000))
+    assert not roomy.program.config.geometry.paired_products
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import models
-from test_compiler_lower import REFUSED, compiled, name_of, spoil
+from test_compiler_lower import compiled, name_of, spoil
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import VerificationError
+from zeroskip.compiler.geometry import layer_formats
 from zeroskip.compiler.ir import Tensor
+from zeroskip.compiler.lower import lower
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.sign_add import RunCode, RunNeeds, order_runs, run_needs, shares_runs, used_runs
 from zeroskip.compiler.target import Engine, Format, Geometry
@@ -97,7 +99,7 @@ def test_needs_leave_free_slots_out():
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=name_of)
-@pytest.mark.parametrize("name", sorted(set(models.TINY) - set(REFUSED)))
+@pytest.mark.parametrize("name", sorted(models.TINY))
 def test_images_with_runs_decode_to_the_network(name, choice):
     program = compiled(models.tiny(name), choice)
     check_roms(program)
@@ -163,3 +165,16 @@ def test_binary_and_ternary_layers_need_no_runs_of_their_own():
         for plan, other in zip(shared.layers, own.layers, strict=True):
             pairs = zip(plan.schedule.lengths, other.schedule.lengths, strict=True)
             assert all(length == more + more % 2 for length, more in pairs)
+
+
+def test_other_indices_than_runs_give_way_and_say_so():
+    model = models.tiny("densities")
+    formats = layer_formats(model, Engine.SPARSE, bitmap=True)
+    program = lower(model, Geometry(4, columns=3, sign_adds=2), formats)
+    check_roms(program)
+    gave_way = [plan for plan in program.layers if formats.get(plan.name) is Format.BITMAP]
+    assert gave_way
+    for plan in gave_way:
+        assert plan.format is Format.RELATIVE
+        assert plan.notes.count("relative_index instead of bitmap, which has no runs of one magnitude") == 1
+    assert program.config.mask_bits == 0

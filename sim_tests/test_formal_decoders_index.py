@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 import pytest
-from amaranth.hdl import Assert, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Assert, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
@@ -143,11 +143,16 @@ class DecoderProof(wiring.Component):
         m.submodules.dut = dut = IndexDecoder(case.engine(), self.layout, POSITION_BITS)
         m.submodules.coder = coder = RowCoder(case.length, case.index_bits)
         hold(m, self.base, self.other_base)
+        # the layer starts in the first cycle, its first slot comes three cycles later
+        age, valid = Signal(2), Signal()
+        with m.If(age != 3):
+            m.d.sync += age.eq(age + 1)
+        m.d.comb += [dut.start.eq(age == 0), valid.eq(self.valid & (age == 3))]
         d = dut.descriptor
         lane_base = f"lane_base_{case.lane if case.split else 0}"
         m.d.comb += [
             coder.mask.eq(self.mask),
-            coder.en.eq(self.valid),
+            coder.en.eq(valid),
             d.as_value().eq(Const(0)),
             d.linear.eq(case.linear),
             d.escape.eq((1 << case.index_bits) - 1),
@@ -162,32 +167,30 @@ class DecoderProof(wiring.Component):
         word = Signal(LANES * bits)
         m.d.comb += word.eq(self.noise)
         for slot in range(LANES):
-            with m.If(self.valid & (chosen == slot)):
+            with m.If(valid & (chosen == slot)):
                 m.d.comb += word.word_select(slot, bits).eq(coder.index)
         m.d.comb += [
             dut.word.eq(word),
             # a linear layer's words begin at lane 0
             dut.slot.eq(0 if case.linear else self.slot),
-            dut.flags.valid.eq(self.valid),
-            dut.flags.first.eq(self.valid & coder.first),
-            dut.flags.last.eq(self.valid & coder.last),
+            dut.flags.valid.eq(valid),
+            dut.flags.first.eq(valid & coder.first),
+            dut.flags.last.eq(valid & coder.last),
         ]
-        self._check(m, dut, coder, word.word_select(chosen, bits))
+        self._check(m, dut, coder, word.word_select(chosen, bits), valid, age == 3)
         return m
 
-    def _check(self, m: Module, dut: IndexDecoder, coder: RowCoder, index: Value) -> None:
+    def _check(self, m: Module, dut: IndexDecoder, coder: RowCoder, index: Value, valid: Value, loaded: Value) -> None:
         """Compare position, escape and flags of every slot; within a row positions ascend.
 
         The position also shows the decoder's cursor while no slot is present, which makes the proof inductive.
         """
         case = self.case
         flags = delay(m, dut.flags, 1, FLAGS)
-        present = delay(m, self.valid, 1)
+        present = delay(m, valid, 1)
         position = delay(m, coder.position, 1)
         escape = delay(m, coder.escape, 1)
-        cursor, started = delay(m, coder.cursor, 1), Signal()
-        with m.If(present):
-            m.d.sync += started.eq(1)
+        cursor = delay(m, Mux(coder.first, 0, coder.cursor), 1)
         last_kept, seen = Signal(POSITION_BITS), Signal()
         kept = present & ~escape
         with m.If(present):
@@ -200,11 +203,11 @@ class DecoderProof(wiring.Component):
             Assert(~present | (dut.fillers[case.lane] == escape)),
             Assert(
                 present
-                | ~started
+                | ~loaded
                 | (dut.positions[case.lane] == (self.base + cursor + delay(m, index, 1))[:POSITION_BITS])
             ),
-            Assert(delay(m, coder.first, 1, unsigned(1)) | started | ~delay(m, Const(1), 1)),
-            Assert(~seen | started & (last_kept < self.base + cursor)),
+            Assert(loaded | coder.first & ~present & ~seen),
+            Assert(~seen | (last_kept < self.base + cursor)),
             Assert(~(kept & seen & ~flags.first) | (dut.positions[case.lane] > last_kept)),
             Assert(~kept | (dut.positions[case.lane] - self.base < case.length)),
         ]
@@ -229,14 +232,14 @@ def test_decoder_undoes_the_coder(case):
 
 
 def test_broken_cursor_is_found(monkeypatch):
-    """A decoder that does not restart at a row's first slot is refuted."""
+    """A decoder that does not restart after a row's last slot is refuted."""
     whole = IndexDecoder.elaborate
 
     def without_restart(self, platform):
         flags = self.flags
         self.flags = FLAGS(Signal(FLAGS))
         m = whole(self, platform)
-        m.d.comb += [self.flags.eq(flags.as_value() & ~FLAGS.const({"first": 1}).as_value())]
+        m.d.comb += [self.flags.eq(flags.as_value() & ~FLAGS.const({"last": 1}).as_value())]
         return m
 
     monkeypatch.setattr(IndexDecoder, "elaborate", without_restart)

@@ -12,7 +12,11 @@ from zeroskip.boards.simulation import SimulationResult, StallPattern, simulate
 from zeroskip.compiler import reference
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import VerificationError
+from zeroskip.compiler.geometry import layer_formats
+from zeroskip.compiler.ir import Kind
+from zeroskip.compiler.lower import lower
 from zeroskip.compiler.program import Program
+from zeroskip.compiler.target import Engine, Format, Geometry
 from zeroskip.hw.design import engine_name
 
 DENSE = [
@@ -26,6 +30,10 @@ DENSE = [
     ("pool_first", {"lanes": 16, "columns": 2, "results": 2}),
     ("add_scales", {"lanes": 16, "columns": 3, "results": 2}),
     ("one_pixel", {"lanes": 4, "columns": 3}),
+    ("tflite_double", {"lanes": 4, "columns": 2, "results": 2}),
+    ("thresholds", {"lanes": 4, "columns": 2}),
+    ("mixed_roundings", {"lanes": 8, "columns": 2, "results": 4}),
+    ("thresholds_of_8_bits", {"lanes": 4, "columns": 3, "results": 4}),
     ("unified", {"lanes": 4, "columns": 3, "sign_adds": 2}),
     ("unified", {"lanes": 8, "columns": 2, "sign_adds": 4, "results": 2}),
     ("add_scales", {"lanes": 4, "columns": 3, "sign_adds": 4}),
@@ -47,11 +55,34 @@ SPARSE = [
     ("structure_nm", {"lanes": 4, "columns": 3}),
     ("structure_pattern", {"lanes": 8, "cores": 2, "results": 4}),
     ("one_pixel", {"lanes": 8}),
+    ("tflite_per_channel", {"lanes": 8, "cores": 2, "results": 4}),
+    ("mixed_roundings", {"lanes": 4, "cores": 2}),
+    ("one_threshold", {"lanes": 8, "results": 8}),
+    ("wide_multipliers", {"lanes": 4, "results": 2}),
     ("unified", {"lanes": 4, "cores": 3, "sign_adds": 4}),
     ("unified", {"lanes": 8, "columns": 3, "sign_adds": 4, "logic_products": 3}),
     ("add_scales", {"lanes": 8, "cores": 2, "sign_adds": 2, "results": 4}),
     ("empty_rows", {"lanes": 8, "cores": 1, "sign_adds": 4}),
 ]
+PAIRED = [
+    ("asymmetric_padding", "dense", {"lanes": 4, "columns": 3}),
+    ("signed", "dense", {"lanes": 4, "columns": 2, "results": 4}),
+    ("padded_pool", "dense", {"lanes": 4, "columns": 5}),
+    ("ternary", "dense", {"lanes": 4, "columns": 5, "results": 2}),
+    ("weights_zero_excluded_4", "dense", {"lanes": 4, "columns": 8, "results": 2}),
+    ("weights_symmetric_5", "dense", {"lanes": 8, "columns": 4, "results": 8, "logic_products": 12}),
+    ("add_scales", "dense", {"lanes": 8, "columns": 3, "results": 2}),
+    ("structure_nm", "sparse", {"lanes": 4, "columns": 4}),
+]
+"""Two columns a multiplier: with one left over, padding, pooling, signed codes, indices, some products in logic."""
+BITMAP = [
+    (Geometry(4), None),
+    (Geometry(8, results=2), 3),
+    (Geometry(4, cores=3, results=2), 1),
+    (Geometry(8, cores=3), None),
+    (Geometry(4, columns=3), 11),
+]
+"""Geometries and bits of a mask word; None: each layer chooses its own."""
 
 
 def check(program: Program, folder, vectors: int, stalls: StallPattern | None = None) -> SimulationResult:
@@ -82,6 +113,43 @@ def test_dense_engine_equals_reference(name, settings, tmp_path):
 def test_sparse_engine_equals_reference(name, settings, tmp_path):
     program = designs.write_design(models.tiny(name), tmp_path, "sparse", **settings)
     assert engine_name(program) == "sparse"
+    check(program, tmp_path, 4)
+
+
+@pytest.mark.parametrize(("name", "engine", "settings"), PAIRED)
+def test_two_products_of_one_multiplier_equal_reference(name, engine, settings, tmp_path):
+    program = designs.write_design(models.tiny(name), tmp_path, engine, **settings, paired_products=1)
+    assert program.config.paired_multipliers
+    assert (tmp_path / "design" / "rtl" / "paired_multiplier.v").is_file()
+    check(program, tmp_path, 4)
+
+
+@pytest.mark.parametrize(("geometry", "bits"), BITMAP, ids=str)
+def test_bitmap_layers_equal_reference(geometry, bits, tmp_path):
+    model = models.tiny("densities")
+    formats = layer_formats(model, Engine.SPARSE, bitmap=True)
+    # without the passes, which would take out the rows and the layer without weights
+    program = lower(model, geometry, formats, index_bits=bits)
+    for plan in program.layers:
+        if plan.layer.weight is not None:
+            assert plan.format is (Format.BITMAP if plan.layer.kind is Kind.CONV2D else Format.RELATIVE)
+    assert any(plan.front["pass_last"] for plan in program.layers)
+    designs.write_program(program, tmp_path)
+    check(program, tmp_path, 4)
+
+
+def test_bitmaps_beside_other_formats_equal_reference(tmp_path):
+    keep = {"conv1": 0.6, "conv2": 0.5, "fc1": 0.1, "fc2": 1.0}
+    model = models.digits_like("nonstructured", keep)
+    program = designs.write_design(model, tmp_path, "auto", 4, cores=2, results=2, bitmap=1)
+    formats = {plan.name: plan.format for plan in program.layers if plan.layer.weight is not None}
+    assert formats == {
+        "conv1": Format.BITMAP,
+        "conv2": Format.BITMAP,
+        "fc1": Format.RELATIVE,
+        "fc2": Format.DENSE,
+    }
+    check(program, tmp_path, 4, StallPattern(input_gap=0.4, output_gap=0.6, seed=3))
     check(program, tmp_path, 4)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from designs import write_program
 from models import Spec, add, build_model, conv, linear, max_pool
 from zeroskip.boards.simulation import StallPattern, simulate
 from zeroskip.compiler import reference
@@ -17,7 +18,6 @@ from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.target import Format, Geometry
-from zeroskip.hw.design import design_files
 
 LAST = {"relu": False, "out_signed": True}
 SPARSE = {"structure": "nonstructured", "keep": 0.3}
@@ -78,12 +78,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_network_equals_reference(case, tmp_path):
     program = case.program()
-    for path, text in design_files(program, None).items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
+    write_program(program, tmp_path)
     inputs = program.model.golden["input"][:3]
     expected = reference.run(program.model, inputs)
-    result = simulate(tmp_path, inputs, expected, stalls=case.stalls, idle_limit=1 << 15, optimization="-O0").check()
+    design = tmp_path / "design"
+    result = simulate(design, inputs, expected, stalls=case.stalls, idle_limit=1 << 15, optimization="-O0").check()
     if case.stalls is None:
         model, counted = program_cycles(program), result.cycles
         assert {layer.name: layer.cycles for layer in model.layers} == counted.layers

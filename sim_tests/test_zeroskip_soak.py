@@ -68,6 +68,15 @@ def test_every_feature_is_drawn(drawn):
         "one weight": any(spec.keep == 1e-9 and not spec.empty_rows for spec in weighted),
         "widest gap": any(spec.structure == "ends" for spec in weighted),
         "power of two": any(spec.power_of_two for spec in weighted),
+        "varied scales of two steps": any(
+            spec.varied_scales and spec.rounding is Rounding.TFLITE_DOUBLE for spec in weighted
+        ),
+        "thresholds beside scales": any(
+            0 < sum(spec.rounding is Rounding.THRESHOLDS for spec in configuration.specs) < len(configuration.specs)
+            for configuration in drawn
+        ),
+        "thresholds of all widths": {spec.out_bits for spec in weighted if spec.rounding is Rounding.THRESHOLDS}
+        == set(range(1, 9)),
         "one scale": any(not spec.per_channel for spec in weighted),
         "varied scales": any(spec.varied_scales for spec in weighted),
         "one output": any(spec.out == 1 for spec in weighted),
@@ -75,6 +84,7 @@ def test_every_feature_is_drawn(drawn):
         "index bits": any(configuration.index_bits for configuration in drawn),
         "products in logic": any(configuration.geometry.get("logic_products") for configuration in drawn),
         "vectors over the banks": any("banked_vectors" in configuration.geometry for configuration in drawn),
+        "paired products": any("paired_products" in configuration.geometry for configuration in drawn),
         "shared multipliers": any("sign_adds" in configuration.geometry for configuration in drawn),
         "micro-blocks": any(spec.structure == "micro_block" for spec in weighted),
         "no passes": any(not configuration.passes for configuration in drawn),

@@ -220,7 +220,8 @@ def compare_golden(golden: Mapping[str, NDArray[np.generic]], computed: Mapping[
 
 def board_limits(board: Board) -> Limits:
     """Return what a board holds, in the compiler's terms."""
-    return Limits(f"board {board.name!r}", board.dsp, board.bram, board.family.block_shapes)
+    family = board.family
+    return Limits(f"board {board.name!r}", board.dsp, board.bram, family.block_shapes, family.operand_bits)
 
 
 def compile(
@@ -238,8 +239,8 @@ def compile(
     out : folder
     engine : ``dense``, ``sparse`` or ``auto``
     board : name of the board whose size the geometry must fit; an ECP5-25F by default
-    settings : ``lanes``, ``columns``, ``cores``, ``results``, ``logic_products``, ``banked_vectors``, ``sign_adds``,
-        ``index_bits``
+    settings : ``lanes``, ``columns``, ``cores``, ``results``, ``logic_products``, ``banked_vectors``,
+        ``paired_products``, ``sign_adds``, ``index_bits``, ``bitmap``
     """
     from zeroskip.boards import find_board
     from zeroskip.hw.design import compile_artifact

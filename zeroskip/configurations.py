@@ -33,18 +33,19 @@ SAMPLES = 8
 VECTORS = 3
 MAX_PRODUCTS = 64
 MAX_WEIGHTS = 4000
+NARROW_BITS = 4
+"""Weights of at most so many bits where two products share a multiplier."""
 MAX_INPUTS = 1500
 
 ROUNDINGS = {
-    Rounding.HALF_UP: 0.35,
-    Rounding.FLOOR: 0.15,
-    Rounding.HALF_AWAY: 0.2,
-    Rounding.HALF_EVEN: 0.15,
-    Rounding.TFLITE_SINGLE: 0.1,
-    Rounding.TFLITE_DOUBLE: 0.025,
-    Rounding.THRESHOLDS: 0.025,
+    Rounding.HALF_UP: 0.25,
+    Rounding.FLOOR: 0.1,
+    Rounding.HALF_AWAY: 0.15,
+    Rounding.HALF_EVEN: 0.12,
+    Rounding.TFLITE_SINGLE: 0.08,
+    Rounding.TFLITE_DOUBLE: 0.15,
+    Rounding.THRESHOLDS: 0.15,
 }
-"""The last two are not served: a few networks ask for them to be refused."""
 
 KEEPS = (0.0, 1e-9, 0.03, 0.1, 0.25, 0.5, 0.9, 1.0)
 """Fractions of weights that stay; 0: none, next to 0: one."""
@@ -98,7 +99,10 @@ class Configuration:
         formats = {}
         for layer in model.layers:
             if layer.weight is not None:
-                sparse = sparse_format(layer) if rng.random() < 0.8 else Format.RELATIVE
+                choice = rng.random()
+                sparse = sparse_format(layer) if choice < 0.7 else Format.RELATIVE
+                if layer.kind is Kind.CONV2D and choice >= 0.8:
+                    sparse = Format.BITMAP
                 formats[layer.name] = sparse if rng.random() < self.sparse else Format.DENSE
         return formats
 
@@ -136,7 +140,8 @@ def draw_configuration(seed: int, index: int) -> Configuration:
     """Return configuration ``index`` of ``seed``; it depends on nothing else."""
     rng = np.random.default_rng((seed, index, 0))
     family = str(rng.choice(["chain", "graph", "1-D", "linear", "pointwise"], p=[0.42, 0.25, 0.12, 0.15, 0.06]))
-    network = _Network(rng, family)
+    geometry = _draw_geometry(rng)
+    network = _Network(rng, family, narrow="paired_products" in geometry)
     network.draw()
     sparse = float(rng.choice([0.0, 1.0, 0.5], p=[0.3, 0.35, 0.35]))
     stalls = None
@@ -149,7 +154,7 @@ def draw_configuration(seed: int, index: int) -> Configuration:
         family,
         network.source,
         tuple(network.specs),
-        _draw_geometry(rng),
+        geometry,
         sparse,
         int(rng.integers(1, 9)) if rng.random() < 0.4 else None,
         bool(rng.random() < 0.75),
@@ -164,7 +169,8 @@ def _share_multipliers(configuration: Configuration) -> Configuration:
     rng = np.random.default_rng((configuration.seed, configuration.index, 3))
     if rng.random() >= SHARED:
         return configuration
-    geometry = {key: value for key, value in configuration.geometry.items() if key != "banked_vectors"}
+    clashes = ("banked_vectors", "paired_products")
+    geometry = {key: value for key, value in configuration.geometry.items() if key not in clashes}
     lanes, units = geometry["lanes"], geometry.get("columns", 1) * geometry.get("cores", 1)
     geometry["sign_adds"] = int(rng.choice([adds for adds in (2, 4, 8, 16) if adds <= lanes]))
     if "logic_products" in geometry:
@@ -191,14 +197,17 @@ def _draw_geometry(rng: np.random.Generator) -> dict[str, Any]:
         geometry["logic_products"] = int(rng.integers(0, lanes * units + 1))
     if rng.random() < 0.3:
         geometry["banked_vectors"] = True
+    if kind == "columns" and units > 1 and rng.random() < 0.4:
+        geometry["paired_products"] = True
     return geometry
 
 
 class _Network:
     """A network while it is drawn: its layers, the shapes of their outputs and which of them nobody reads yet."""
 
-    def __init__(self, rng: np.random.Generator, family: str) -> None:
+    def __init__(self, rng: np.random.Generator, family: str, narrow: bool) -> None:
         self.rng = rng
+        self.narrow = narrow
         self.family = family
         self.specs: list[Spec] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -260,7 +269,10 @@ class _Network:
     def _numbers(self) -> dict[str, Any]:
         """Return the fields of a layer with weights that say how its numbers are drawn."""
         grid = Grid(self.rng.choice([g.value for g in Grid], p=[0.2, 0.15, 0.35, 0.08, 0.1, 0.12]))
-        bits = {Grid.BINARY: 1, Grid.TERNARY: 2}.get(grid, self._number(2 if grid is Grid.SYMMETRIC else 1, 8))
+        if self.narrow and grid is Grid.CODEBOOK:
+            grid = Grid.SIGNED
+        most = NARROW_BITS if self.narrow else 8
+        bits = {Grid.BINARY: 1, Grid.TERNARY: 2}.get(grid, self._number(2 if grid is Grid.SYMMETRIC else 1, most))
         options: dict[str, Any] = {"grid": grid, "bits": bits, "structure": "dense"}
         if self._maybe(0.75) and grid is not Grid.BINARY:
             options["structure"] = str(self.rng.choice(list(STRUCTURES), p=list(STRUCTURES.values())))
@@ -480,7 +492,7 @@ class _Network:
         numbers = self._numbers()
         kept = ("rounding", "power_of_two", "relu")
         shift = self._number(0, 12) if self._maybe(0.5) else 0
-        if numbers["rounding"] in (Rounding.THRESHOLDS, Rounding.TFLITE_DOUBLE):
+        if numbers["rounding"] is Rounding.THRESHOLDS:
             numbers["rounding"] = Rounding.HALF_UP
         spec = add(before, str(self.rng.choice(partners)), left_shift=shift, **{k: numbers[k] for k in kept}, **codes)
         return self._append(spec, before) is not None

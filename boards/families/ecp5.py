@@ -69,6 +69,7 @@ ECP5 = Family(
     block_ram="DP16KD",
     distributed_ram="TRELLIS_DPR16X4",
     multiplier="MULT18X18D",
+    operand_bits=18,
     block_shapes=((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36)),
     init_prefix="INITVAL_",
     written=_written,

@@ -9,6 +9,7 @@ from zeroskip.boards.families.primitives import BlockRam, Primitives, Tile, memo
 
 __all__ = ["ECP5_PRIMITIVES"]
 
+_OPERAND_BITS = 18
 _ADDRESS_BITS = 14
 _ROWS = 64
 _ROW_BITS = 320
@@ -25,11 +26,11 @@ _REGISTERS = {
 def _multiplier(name: str, a_bits: int, b_bits: int) -> str:
     """Return a multiplier with registers at its operands and its product."""
     product_bits = a_bits + b_bits
-    if max(a_bits, b_bits) > 18:
-        raise ValueError(f"Operands of MULT18X18D must have at most 18 bits, not {a_bits} and {b_bits}")
+    if max(a_bits, b_bits) > _OPERAND_BITS:
+        raise ValueError(f"Operands of MULT18X18D must have at most {_OPERAND_BITS} bits, not {a_bits} and {b_bits}")
     pins = {"CLK0": "clk", "CE0": "1'b1", "RST0": "1'b0", "SIGNEDA": "1'b1", "SIGNEDB": "1'b1"}
     pins |= {"SOURCEA": "1'b0", "SOURCEB": "1'b0"}
-    for bit in range(18):
+    for bit in range(_OPERAND_BITS):
         pins[f"A{bit}"] = f"a[{min(bit, a_bits - 1)}]"
         pins[f"B{bit}"] = f"b[{min(bit, b_bits - 1)}]"
     pins |= {f"P{bit}": f"p[{bit}]" for bit in range(product_bits)}

@@ -45,6 +45,8 @@ class Family:
         Cell type of the look-up table, its inputs (low address bit first), its output and its table.
     block_ram, distributed_ram, multiplier : str
         Cell types.
+    operand_bits : int
+        Of the multiplier's signed operands.
     block_shapes : tuple[tuple[int, int], ...]
         Depth and width that one block RAM can take, deepest first.
     init_prefix : str
@@ -84,6 +86,7 @@ class Family:
     block_ram: str
     distributed_ram: str
     multiplier: str
+    operand_bits: int
     block_shapes: tuple[tuple[int, int], ...]
     init_prefix: str
     written: Callable[[Cell], bool]

@@ -57,6 +57,7 @@ ICE40 = Family(
     block_ram="SB_RAM40_4K",
     distributed_ram="",
     multiplier="SB_MAC16",
+    operand_bits=16,
     block_shapes=((2048, 2), (1024, 4), (512, 8), (256, 16)),
     init_prefix="INIT_",
     written=_written,

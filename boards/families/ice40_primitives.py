@@ -6,6 +6,8 @@ from zeroskip.boards.families.primitives import Primitives, module_text
 
 __all__ = ["ICE40_PRIMITIVES"]
 
+_OPERAND_BITS = 16
+
 _SETTINGS = {
     **dict.fromkeys(("A_REG", "B_REG", "PIPELINE_16x16_MULT_REG2", "A_SIGNED", "B_SIGNED"), "1'b1"),
     **dict.fromkeys(("C_REG", "D_REG", "TOP_8x8_MULT_REG", "BOT_8x8_MULT_REG", "PIPELINE_16x16_MULT_REG1"), "1'b0"),
@@ -25,8 +27,8 @@ _OFF = (
 
 def _multiplier(name: str, a_bits: int, b_bits: int) -> str:
     """Return a multiplier with registers at its operands and its product."""
-    if max(a_bits, b_bits) > 16:
-        raise ValueError(f"Operands of SB_MAC16 must have at most 16 bits, not {a_bits} and {b_bits}")
+    if max(a_bits, b_bits) > _OPERAND_BITS:
+        raise ValueError(f"Operands of SB_MAC16 must have at most {_OPERAND_BITS} bits, not {a_bits} and {b_bits}")
     product_bits = a_bits + b_bits
     ports = [
         "input wire clk",
@@ -46,7 +48,7 @@ def _multiplier(name: str, a_bits: int, b_bits: int) -> str:
 
 
 def _extended(name: str, bits: int) -> str:
-    return f"{{{{{16 - bits}{{{name}[{bits - 1}]}}}}, {name}}}" if bits < 16 else name
+    return f"{{{{{_OPERAND_BITS - bits}{{{name}[{bits - 1}]}}}}, {name}}}" if bits < _OPERAND_BITS else name
 
 
 ICE40_PRIMITIVES = Primitives(_multiplier)

@@ -52,7 +52,8 @@ class BlockRam:
 
 @dataclass(frozen=True)
 class Primitives:
-    """How a family gives its own cells for the modules ``multiplier``, ``rom_<name>`` and ``activation_bank``.
+    """How a family gives its own cells for the multipliers (``multiplier``, ``paired_multiplier``, ``scaler``), the
+    modules ``rom_<name>`` and ``activation_bank``.
 
     Each cell is the text of one Verilog module without parameters, whose instances take the place of black boxes after
     synthesis; nothing but cells of the device and constants may be in it.

@@ -2,51 +2,48 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 __all__ = ["BitmapDecoder"]
 
-ROM_CYCLES = 2
-"""From ``mask_addr`` to ``mask_data``."""
-
-ARRIVAL_CYCLES = ROM_CYCLES + 1
-"""From ``mask_addr`` to a word whose bits are counted."""
+ARRIVAL_CYCLES = 3
+"""From ``pointer`` to ``mask``: the index ROM, its output register, the slot of its word."""
 
 FIFO_WORDS = ARRIVAL_CYCLES + 1
 """Words fetched ahead: what is taken in one cycle is asked for in the next and arrives ``ARRIVAL_CYCLES`` later."""
 
 
 class BitmapDecoder(wiring.Component):
-    """Turn the mask words of rows that lie one after the other into positions, lowest first.
+    """Turn the mask words of a layer's rows into bit numbers, lowest first.
 
-    After ``start`` there is one emission for every cycle with ``enable``: a position for each set bit, a filler for a
-    mask word without any. Nothing but ``enable`` delays an emission, so a row takes
-    :func:`zeroskip.compiler.encodings.bitmap.cycle_count` cycles of it. What lies behind the last row is fetched, too;
-    the next ``start`` forgets it.
+    A pass over a row takes one emission for every set bit, and a filler for a mask word without any; then fillers until
+    ``last``. A row is walked ``pass_last + 1`` times, then the one behind it. All of that is known when the layer
+    starts, so the words of the next pass are fetched while this one still runs, and nothing but ``enable`` delays an
+    emission. What lies behind the last row is fetched, too; the next ``start`` forgets it.
 
-    Latency 5 cycles from ``start`` to ``valid``, which stays high until the next ``start``; emission interval 1.
+    Recurrence: ``rest' = rest & (rest - 1)``, or the next word. Latency 5 cycles from ``start`` to the first emission;
+    interval 1.
 
     Parameters
     ----------
     width : int, bits of a mask word
-    address_bits : int, of the mask ROM
+    pointer_bits : int, of the address of a mask word
     row_bits : int, of the number of mask words a row
-    position_bits : int
+    pass_bits : int, of the number of passes over a row
 
     Members
     -------
-    start : In(1), begin with the row whose first mask word lies at ``address``
-    address : In(address_bits), read with ``start``
-    row_words : In(row_bits), mask words a row less one, steady from ``start`` on
-    base : In(position_bits), position of a row's first bit, steady from ``start`` on
-    mask_addr : Out(address_bits); mask_data : In(width), the mask ROM
-    enable : In(1), take the present emission
-    valid : Out(1), there is an emission
-    position : Out(position_bits), undefined in a filler
+    start : In(1), begin with the row whose first mask word lies at ``base``
+    base : In(pointer_bits), read with ``start``
+    mask_last : In(row_bits), pass_last : In(pass_bits), mask words a row and passes less 1, steady from ``start`` on
+    pointer : Out(pointer_bits); mask : In(width), the word there, ``ARRIVAL_CYCLES`` later
+    enable : In(1), take the present emission; last : In(1), with it, it is the last one of the pass
+    valid : Out(1), there is an emission, from 5 cycles after ``start`` to the next
+    bit : Out(bit number), in the present word; undefined in a filler
     filler : Out(1), nothing to multiply
-    row_first, row_last : Out(1), first and last emission of a row
+    word_end : Out(1), the word's last emission
 
     Raises
     ------
@@ -56,77 +53,84 @@ class BitmapDecoder(wiring.Component):
 
     latency_cycles = ARRIVAL_CYCLES + 2
 
-    def __init__(self, width: int, address_bits: int, row_bits: int, position_bits: int) -> None:
-        for name, bits in (("Mask", width), ("Address", address_bits), ("Row", row_bits), ("Position", position_bits)):
+    def __init__(self, width: int, pointer_bits: int, row_bits: int, pass_bits: int) -> None:
+        sizes = (("Mask", width), ("Pointer", pointer_bits), ("Row", row_bits), ("Pass", pass_bits))
+        for name, bits in sizes:
             if bits < 1:
                 raise ValueError(f"{name} width must be at least 1, not {bits!r}")
         self.width = width
-        self.address_bits = address_bits
+        self.pointer_bits = pointer_bits
         self.row_bits = row_bits
-        self.position_bits = position_bits
+        self.pass_bits = pass_bits
         super().__init__(
             {
                 "start": In(1),
-                "address": In(address_bits),
-                "row_words": In(row_bits),
-                "base": In(position_bits),
-                "mask_addr": Out(address_bits),
-                "mask_data": In(width),
+                "base": In(pointer_bits),
+                "mask_last": In(row_bits),
+                "pass_last": In(pass_bits),
+                "pointer": Out(pointer_bits),
+                "mask": In(width),
                 "enable": In(1),
+                "last": In(1),
                 "valid": Out(1),
-                "position": Out(position_bits),
+                "bit": Out(range(max(2, width))),
                 "filler": Out(1),
-                "row_first": Out(1),
-                "row_last": Out(1),
+                "word_end": Out(1),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         """Fetch ahead, and clear the lowest set bit of the present word until none is left."""
         m = Module()
-        rest, others = Signal(self.width), Signal(self.width)
-        # counted beforehand: whether a word ends decides too much to be found out in the same cycle
-        more, word_last = Signal(range(max(2, self.width))), Signal()
-        load = Signal()
+        # emissions are counted beforehand: whether a word ends decides too much to be found out in the same cycle
+        layout = data.StructLayout({"mask": self.width, "more": range(max(2, self.width)), "row_end": 1})
+        present = Signal(layout)
+        others, load = Signal(self.width), Signal()
         m.d.comb += [
-            others.eq(rest & (rest - 1)),
-            load.eq(~self.valid | (self.enable & word_last)),
-            self.filler.eq(rest == 0),
+            others.eq(present.mask & (present.mask - 1)),
+            load.eq(~self.valid | (self.enable & (self.last | (self.word_end & ~present.row_end)))),
+            self.filler.eq(present.mask == 0),
+            self.bit.eq(self._number(present.mask & ~others)),
         ]
-        word, available = self._build_fetch(m, load, Cat(rest, more).shape())
+        word, available = self._build_fetch(m, load, layout)
         with m.If(load):
-            m.d.sync += [Cat(rest, more).eq(word), word_last.eq(word[self.width :] == 0), self.valid.eq(available)]
+            m.d.sync += [present.eq(word), self.word_end.eq(word.more == 0), self.valid.eq(available)]
         with m.Elif(self.enable):
-            m.d.sync += [rest.eq(others), more.eq(more - 1), word_last.eq(more == 1)]
-        self._build_row(m, rest, others, word_last)
+            # behind the end of a row nothing is left, and it stays so
+            m.d.sync += [
+                present.mask.eq(others),
+                present.more.eq(present.more - 1),
+                self.word_end.eq(self.word_end | (present.more == 1)),
+            ]
         with m.If(self.start):
             m.d.sync += self.valid.eq(0)
         return m
 
-    def _build_fetch(self, m: Module, load: Signal, shape: Shape) -> tuple[Signal, Signal]:
-        """Keep ``FIFO_WORDS`` words stored or on their way; return the next one and whether it is there.
+    def _number(self, lowest: Value) -> Value:
+        """Return the number of the only set bit."""
+        return Cat(Cat(lowest[i] for i in range(self.width) if i >> b & 1).any() for b in range(len(self.bit)))
 
-        A word is its mask and, above it, the number of its emissions less one.
-        """
+    def _build_fetch(self, m: Module, load: Signal, layout: data.StructLayout) -> tuple[data.View, Signal]:
+        """Keep ``FIFO_WORDS`` words stored or on their way; return the next one and whether it is there."""
         active, fetch = Signal(), Signal()
         on_way = Signal(ARRIVAL_CYCLES)
         ahead, stored = Signal(range(FIFO_WORDS + 1)), Signal(range(FIFO_WORDS + 1))
-        words = [Signal(shape, name=f"word_{i}") for i in range(FIFO_WORDS)]
-        arrival, word = Signal(shape), Signal(shape)
+        arrival, word = Signal(layout), Signal(layout)
+        words = [Signal(layout, name=f"word_{i}") for i in range(FIFO_WORDS)]
         available, taken, arrives = Signal(), Signal(), on_way[-1]
         m.d.comb += [
+            arrival.mask.eq(self.mask),
+            arrival.more.eq(sum(self.mask) - self.mask.any()),
+            arrival.row_end.eq(self._build_pointer(m, fetch)),
             fetch.eq(active & (ahead != FIFO_WORDS)),
-            word.eq(Mux(stored == 0, arrival, words[0])),
+            word.eq(Mux(stored == 0, arrival.as_value(), words[0].as_value())),
             available.eq((stored != 0) | arrives),
             taken.eq(load & available),
         ]
-        emissions = sum(self.mask_data) - self.mask_data.any()
         m.d.sync += [
-            arrival.eq(Cat(self.mask_data, emissions)),
             on_way.eq((on_way << 1) | fetch),
             ahead.eq(ahead + fetch - taken),
             stored.eq(stored + arrives - taken),
-            self.mask_addr.eq(self.mask_addr + fetch),
         ]
         # an arriving word goes behind the stored ones; what an empty place holds is never read
         behind = Signal.like(stored)
@@ -138,25 +142,28 @@ class BitmapDecoder(wiring.Component):
                 with m.Elif(taken):
                     m.d.sync += place.eq(words[index + 1])
         with m.If(self.start):
-            m.d.sync += [active.eq(1), on_way.eq(0), ahead.eq(0), stored.eq(0), self.mask_addr.eq(self.address)]
+            m.d.sync += [active.eq(1), on_way.eq(0), ahead.eq(0), stored.eq(0)]
         return word, available
 
-    def _build_row(self, m: Module, rest: Signal, others: Signal, word_last: Signal) -> None:
-        """Number the words of a row and place the lowest set bit."""
-        words_left = Signal(self.row_bits)
-        origin = Signal(self.position_bits)
-        lowest, bit = Signal(self.width), Signal(range(self.width))
+    def _build_pointer(self, m: Module, fetch: Signal) -> Value:
+        """Walk every row as often as it has passes; return whether the arriving word is the last of its row."""
+        words_left, passes_left = Signal(self.row_bits), Signal(self.pass_bits)
+        row_start, following = Signal(self.pointer_bits), Signal(self.pointer_bits)
+        row_end, next_row = Signal(), Signal()
+        ends = Signal(ARRIVAL_CYCLES)
         m.d.comb += [
-            lowest.eq(rest & ~others),
-            bit.eq(Cat(Cat(lowest[i] for i in range(self.width) if i >> b & 1).any() for b in range(len(bit)))),
-            self.position.eq(origin + bit),
-            self.row_last.eq(word_last & (words_left == 0)),
+            following.eq(self.pointer + 1),
+            row_end.eq(words_left == 0),
+            next_row.eq(row_end & (passes_left == 0)),
         ]
-        with m.If(self.valid & self.enable):
-            m.d.sync += self.row_first.eq(self.row_last)
-            with m.If(word_last):
-                m.d.sync += [words_left.eq(words_left - 1), origin.eq(origin + self.width)]
-            with m.If(self.row_last):
-                m.d.sync += [words_left.eq(self.row_words), origin.eq(self.base)]
+        m.d.sync += ends.eq((ends << 1) | row_end)
+        with m.If(fetch):
+            m.d.sync += [words_left.eq(words_left - 1), self.pointer.eq(following)]
+            with m.If(row_end):
+                m.d.sync += [words_left.eq(self.mask_last), passes_left.eq(passes_left - 1), self.pointer.eq(row_start)]
+            with m.If(next_row):
+                m.d.sync += [passes_left.eq(self.pass_last), self.pointer.eq(following), row_start.eq(following)]
         with m.If(self.start):
-            m.d.sync += [words_left.eq(self.row_words), origin.eq(self.base), self.row_first.eq(1)]
+            m.d.sync += [words_left.eq(self.mask_last), passes_left.eq(self.pass_last)]
+            m.d.sync += [self.pointer.eq(self.base), row_start.eq(self.base)]
+        return ends[-1]

@@ -1,4 +1,4 @@
-"""Decoder of index codes: relative with escapes, blocks, banks and patterns; coders in compiler.encodings."""
+"""Decoder of index codes: relative with escapes, blocks, banks, patterns, bitmaps; coders in compiler.encodings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.target import EngineConfig
+from zeroskip.hw.decoders.bitmap import BitmapDecoder
 from zeroskip.hw.pipeline import FLAGS, delay
 
 __all__ = ["IndexDecoder"]
@@ -18,23 +19,31 @@ class IndexDecoder(wiring.Component):
     Windowed layers: one slot of the word a cycle, through lane 0; linear: every lane decodes its own slot. Per lane
     ``position = cursor + gap + offset``. The offset is that of the element within its block (a running sum of
     ``element_step``) or pattern (a table); after the last element ``cursor' = cursor + gap + (gap != escape)``, or in a
-    banked layer ``cursor + bank``. An escape multiplies nothing. The cursor restarts at the base with the first slot
-    of a row. A counted (dense) layer takes every gap as 0. What a design does not use is not generated.
+    banked layer ``cursor + bank``. An escape multiplies nothing. After the last slot of a row, and before a layer's
+    first one, the cursor is at the base. A counted (dense) layer takes every gap as 0. What a design does not use is
+    not generated. In a bitmap layer a mask word is a bank, and :class:`zeroskip.hw.decoders.bitmap.BitmapDecoder` says
+    which of its positions are taken and when it ends.
 
-    Latency 1 cycle from ``word`` to ``positions``, which are combinational, to feed a ROM address; initiation
-    interval 1.
+    The critical path is the loop of one sum behind one choice (that of the base), whatever the format: whether the
+    last position was taken is added with the next gap.
+
+    Latency ``latency_cycles`` from ``word`` to ``positions``, which are combinational, to feed a ROM address: 1, and 2
+    in a design with bitmap layers; initiation interval 1.
 
     Parameters
     ----------
     config : EngineConfig
     layout : StructLayout of the front descriptor
     position_bits : int
+    pointer_bits : int, width of an index slot address: designs with bitmap layers
 
     Members
     -------
     descriptor : In(layout)
+    start : In(1), as in Issue
+    mask_pointer : Out(pointer_bits), slot address of a bitmap layer's next mask word, where there are such layers
     word : In(lanes * index_width), from the output register of the index ROM
-    slot : In(lane bits), which slot of the word lane 0 takes: 0 in a linear layer
+    slot : In(lane bits), which slot of ``word`` lane 0 takes: 0 in a linear layer
     flags : In(FLAGS), of ``word``
     element : In(element_bits), element_last : In(1), of ``word``, where there are blocks
     o_flags : Out(FLAGS), of ``positions``
@@ -42,12 +51,17 @@ class IndexDecoder(wiring.Component):
     fillers : Out(lanes), which lanes hold an escape
     """
 
-    def __init__(self, config: EngineConfig, layout: data.StructLayout, position_bits: int) -> None:
+    def __init__(
+        self, config: EngineConfig, layout: data.StructLayout, position_bits: int, pointer_bits: int = 0
+    ) -> None:
         self.config = config
         lanes = config.geometry.lanes
         self.position_bits = position_bits
+        self.pointer_bits = pointer_bits
+        self.latency_cycles = 2 if config.mask_bits else 1
         members = {
             "descriptor": In(layout),
+            "start": In(1),
             "word": In(lanes * config.index_width),
             "slot": In(config.lane_bits),
             "flags": In(FLAGS),
@@ -58,6 +72,8 @@ class IndexDecoder(wiring.Component):
         if config.element_bits:
             members["element"] = In(config.element_bits)
             members["element_last"] = In(1)
+        if config.mask_bits:
+            members["mask_pointer"] = Out(pointer_bits)
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
@@ -65,12 +81,16 @@ class IndexDecoder(wiring.Component):
         m = Module()
         config = self.config
         lanes = config.geometry.lanes
-        m.d.comb += self.o_flags.eq(delay(m, self.flags, 1, FLAGS))
+        m.d.comb += self.o_flags.eq(delay(m, self.flags, self.latency_cycles, FLAGS))
         self.unit_end: Value = Const(1)
-        offset: Value = Const(0)
+        # just before a layer's first slot; its base is there by now
+        self.begins = delay(m, self.start, 1 + self.latency_cycles)
         if config.element_bits:
-            self.unit_end = delay(m, self.element_last, 1)
-            offset = self._build_offset(m)
+            self.unit_end = delay(m, self.element_last, self.latency_cycles)
+        self.word_end = Signal()
+        if config.mask_bits:
+            self.unit_end = Mux(self.descriptor.masked, self.word_end, self.unit_end)
+        offset = self._build_offset(m)
         slots = Array(self.word.word_select(i, config.index_width) for i in range(lanes))
         for lane in range(lanes if config.has_linear else 1):
             taken = Signal(config.index_width, name=f"slot_{lane}")
@@ -78,8 +98,39 @@ class IndexDecoder(wiring.Component):
                 m.d.sync += taken.eq(slots[self.slot])
             else:
                 m.d.sync += taken.eq(slots[lane])
-            self._build_lane(m, lane, taken, offset)
+            code: Value = taken
+            if config.mask_bits:
+                code = delay(m, taken, 1) if lane else self._build_bitmap(m, taken)
+            self._build_lane(m, lane, code, offset)
         return m
+
+    def _build_bitmap(self, m: Module, taken: Signal) -> Signal:
+        """Return lane 0's code one cycle later; in a bitmap layer it is the number of the lowest bit in its mask word.
+
+        The words of such a layer come out of the ROM ahead of their slots; ``taken`` is where they arrive.
+        """
+        d = self.descriptor
+        m.submodules.bitmap = bitmap = BitmapDecoder(
+            self.config.mask_bits, self.pointer_bits, len(d.mask_last), len(d.pass_last)
+        )
+        flags = delay(m, self.flags, 1, FLAGS)
+        m.d.comb += [
+            bitmap.start.eq(self.start),
+            bitmap.base.eq(d.index_base),
+            bitmap.mask_last.eq(d.mask_last),
+            bitmap.pass_last.eq(d.pass_last),
+            bitmap.mask.eq(taken),
+            bitmap.enable.eq(flags.valid),
+            bitmap.last.eq(flags.last),
+            self.mask_pointer.eq(bitmap.pointer),
+        ]
+        code = Signal.like(taken)
+        escape = (1 << len(code)) - 1
+        m.d.sync += [
+            code.eq(Mux(d.masked, Mux(bitmap.filler, escape, bitmap.bit), taken)),
+            self.word_end.eq(bitmap.word_end),
+        ]
+        return code
 
     def _build_offset(self, m: Module) -> Value:
         """The offset of the present element within its block, the same for all lanes."""
@@ -90,49 +141,59 @@ class IndexDecoder(wiring.Component):
             m.d.sync += offset.eq(Mux(self.unit_end, 0, offset + self.descriptor.element_step))
         return offset
 
-    def _build_lane(self, m: Module, lane: int, taken: Signal, offset: Value) -> None:
+    def _build_lane(self, m: Module, lane: int, taken: Value, offset: Value) -> None:
         config, d = self.config, self.descriptor
         cursor = Signal(self.position_bits, name=f"cursor_{lane}")
-        origin = Signal(self.position_bits, name=f"origin_{lane}")
         first = Signal(self.position_bits, name=f"first_{lane}")
         base = Signal(self.position_bits, name=f"base_{lane}")
-        # whether the position that the cursor holds is taken: added with the next gap, as a carry
-        pending, carry = Signal(name=f"pending_{lane}"), Signal(name=f"carry_{lane}")
+        # whether the position that the cursor holds is taken: the next gap begins behind it
+        pending = Signal(name=f"pending_{lane}")
         escape = Signal(name=f"escape_{lane}")
         gap: Value = taken
         if config.patterns:
             gap = Mux(d.pattern != 0, taken[: config.pattern_bits], taken)
-        distance: Value = Mux(d.counted, 0, gap) if config.has_counted else gap
-        if config.linear_unit > 1 and config.has_linear:
-            distance = Mux(d.in_units, distance * config.linear_unit, distance)
         m.d.sync += base.eq(self._base(lane))
         m.d.comb += [
             escape.eq(gap == d.escape),
-            origin.eq(Mux(self.o_flags.first, base, cursor)),
-            carry.eq(pending & ~self.o_flags.first),
-            first.eq((Cat(carry, distance) + Cat(Const(1), origin))[1:]),
+            first.eq((Cat(pending, self._distance(gap, pending)) + Cat(Const(1), cursor))[1:]),
             self.positions[lane].eq(first + offset if config.has_steps else first),
             self.fillers[lane].eq(escape),
         ]
         if config.patterns and lane == 0:
             m.d.comb += self.positions[lane].eq(first + offset + self._pattern_offset(m, taken))
         following: Value = first
-        more, extra = self._one(escape)
-        if extra is not None:
-            following = first + extra
+        more: Value = ~escape
         if config.has_banks:
-            following = Mux(d.banked, origin + d.bank, following)
-            more = more & ~d.banked
+            following, more = Mux(d.banked, cursor + d.bank, first), ~escape & ~d.banked
         with m.If(self.o_flags.valid & self.unit_end):
             m.d.sync += [cursor.eq(following), pending.eq(more)]
-        with m.Elif(self.o_flags.valid & self.o_flags.first):
+        with m.If(self.begins | (self.o_flags.valid & self.o_flags.last)):
             m.d.sync += [cursor.eq(base), pending.eq(0)]
 
-    def _pattern_offset(self, m: Module, taken: Signal) -> Value:
+    def _distance(self, gap: Value, pending: Value) -> Value:
+        """Return the gap in positions, without the one that ``pending`` adds.
+
+        A block of a linear layer takes several positions; so do the lanes of a dense row, which take turns.
+        """
+        config, d = self.config, self.descriptor
+        distance = gap
+        if config.linear_unit > 1 and config.has_linear:
+            unit = config.linear_unit
+            if unit & (unit - 1):
+                units: Value = gap * unit + Mux(pending, unit - 1, 0)
+            else:
+                units = Cat(pending.replicate(unit.bit_length() - 1), gap)
+            distance = Mux(d.in_units, units, distance)
+        if config.has_counted:
+            step = Mux(pending, d.position_step - 1, 0) if config.has_split else Const(0)
+            distance = Mux(d.counted, step, distance)
+        return distance
+
+    def _pattern_offset(self, m: Module, taken: Value) -> Value:
         """Look the element's offset up in the layer's table of patterns."""
         config, d = self.config, self.descriptor
         number = taken[config.pattern_bits :]
-        element = delay(m, self.element, 1) if config.element_bits else Const(0, 1)
+        element = delay(m, self.element, self.latency_cycles) if config.element_bits else Const(0, 1)
         result: Value = Const(0)
         for layer, patterns in enumerate(config.patterns, 1):
             size = 1 << len(element)
@@ -153,16 +214,3 @@ class IndexDecoder(wiring.Component):
         if config.has_keep:
             by_table = by_table | d.keep
         return Mux(by_table, d.tap_base, lane_base)
-
-    def _one(self, escape: Value) -> tuple[Value, Value | None]:
-        """Return whether the position is taken, and how much farther the next gap begins where that is not enough.
-
-        A block of a linear layer takes several positions; so do the lanes of a dense row, which take turns.
-        """
-        config, d = self.config, self.descriptor
-        extra: Value | None = None
-        if config.linear_unit > 1 and config.has_linear:
-            extra = Mux(d.in_units & ~escape, config.linear_unit - 1, 0)
-        if config.has_counted and config.has_split:
-            extra = Mux(d.counted, d.position_step - 1, extra if extra is not None else 0)
-        return ~escape, extra
