@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from amaranth.hdl import Array as Choice
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.target import EngineConfig
+from zeroskip.hw.adder import GatedAdder
 from zeroskip.hw.pipeline import FLAGS, delay
 from zeroskip.hw.products import Operands, Product, Products
 
@@ -129,13 +130,13 @@ class Array(wiring.Component):
                 valid = taken | (valid & ~delay(m, self.use_values, turn))
                 first = Mux(taken, early.first, first)
             addend = Mux(taken, self.values[unit * config.geometry.lanes + lane], addend)
-        before = Mux(first, 0, acc)
-        total: Value = before + addend
+        adder = GatedAdder(config.accumulator_width, carry=config.paired_multipliers > 0)
+        m.submodules[f"adder_{unit}_{lane}"] = adder
+        m.d.comb += [adder.clear.eq(first), adder.a.eq(acc), adder.b.eq(addend)]
         if product.borrow is not None:
-            # one bit more at the low end makes the borrow the carry of the only addition
-            total = (Cat(Const(1, 1), before).as_signed() + Cat(product.borrow, addend).as_signed())[1:]
+            m.d.comb += adder.carry.eq(product.borrow)
         with m.If(valid):
-            m.d.sync += acc.eq(total)
+            m.d.sync += acc.eq(adder.s)
         if not config.has_pooling:
             return acc
         # the comparison gets a cycle of its own: windows end at least two cycles apart

@@ -5,6 +5,7 @@ from __future__ import annotations
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.target import pair_bits
 from zeroskip.hw.accelerator import Accelerator
+from zeroskip.hw.adder import gated_adder_verilog
 from zeroskip.hw.memory import bank_verilog, descriptor_verilog, rom_verilog
 from zeroskip.hw.multiplier import ACTIVATION_BITS, logic_multiplier_verilog, multiplier_verilog
 from zeroskip.hw.postprocess import scaler_bits
@@ -23,6 +24,7 @@ def rtl_files(program: Program) -> dict[str, str]:
     }
     files["activation_bank.v"] = bank_verilog(program.config.activation_depth)
     config = program.config
+    files["gated_adder.v"] = gated_adder_verilog(config.accumulator_width, carry=config.paired_multipliers > 0)
     if config.single_multipliers:
         files["multiplier.v"] = multiplier_verilog(config.addend_bits, config.level_bits)
     if config.paired_multipliers:
