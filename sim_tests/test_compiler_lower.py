@@ -21,7 +21,7 @@ from zeroskip.compiler.geometry import (
     program_blocks,
     program_multipliers,
 )
-from zeroskip.compiler.ir import Model
+from zeroskip.compiler.ir import Model, Tensor
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
@@ -445,3 +445,49 @@ def test_columns_are_paired_where_multipliers_are_short():
 def test_geometry_is_checked(sizes, text):
     with pytest.raises(CompileError, match=f"^{text}$"):
         Geometry(**sizes)
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+@pytest.mark.parametrize("banked", [False, True])
+def test_parts_of_a_concatenation_lie_one_behind_the_other(lanes, banked):
+    specs = (
+        models.conv(3, 2, out_scale=1.0),
+        models.conv(5, 2, inputs=("input",), out_scale=1.0),
+        models.conv(1, 2, inputs=("input",), out_scale=1.0),
+        models.concat("conv1", "conv2", "conv3"),
+        models.linear(4, relu=False, out_signed=True),
+    )
+    model = models.build_model(np.random.default_rng(0), Tensor("input", (2, 4, 4)), specs)
+    program = lower(model, Geometry(lanes, columns=2, banked_vectors=banked), {})
+
+    def addresses(name: str) -> list[int]:
+        layout = program.layouts[name]
+        base = layout.base * (lanes if banked else 1)
+        return [
+            base + channel * layout.channel_step + row + column
+            for channel in range(model.tensors[name].shape[0])
+            for row in layout.rows
+            for column in layout.columns
+        ]
+
+    parts = [address for name in ("conv1", "conv2", "conv3") for address in addresses(name)]
+    assert parts == addresses("concat1")
+    assert parts == list(range(parts[0], parts[0] + 81))
+
+
+def test_part_that_a_layer_reads_must_begin_in_the_first_bank():
+    specs = (
+        models.linear(4, out_scale=1.0),
+        models.linear(2, out_scale=1.0, inputs=("input",)),
+        models.linear(6, out_scale=1.0, inputs=("fc2",)),
+        models.concat("fc1", "fc2", "fc3"),
+        models.linear(3, relu=False, out_signed=True),
+    )
+    model = models.build_model(np.random.default_rng(0), Tensor("input", (9,)), specs)
+    lower(model, Geometry(4, banked_vectors=True), {})
+    with pytest.raises(
+        CompileError,
+        match="Layer 'fc3' reads tensor 'fc2', which begins in bank 4 as a part of 'concat1', but vectors over the "
+        "banks are read from the first bank on; leave out --set banked_vectors=1",
+    ):
+        lower(model, Geometry(8, banked_vectors=True), {})
