@@ -215,6 +215,40 @@ def test_ledger_accounts_for_every_physical_parameter_bit(choice):
         assert plan.storage["entropy_bound"] <= plan.storage["value"] + plan.storage["index"] + plan.storage["filler"]
 
 
+@pytest.mark.parametrize("geometry", [Geometry(4, columns=3), Geometry(8, cores=2)], ids=str)
+@pytest.mark.parametrize("name", sorted(models.TINY))
+def test_no_kind_of_bits_is_negative_with_indices(name, geometry):
+    for plan in compiled(models.tiny(name), (geometry, Engine.SPARSE)).layers:
+        assert min(plan.storage.values()) >= 0
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_ledger_counts_an_index_once_for_all_columns(columns):
+    specs = (models.conv(5, 2, structure="nonstructured", keep=0.4), models.linear(3, relu=False, out_signed=True))
+    model = models.build_model(np.random.default_rng(0), Tensor("input", (3, 5, 5)), specs)
+    plan = lower(model, Geometry(4, columns), layer_formats(model, Engine.SPARSE), index_bits=4).layers[0]
+    kept = np.asarray(plan.layer.weight).reshape(5, -1) != 0
+    groups = [kept[first : first + columns] for first in range(0, 5, columns)]
+    named = [int(group.any(axis=0).sum()) for group in groups]
+    # 12 positions a row: gaps of 4 bits need no escapes
+    assert plan.schedule.lengths == tuple(named)
+    assert plan.storage["index"] == 4 * sum(named)
+    assert plan.storage["value"] == int(kept.sum()) * plan.weight_bits
+    assert plan.storage["filler"] == (columns * sum(named) - int(kept.sum())) * plan.weight_bits
+
+
+def test_ledger_counts_an_index_once_for_a_block():
+    model = models.tiny("structure_block")
+    program = lower(model, Geometry(4, cores=2), layer_formats(model, Engine.SPARSE))
+    blocks = [plan for plan in program.layers if plan.format is Format.BLOCKS]
+    assert blocks
+    for plan in blocks:
+        assert plan.decoding is not None and plan.decoding.elements > 1
+        entries = plan.storage["index"] // plan.index_bits
+        weights = plan.storage["value"] // plan.weight_bits
+        assert entries < weights <= entries * plan.decoding.elements
+
+
 def bitmap_program(model: Model, geometry: Geometry) -> Program:
     """Lower with every convolution a bitmap."""
     source, _ = run_passes(model)
