@@ -281,7 +281,8 @@ class Accelerator(wiring.Component):
         if walk is None:
             m.d.comb += before.eq(linear)
         elif config.has_linear:
-            m.d.comb += before.eq(Mux(self.front.linear, linear.as_value(), walk.o_flags.as_value()))
+            # a copy of its own: the pointers that follow are far from the descriptor
+            m.d.comb += before.eq(Mux(delay(m, self.front.linear, 1), linear.as_value(), walk.o_flags.as_value()))
         else:
             m.d.comb += before.eq(walk.o_flags)
         return before
