@@ -36,7 +36,7 @@ ROWS = {
         "lenet5-mnist-nonstructured-71x-w4a8", "sparse", "ulx3s-25f", {"lanes": "8", "cores": "3", "results": "2"}
     ),
     "cycles-25f": Row(
-        "lenet5-mnist-nonstructured-87x-w4a8-pow2", "sparse", "ulx3s-25f", {"lanes": "8", "cores": "3", "results": "4"}
+        "lenet5-mnist-nonstructured-90x-w4a8-pow2", "sparse", "ulx3s-25f", {"lanes": "8", "cores": "3", "results": "2"}
     ),
     "cycles-25f-logic": Row(
         "lenet5-mnist-nonstructured-90x-w4a8-pow2",
