@@ -345,6 +345,7 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int, w
         has_steps=any(decoding.step > 0 for decoding in decodings),
         has_functions=any(job.functions is not None for job in jobs),
         has_empty_runs=has_empty_runs,
+        has_plain_levels=not all(job.zero_excluded for job in jobs),
         has_wide_writes=Storage.REPLICATED in wide,
         has_wide_output=Storage.OUTPUT in wide,
         has_row_words=any(rows_together(job, geometry) > 1 for job in jobs),

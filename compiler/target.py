@@ -214,6 +214,7 @@ class EngineConfig:
     has_two_steps : some scale takes TensorFlow Lite's rounding in two steps
     has_padding, has_pooling, has_half_away, has_half_even, has_floor, has_zero_excluded, has_row_offsets, has_linear,
     has_windowed, has_split, has_keep, has_counted, has_slow, has_core_words, has_functions,
+    has_plain_levels : some layer's weights are no zero-excluded ones
     has_wide_writes : some vector is written as many values at a time as leave the array
     has_wide_output : the network's output is written as many values at a time as leave the array
     has_row_words : the rows of some linear layer leave several at a time, each with a bias of its own
@@ -264,6 +265,7 @@ class EngineConfig:
     has_sums: bool
     has_partial_sums: bool
     has_empty_runs: bool
+    has_plain_levels: bool
     has_wide_writes: bool
     has_wide_output: bool
     has_row_words: bool

@@ -94,13 +94,14 @@ class WeightFeed(wiring.Component):
         slot = delay(m, pointer[: config.lane_bits], 3)
         skewed: Value = pointer
         linear: Value = self.late_linear
-        excluded: Value = self.late_zero_excluded
+        excluded: Value = self.late_zero_excluded if config.has_plain_levels else Const(1)
         book: Value = self.late_codebook
         fillers: list[Value] = [self.fillers[core] for core in range(geometry.cores)]
         for unit in range(geometry.units):
             if unit and geometry.skew(unit) > geometry.skew(unit - 1):
                 skewed, slot = delay(m, skewed, 1), delay(m, slot, 1)
-                linear, excluded, book = delay(m, linear, 1), delay(m, excluded, 1), delay(m, book, 1)
+                linear, book = delay(m, linear, 1), delay(m, book, 1)
+                excluded = delay(m, excluded, 1) if config.has_plain_levels else excluded
                 fillers = [delay(m, fillers[0], 1)] if config.indexed else fillers
             idle = fillers[0 if geometry.columns > 1 else unit]
             m.d.comb += self.rom_addr[unit].eq(skewed[config.lane_bits :])
