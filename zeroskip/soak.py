@@ -40,8 +40,6 @@ __all__ = ["Outcome", "Refused", "Tally", "check_configuration", "compile_config
 DEFAULT_COUNT = 100
 IDLE_LIMIT_CYCLES = 1 << 15
 """No network drawn here is silent for longer."""
-OPTIMIZATION = "-O0"
-"""A model runs for a few thousand cycles: building it takes longer than running it."""
 _FAILURE_LINES = 12
 
 
@@ -183,7 +181,6 @@ def _check(configuration: Configuration, folder: Path) -> tuple[int, bool]:
         expected,
         stalls=configuration.stalls,
         idle_limit=IDLE_LIMIT_CYCLES,
-        optimization=OPTIMIZATION,
         jobs=1,
     ).check()
     if not np.array_equal(result.outputs, golden):
