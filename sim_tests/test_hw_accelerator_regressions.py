@@ -82,6 +82,11 @@ CASES = {
         ),
         Geometry(8, columns=2, results=2, banked_vectors=True),
     ),
+    # a row of one slot was filled up behind its only bank
+    "one_slot_in_a_bank": Case(
+        (1, 4, 4), (conv(3, 1, structure="nm", detail={"n": 1, "m": 4}), max_pool(2), linear(3, **LAST)), Geometry(4),
+        {"conv1": Format.BANKS},
+    ),
     # the sum with the zero point had only the bits of the scaled accumulator
     "zero_point_wider_than_the_sum": Case(
         (1,), (linear(2, bits=2, power_of_two=True, relu=False, out_zero_point=199),), Geometry(4), bits=2
