@@ -42,7 +42,8 @@ class SimulatedDesign:
     """A compiled folder: ``names``, ``tensors`` and ``shapes`` have one entry a layer, in execution order.
 
     ``parameters`` are those of ``sim_top``; ``signed`` tells whether a layer's codes are two's complement (None: not
-    said) and what the places in its trace mean (None: place ``i`` is element ``i``).
+    said) and what the places in its trace mean (None: place ``i`` is element ``i``). ``cycles`` is what the cycle model
+    says of all layers together (0: nothing).
     """
 
     directory: Path
@@ -56,6 +57,7 @@ class SimulatedDesign:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     output_signed: bool
+    cycles: int
 
     def describe_state(self, state: int) -> str:
         """Return what the design does in ``state``, in words."""
@@ -102,6 +104,7 @@ def read_design(directory: Path) -> SimulatedDesign:
             input_shape=tuple(plan["input"]["shape"]),
             output_shape=tuple(plan["output"]["shape"]),
             output_signed=bool(plan["output"]["signed"]),
+            cycles=sum(layer.get("model_cycles", 0) for layer in layers),
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"File '{directory / 'ir' / 'program.json'}' lacks an entry: {error}") from error

@@ -1,4 +1,4 @@
-"""Build Verilator models with the fixed run-time library compiled once for each user, tool and compiler."""
+"""Build Verilator models with run-time library and headers compiled once for each user, tool and compiler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ _PREFIX = "Vtop"
 _COMPILERS = ("c++", "g++", "clang++")
 _REPORT_LINES = 30
 _JOINED_BYTES = 1 << 18
+_HEADER = "verilated_vpi.h"
+"""It includes the other headers of the run-time library: most of what the compiler reads for a small model."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def find_toolchain() -> Toolchain:
 
 
 def default_cache() -> Path:
-    """Return the folder of the compiled run-time libraries, one for each user."""
+    """Return the folder of what models share (compiled run-time libraries and headers), one for each user."""
     return Path(platformdirs.user_cache_dir("zeroskip")) / "verilator"
 
 
@@ -103,7 +105,7 @@ def build_model(
         (``--main``: it needs ``--timing`` for a design with delays and ends at ``$finish``)
     verilator_args, link_args : options in addition, for Verilator and for the linker
     optimization : compiler option for the code that runs in every cycle
-    cache : folder of the compiled run-time libraries; :func:`default_cache` when None
+    cache : folder of the compiled run-time libraries and headers; :func:`default_cache` when None
     jobs : compiler runs at a time; the number of usable cores when None
 
     Raises
@@ -150,25 +152,22 @@ def _compile(
     jobs: int,
 ) -> Path:
     """Compile and link what Verilator wrote into ``work / "model"``; return the program."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cache_error(cache, error) from error
+    _make_folder(cache)
     sources = plan["sources"]
     flags = _flags(tools, plan["options"])
     fast = sources.get("classes_fast", []) + sources.get("support_fast", [])
     slow = sources.get("classes_slow", []) + sources.get("support_slow", [])
     user = sources.get("user_classes", [])
-    if optimization == "-O0":
-        # nothing to tell apart: the fewer compiler runs, the better
-        tasks = _join_files([*fast, *slow, *user], work / "all", jobs, optimization)
-    else:
-        tasks = _join_files(fast, work / "fast", jobs, optimization)
-        tasks += _join_files(slow, work / "slow", jobs, "-O0")
-        tasks += [(Path(path), work / f"user{number}.o", "-O1") for number, path in enumerate(user)]
+    # few compiler runs: the user's files join the model's, and the code that runs once where nothing is optimized
+    once, often = (slow, [*fast, *user]) if optimization != "-O0" else ([], [*fast, *slow, *user])
+    tasks = _join_files(often, work / "often", jobs, optimization) + _join_files(once, work / "once", jobs, "-O0")
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         library = [pool.submit(_runtime_object, tools, Path(path), flags, cache) for path in sources["global"]]
-        compiled = [pool.submit(_compile_file, tools, *task, [*flags, f"-I{work / 'model'}"]) for task in tasks]
+        headers = {level: _precompiled_headers(tools, level, flags, cache) for _, _, level in tasks}
+        compiled = [
+            pool.submit(_compile_file, tools, *task, [*headers[task[2]], *flags, f"-I{work / 'model'}"])
+            for task in tasks
+        ]
         objects = [future.result() for future in (*compiled, *library)]
     program = work / "program"
     command = [str(tools.compiler), *map(str, objects), "-o", str(program), "-pthread", *link_args]
@@ -221,21 +220,50 @@ def _join_files(files: Sequence[str], stem: Path, jobs: int, optimization: str) 
 
 def _runtime_object(tools: Toolchain, source: Path, flags: Sequence[str], cache: Path) -> Path:
     """Return the compiled object of a file of the run-time library, from the cache when it is there."""
-    key = hashlib.sha256("\n".join((tools.identity, str(source), *flags)).encode()).hexdigest()[:16]
-    target = cache / f"{source.stem}-{key}.o"
+    target = cache / f"{source.stem}-{_key(tools, source, OPTIMIZATION, flags)}.o"
+    return _once(target, lambda path: _compile_file(tools, source, path, OPTIMIZATION, flags))
+
+
+def _precompiled_headers(tools: Toolchain, optimization: str, flags: Sequence[str], cache: Path) -> list[str]:
+    """Return the options with which a model's file starts from the precompiled headers of the run-time library."""
+    if "clang" in tools.compiler_version:
+        return []  # refuses headers whose time stamps have changed, as those of a wheel installed again
+    folder = cache / f"headers-{_key(tools, tools.root / 'include' / _HEADER, optimization, flags)}"
+    _make_folder(folder)
+    header = _once(folder / "headers.h", lambda path: path.write_text(f'#include "{_HEADER}"\n'))
+    options = [*flags, "-x", "c++-header"]
+    _once(folder / "headers.h.gch", lambda path: _compile_file(tools, header, path, optimization, options))
+    return ["-include", str(header)]
+
+
+def _key(tools: Toolchain, source: Path, optimization: str, flags: Sequence[str]) -> str:
+    """Return the identity of a compiled file of the run-time library."""
+    return hashlib.sha256("\n".join((tools.identity, str(source), optimization, *flags)).encode()).hexdigest()[:16]
+
+
+def _once(target: Path, make: Callable[[Path], object]) -> Path:
+    """Return a file of the cache, made by ``make`` when it is missing; another process never sees half of it."""
     if target.is_file():
         return target
     try:
-        handle, name = tempfile.mkstemp(suffix=".o", prefix=f"{source.stem}-", dir=cache)
+        handle, name = tempfile.mkstemp(suffix=target.suffix, prefix=f"{target.stem}-", dir=target.parent)
     except OSError as error:
-        raise _cache_error(cache, error) from error
+        raise _cache_error(target.parent, error) from error
     os.close(handle)
     try:
-        _compile_file(tools, source, Path(name), OPTIMIZATION, flags)
+        make(Path(name))
         Path(name).replace(target)
     finally:
         Path(name).unlink(missing_ok=True)
     return target
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder of the cache."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cache_error(folder, error) from error
 
 
 def _cache_error(cache: Path, error: OSError) -> ToolError:
@@ -246,7 +274,7 @@ def _cache_error(cache: Path, error: OSError) -> ToolError:
 
 
 def _compile_file(tools: Toolchain, source: Path, target: Path, optimization: str, flags: Sequence[str]) -> Path:
-    """Compile one C++ file and return the object's path."""
+    """Compile one C++ file and return ``target``, the object's path."""
     command = [str(tools.compiler), optimization, *flags, "-c", str(source), "-o", str(target)]
     _run(command, f"compiling '{source.name}'")
     return target

@@ -172,7 +172,8 @@ def _bank_decoding(job: Job, parts: list[IntArray]) -> Decoding:
                 "choose a number of banks that does"
             )
         bank = length // banks
-    most = 1
+    # two windows may not end in neighbouring cycles, and no code behind the last bank multiplies nothing
+    most = 2 if job.windows > 1 and length <= bank else 1
     for rows in parts:
         used = np.zeros(-(-length // bank) * bank, bool)
         used[:length] = rows.any(axis=0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zeroskip.compiler.program import Rom
-from zeroskip.compiler.rom import lane_rows, slot_count
+from zeroskip.compiler.rom_slots import lane_rows, slot_count
 from zeroskip.compiler.sign_add import RunCode, used_runs
 from zeroskip.compiler.target import EngineConfig, Format, Geometry
 

@@ -23,8 +23,9 @@ from zeroskip.compiler.job import Job, encode_dense, place_job, prepare_job, sta
 from zeroskip.compiler.ledger import bit_ledger
 from zeroskip.compiler.program import LayerPlan, Program, Rom, Schedule, Storage, TensorLayout
 from zeroskip.compiler.requantization import align_shifts
-from zeroskip.compiler.rom import Tables, descriptor_rom, lane_rows, places_of, slot_count
+from zeroskip.compiler.rom import Tables, descriptor_rom, places_of
 from zeroskip.compiler.rom_check import check_roms
+from zeroskip.compiler.rom_slots import lane_rows, slot_count
 from zeroskip.compiler.schedule import (
     Plane,
     banked_layout,

@@ -7,80 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.program import FieldSpec, Rom, Segment, TensorLayout
+from zeroskip.compiler.rom_slots import stored_codes, unit_indices, unit_levels
+from zeroskip.compiler.rom_words import field_layout, pack_slots, pack_word, run_fields
 from zeroskip.compiler.schedule import tile_positions, window_offset
-from zeroskip.compiler.sign_add import RunCode
-from zeroskip.compiler.streams import Stream
 from zeroskip.compiler.target import EngineConfig, Format
 from zeroskip.compiler.thresholds import search_tables
 
 if TYPE_CHECKING:
     from zeroskip.compiler.job import Job
 
-__all__ = [
-    "Tables",
-    "descriptor_rom",
-    "lane_rows",
-    "pack_word",
-    "places_of",
-    "unpack_word",
-    "weight_code",
-    "weight_level",
-]
+__all__ = ["Tables", "descriptor_rom", "places_of"]
 
 LOGIC_BITS = 2048
 """A smaller ROM is cheaper in LUTs than a block RAM that stays nearly empty."""
-
-
-def weight_code(levels: np.ndarray, zero_excluded: bool, width: int) -> np.ndarray:
-    """Return the stored codes of ``levels``: two's complement in ``width`` bits, zero-excluded positive ones less 1."""
-    codes = np.asarray(levels, np.int64)
-    if zero_excluded:
-        codes = np.where(codes > 0, codes - 1, codes)
-    return codes & ((1 << width) - 1)
-
-
-def weight_level(codes: np.ndarray, zero_excluded: bool, width: int) -> np.ndarray:
-    """Return the levels of stored ``codes``, the inverse of :func:`weight_code`."""
-    codes = np.asarray(codes, np.int64)
-    signed = np.where(codes >> (width - 1) & 1, codes - (1 << width), codes)
-    return np.where(signed >= 0, signed + 1, signed) if zero_excluded else signed
-
-
-def pack_word(fields: Sequence[FieldSpec], values: Mapping[str, int]) -> int:
-    """Pack named values into one ROM word."""
-    word = 0
-    for spec in fields:
-        value = values[spec.name]
-        low, high = (-(1 << (spec.bits - 1)), (1 << (spec.bits - 1)) - 1) if spec.signed else (0, (1 << spec.bits) - 1)
-        if not low <= value <= high:
-            raise ValueError(f"Field {spec.name!r} must be {low} to {high}, not {value!r}")
-        word |= (value & ((1 << spec.bits) - 1)) << spec.lsb
-    return word
-
-
-def unpack_word(fields: Sequence[FieldSpec], word: int) -> dict[str, int]:
-    """Unpack a ROM word into named values, the inverse of :func:`pack_word`."""
-    values = {}
-    for spec in fields:
-        value = word >> spec.lsb & ((1 << spec.bits) - 1)
-        values[spec.name] = value - (1 << spec.bits) if spec.signed and value >> (spec.bits - 1) else value
-    return values
-
-
-def field_layout(rows: Sequence[Mapping[str, int]]) -> tuple[FieldSpec, ...]:
-    """Lay out the fields of ``rows``, each just wide enough, in sorted order from bit 0."""
-    specs = []
-    lsb = 0
-    for name in sorted({name for row in rows for name in row}):
-        values = [row.get(name, 0) for row in rows]
-        signed = min(values) < 0
-        bits = max(1, max((v if v >= 0 else -v - 1).bit_length() for v in values)) + int(signed)
-        specs.append(FieldSpec(name, lsb, bits, signed))
-        lsb += bits
-    return tuple(specs)
 
 
 def _rom(
@@ -369,124 +310,6 @@ class Tables:
         self.roms.append(_rom(name, fields, words, segments, **options))  # type: ignore[arg-type]
 
 
-def pack_slots(slots: np.ndarray, bits: int) -> list[int]:
-    """Pack slot values of shape ``(words, lanes)`` into words, slot 0 in the low bits."""
-    words = np.zeros(slots.shape[0], object)
-    for lane in range(slots.shape[1]):
-        words += slots[:, lane].astype(object) << (lane * bits)
-    return [int(word) for word in words]
-
-
-def run_fields(runs: RunCode) -> tuple[FieldSpec, ...]:
-    """Return the fields of a slot that holds a run."""
-    signs = [FieldSpec(f"sign_{n}", n * runs.sign_bits, runs.sign_bits, runs.sign_bits > 1) for n in range(runs.adds)]
-    return (*signs, FieldSpec("magnitude", runs.adds * runs.sign_bits, runs.magnitude_bits))
-
-
-def stored_codes(job: Job, levels: np.ndarray, width: int) -> np.ndarray:
-    """Return the stored codes of a layer's ``levels``: entries of its codebook, or the levels' own codes."""
-    if not job.codebook:
-        return weight_code(levels, job.zero_excluded, width)
-    order = np.argsort(job.codebook, kind="stable")
-    codes: np.ndarray = order[np.searchsorted(np.array(job.codebook)[order], levels)]
-    return codes
-
-
-def unit_levels(job: Job, unit: int, lanes: int) -> np.ndarray:
-    """Return the weight levels that one column or core walks through, shape ``(words, lanes)``, 0 where there are none.
-
-    Windowed: the slots one after the other, a lane's worth a word; linear: a word a cycle, each lane its own.
-    """
-    if job.format is Format.DENSE:
-        return _dense_linear_levels(job, unit, lanes) if job.linear else _to_words(_dense_levels(job, unit), lanes)
-    row = unit if job.shared_stream else 0
-    flat = np.concatenate([_lane_levels(job, group, unit, lanes, row) for group in range(len(job.streams))])
-    return flat if job.linear else _to_words(flat[:, 0], lanes)
-
-
-def unit_indices(job: Job, core: int, lanes: int) -> np.ndarray:
-    """Return the index codes that one core walks through, as :func:`unit_levels`."""
-    flat = np.concatenate([_lane_codes(job, group, core, lanes) for group in range(len(job.streams))])
-    return flat if job.linear else _to_words(flat[:, 0], lanes)
-
-
-def _to_words(slots: np.ndarray, lanes: int) -> np.ndarray:
-    """Cut a run of slots into words of L, the last one filled with zeros."""
-    padded = np.zeros(-(-len(slots) // lanes) * lanes, np.int64)
-    padded[: len(slots)] = slots
-    return padded.reshape(-1, lanes)
-
-
-def _dense_levels(job: Job, unit: int) -> np.ndarray:
-    """Return the rows of one unit one after the other; zeros for units and rows that are not there."""
-    if job.shared_row:
-        only: np.ndarray = job.weight[0]
-        return only
-    padded = np.zeros((job.group_count * job.members, job.weight.shape[1]), np.int64)
-    padded[: job.weight.shape[0]] = job.weight
-    mine = padded[unit :: job.members] if unit < job.members else np.zeros_like(padded[0 :: job.members])
-    flat: np.ndarray = mine.reshape(-1)
-    return flat
-
-
-def lane_rows(job: Job) -> np.ndarray:
-    """Return the rows of a dense layer as the lanes walk them, shape ``(rows, split, positions)``."""
-    padded = np.zeros((len(job.weight), job.positions * job.split), np.int64)
-    padded[:, : job.weight.shape[1]] = job.weight
-    parts: np.ndarray = padded.reshape(len(padded), job.positions, job.split).transpose(0, 2, 1)
-    return parts
-
-
-def _dense_linear_levels(job: Job, unit: int, lanes: int) -> np.ndarray:
-    step = job.positions
-    rows, inputs = job.weight.shape
-    padded = np.zeros((job.group_count * job.members, step * job.split), np.int64)
-    padded[:rows, :inputs] = job.weight
-    # (group, lane of the array, position): neighbouring lanes share a row and take its inputs in turn
-    shape = (job.group_count, job.members, step, job.split)
-    parts = padded.reshape(shape).transpose(0, 1, 3, 2).reshape(job.group_count, job.members * job.split, step)
-    mine = np.zeros((job.group_count, lanes, step), np.int64)
-    here = parts[:, unit * lanes : (unit + 1) * lanes]
-    mine[:, : here.shape[1]] = here
-    flat: np.ndarray = mine.transpose(0, 2, 1).reshape(-1, lanes)
-    return flat
-
-
-def _lane_streams(job: Job, group: int, unit: int, lanes: int) -> list[Stream | None]:
-    """Return the streams of one core's lanes (windowed: its one stream); None where there is no row."""
-    streams = job.streams[group]
-    if not job.linear:
-        number = 0 if job.shared_stream else unit
-        return [streams[number] if number < len(streams) else None]
-    return [streams[i] if i < len(streams) else None for i in range(unit * lanes, (unit + 1) * lanes)]
-
-
-def _lane_levels(job: Job, group: int, unit: int, lanes: int, row: int) -> np.ndarray:
-    """Return the levels of a group, shape ``(slots, lanes)``, filled up with zeros."""
-    streams = _lane_streams(job, group, unit, lanes)
-    levels = np.zeros((job.lengths[group], len(streams)), np.int64)
-    for lane, stream in enumerate(streams):
-        if stream is not None and row < len(stream.levels):
-            levels[: stream.slots, lane] = stream.levels[row]
-    return levels
-
-
-def _lane_codes(job: Job, group: int, core: int, lanes: int) -> np.ndarray:
-    """Return the codes of a group, shape ``(codes, lanes)``, filled up with blanks."""
-    if job.decoding is None:
-        raise CompileError(f"Layer {job.layer.name!r} has no indices")
-    streams = _lane_streams(job, group, core, lanes)
-    slots = job.lengths[group]
-    count = slots if job.decoding.codes_a_slot else slots // job.decoding.elements
-    if job.decoding.mask_bits:
-        count = len(job.streams[group][0].codes)
-    codes = np.full((count, len(streams)), job.decoding.blank, np.int64)
-    for lane, stream in enumerate(streams):
-        if stream is not None:
-            codes[: len(stream.codes), lane] = stream.codes
-    return codes
-
-
 def places_of(job: Job, lanes: int) -> list[tuple[int, int] | None]:
     """Return the output position of every lane of every tile in drain order; a linear result has one place."""
     if job.tile is None or job.reduce:
@@ -521,9 +344,3 @@ def descriptor_rom(name: str, descriptors: Sequence[Mapping[str, int]], names: S
     words = (pack_word(fields, {spec.name: row.get(spec.name, 0) for spec in fields}) for row in descriptors)
     segments = [Segment(layer, index, 1) for index, layer in enumerate(names)]
     return _rom(name, fields, words, segments, style="logic", description="descriptors")
-
-
-def slot_count(job: Job, units: int, lanes: int) -> int:
-    """Return how many parameter slots the layer stores, useful or not, without the fill of its last word."""
-    lengths = job.lengths[:1] if job.shared_row else job.lengths
-    return sum(lengths) * units * (lanes if job.linear else 1)

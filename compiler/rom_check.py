@@ -10,8 +10,8 @@ from zeroskip.compiler.errors import VerificationError
 from zeroskip.compiler.ir import Kind, Rounding
 from zeroskip.compiler.program import LayerPlan, Program, Rom
 from zeroskip.compiler.reference import TFLITE_SHIFT
-from zeroskip.compiler.rom import unpack_word, weight_level
 from zeroskip.compiler.rom_check_tables import check_arrivals, check_windows
+from zeroskip.compiler.rom_words import unpack_word, weight_level
 from zeroskip.compiler.streams import decode_positions
 from zeroskip.compiler.target import Format
 from zeroskip.compiler.thresholds import join_tables, padded_thresholds

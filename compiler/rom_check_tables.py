@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from zeroskip.compiler.errors import VerificationError
 from zeroskip.compiler.ir import Kind
 from zeroskip.compiler.program import LayerPlan, Program, Rom, Storage
-from zeroskip.compiler.rom import unpack_word
+from zeroskip.compiler.rom_words import unpack_word
 from zeroskip.compiler.schedule import access_of
 
 __all__ = ["check_arrivals", "check_windows"]

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroskip.compiler.encodings import bitmap, relative
-from zeroskip.compiler.errors import CompileError
+from zeroskip.compiler.encodings import banks, bitmap, patterns, relative
 
 __all__ = [
     "Decoding",
@@ -19,6 +18,7 @@ __all__ = [
     "encode_bitmap",
     "encode_patterns",
     "encode_relative",
+    "encode_relative_units",
 ]
 
 IntArray = NDArray[np.int64]
@@ -140,69 +140,43 @@ def _stream(codes: Sequence[int], rows: IntArray, decoding: Decoding) -> Stream:
 
 def encode_relative(rows: IntArray, decoding: Decoding) -> Stream:
     """Encode the positions at which any of ``rows`` has a weight."""
-    support = np.flatnonzero(rows.any(axis=0)).tolist()
-    codes = [code for code, _ in relative.encode_row(support, [1] * len(support), decoding.gap_bits)]
-    return _stream(codes, rows, decoding)
+    return _stream(relative.encode_row(_support(rows), decoding.gap_bits), rows, decoding)
 
 
 def encode_bitmap(rows: IntArray, decoding: Decoding) -> Stream:
     """Encode the positions at which any of ``rows`` has a weight, a mask bit each."""
-    support = np.flatnonzero(rows.any(axis=0)).tolist()
-    words, _ = bitmap.encode_row(support, [1] * len(support), rows.shape[1], decoding.mask_bits)
-    return _stream(words, rows, decoding)
+    return _stream(bitmap.encode_row(_support(rows), rows.shape[1], decoding.mask_bits), rows, decoding)
 
 
 def encode_relative_units(rows: IntArray, kept: Sequence[np.bool_ | bool], decoding: Decoding) -> Stream:
     """Encode the kept units of a row."""
     support = [number for number, keep in enumerate(kept) if keep]
-    codes = [code for code, _ in relative.encode_row(support, [1] * len(support), decoding.gap_bits)]
-    return _stream(codes, rows, decoding)
+    return _stream(relative.encode_row(support, decoding.gap_bits), rows, decoding)
 
 
 def encode_bank(rows: IntArray, decoding: Decoding) -> Stream:
     """Encode ``elements`` positions of every bank: those where any of ``rows`` has a weight, filled up with others."""
-    codes: list[int] = []
-    length = rows.shape[1]
-    for first in range(0, length, decoding.bank):
-        used = np.flatnonzero(rows[:, first : first + decoding.bank].any(axis=0)).tolist()
-        if len(used) > decoding.elements:
-            raise CompileError(f"Bank at position {first} has {len(used)} weights, but {decoding.elements} are allowed")
-        spare = [p for p in range(min(decoding.bank, length - first)) if p not in used]
-        filled = sorted(used + spare[: decoding.elements - len(used)])
-        codes.extend(filled + [0] * (decoding.elements - len(filled)))
-    stream = _stream(codes, rows, decoding)
-    # a short last bank cannot fill its slots without naming a position twice
-    seen: set[int] = set()
-    levels = stream.levels.copy()
-    for slot, position in enumerate(stream.positions.tolist()):
-        if position in seen:
-            levels[:, slot] = 0
-        seen.add(position)
-    return Stream(stream.codes, levels, stream.positions)
+    codes = banks.encode_row(_support(rows), rows.shape[1], decoding.bank, decoding.elements)
+    return _counted_once(_stream(codes, rows, decoding))
 
 
 def encode_patterns(row: IntArray, kernels: IntArray, decoding: Decoding, shapes: Sequence[Sequence[int]]) -> Stream:
     """Encode the kernels of one row, each by the first of ``shapes`` (kept positions) that holds all its weights."""
-    support, numbers = [], []
-    for number, kernel in enumerate(kernels):
-        used = set(np.flatnonzero(row[kernel]).tolist())
-        if not used:
-            continue
-        for index, shape in enumerate(shapes):
-            if used <= set(shape):
-                support.append(number)
-                numbers.append(index)
-                break
-        else:
-            raise CompileError(f"Kernel {number} keeps positions {sorted(used)}, which no pattern has")
-    entries = relative.encode_row(support, [index + 1 for index in numbers], decoding.gap_bits)
-    codes = [gap | (max(number - 1, 0) << decoding.gap_bits) for gap, number in entries]
-    stream = _stream(codes, row[None], decoding)
-    # a pattern shorter than the longest repeats a position, which must count once
+    kept = [np.flatnonzero(row[kernel]).tolist() for kernel in kernels]
+    return _counted_once(_stream(patterns.encode_row(kept, shapes, decoding.gap_bits), row[None], decoding))
+
+
+def _support(rows: IntArray) -> list[int]:
+    """Return the positions at which any of ``rows`` has a weight."""
+    positions: list[int] = np.flatnonzero(rows.any(axis=0)).tolist()
+    return positions
+
+
+def _counted_once(stream: Stream) -> Stream:
+    """Take the weight of a position from all slots but the first: short banks and short patterns repeat positions."""
     levels = stream.levels.copy()
-    for first in range(0, stream.slots, decoding.elements):
-        mine = stream.positions[first : first + decoding.elements].tolist()
-        for slot, position in enumerate(mine):
-            if position in mine[:slot]:
-                levels[:, first + slot] = 0
+    _, first = np.unique(stream.positions, return_index=True)
+    repeated = np.ones(stream.slots, bool)
+    repeated[first] = False
+    levels[:, repeated] = 0
     return Stream(stream.codes, levels, stream.positions)

@@ -127,8 +127,9 @@ class PostProcessor(wiring.Component):
             # a half rounds up to the even neighbour or, when that is odd, back down
             nearest = nearest - (d.half_even & shifted[0] & ~self.sticky & nearest[0])
         m.d.sync += rounded.eq(nearest)
-        result = Signal(signed(len(rounded) + 1))
-        m.d.comb += result.eq(rounded + d.zero_point)
+        moved = rounded + d.zero_point
+        result = Signal(moved.shape())
+        m.d.comb += result.eq(moved)
         with m.If(result < d.clamp_low):
             m.d.sync += code.eq(d.clamp_low)
         with m.Elif(result > d.clamp_high):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
+
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.target import pair_bits
 from zeroskip.hw.accelerator import Accelerator
@@ -34,7 +38,20 @@ def rtl_files(program: Program) -> dict[str, str]:
         files["logic_multiplier.v"] = logic_multiplier_verilog(config.addend_bits, config.level_bits)
     if program.config.multiplier_width:
         files["scaler.v"] = multiplier_verilog(*scaler_bits(program.config), "scaler")
-    files["accelerator.v"] = verilog.convert(
-        Accelerator(program), name="accelerator", emit_src=False, strip_internal_attrs=True
-    )
+    with _no_collection():
+        files["accelerator.v"] = verilog.convert(
+            Accelerator(program), name="accelerator", emit_src=False, strip_internal_attrs=True
+        )
     return files
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the garbage collector: a netlist is millions of objects that stay, and it visits them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

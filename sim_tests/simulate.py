@@ -57,7 +57,8 @@ def run_component(
         source, public = folder / f"{_TOP}.v", folder / "public.vlt"
         source.write_text(text)
         public.write_text(f'`verilator_config\npublic_flat_rw -module "{_TOP}" -var "*"\n')
-        program = build_verilator([public, source], _TOP, default_cache().parent / "blocks")
+        # the test bench takes longer than a block
+        program = build_verilator([public, source], _TOP, default_cache().parent / "blocks", optimization="-O0")
         environment = {_SETTINGS_VARIABLE: json.dumps(dict(settings or {}))}
         if testcases:
             names = "|".join(re.escape(name) for name in testcases)

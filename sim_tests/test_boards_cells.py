@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from pair_bench import count_differences, pair_text
 from zeroskip.boards.families.ecp5 import ECP5
 from zeroskip.boards.families.family import Family
 from zeroskip.boards.families.ice40 import ICE40
-from zeroskip.boards.netlist_check import VERILATOR_OPTIONS, simulation_library
 from zeroskip.boards.tools import find_tool, run_tool
-from zeroskip.boards.verilator_cache import build_model
 from zeroskip.compiler.errors import ToolError
 
-CYCLES = 20_000
-RESET = 4
 WARM_UP = 600
-
-MAIN = """
-#include "Vtop.h"
-#include "verilated.h"
-#include <cstdlib>
-int main(int, char** argv) {
-    VerilatedContext context;
-    context.randReset(2);
-    context.randSeed(7);
-    Vtop top(&context);
-    for (long i = 0; i < 2 * atol(argv[1]); ++i) {
-        top.clk = i & 1;
-        top.eval();
-    }
-    top.final();
-    return 0;
-}
-"""
 
 
 def rom(width: int, depth: int, enable: str = "1'b1") -> str:
@@ -165,19 +143,13 @@ OTHERS = {
 }
 
 
-def build_pairs(designs: dict[str, str], family: Family, folder: Path) -> tuple[Path, dict[str, dict[str, int]]]:
-    """Map every design, put each beside its RTL under the same inputs; return the program and cell counts."""
-    checks = []
+def map_and_compare(
+    designs: dict[str, str], family: Family, folder: Path
+) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    """Map every design and run it beside its RTL; return in how many cycles each differs, and the cell counts."""
     for name, body in designs.items():
         text = f"module {name}(input clk, input rst, input [63:0] in, output [63:0] out);{body}\nendmodule\n"
         (folder / f"{name}.v").write_text(text)
-        checks.append(
-            f"wire [63:0] {name}_want, {name}_got; integer {name}_wrong = 0;\n"
-            f"{name} {name}_rtl(clk, rst, in, {name}_want); {name}_mapped {name}_netlist(clk, rst, in, {name}_got);\n"
-            f"always @(posedge clk) if (cycle > {WARM_UP} && {name}_want !== {name}_got)"
-            f" {name}_wrong <= {name}_wrong + 1;\n"
-            f'final $display("{name} %0d", {name}_wrong);\n'
-        )
     outputs = "".join(f", output [63:0] {name}_out" for name in designs)
     cells = "".join(f"{name} {name}_cell(clk, rst, in, {name}_out);\n" for name in designs)
     (folder / "all.v").write_text(f"module all(input clk, input rst, input [63:0] in{outputs});\n{cells}endmodule\n")
@@ -194,30 +166,10 @@ def build_pairs(designs: dict[str, str], family: Family, folder: Path) -> tuple[
     assert code == 0, (folder / "yosys.log").read_text()[-2000:]
     modules = json.loads((folder / "cells.json").read_text())["modules"]
     counts = {name: modules[f"\\{name}"]["num_cells_by_type"] for name in designs}
-    bench = folder / "bench.v"
-    bench.write_text(
-        f"module bench(input clk); reg [63:0] in; integer cycle = 0; wire rst = cycle < {RESET};\n"
-        "always @(posedge clk) begin in <= {$random, $random}; cycle <= cycle + 1; end\n"
-        + "".join(checks)
-        + "endmodule\n"
-    )
-    main = folder / "main.cpp"
-    main.write_text(MAIN)
-    program = build_model(
-        [bench, *(folder / f"{name}.v" for name in designs), folder / "mapped.v", *simulation_library(folder, family)],
-        "bench",
-        folder,
-        cpp_sources=[main],
-        verilator_args=VERILATOR_OPTIONS,
-        optimization="-O1",
-        jobs=2,
-    )
-    return program, counts
-
-
-def mismatches(program: Path) -> dict[str, int]:
-    done = subprocess.run([program, str(CYCLES)], capture_output=True, text=True, check=True)
-    return {name: int(count) for name, count in (line.split() for line in done.stdout.splitlines() if line)}
+    ports = [".clk(clk)", ".rst(rst)", ".in(in)"]
+    texts = [pair_text(name, (name, f"{name}_mapped"), ports, {"out": 64}, WARM_UP) for name in designs]
+    sources = [*(folder / f"{name}.v" for name in designs), folder / "mapped.v"]
+    return count_differences(texts, sources, family, folder), counts
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -232,17 +184,17 @@ def tools() -> None:
 def test_ecp5_cells_behave_like_the_rtl(tmp_path):
     blocks = {**ROMS, **MEMORIES, "two_ports": two_ports(18, 64), "wide_bytes": WIDE_BYTES}
     designs = {**blocks, "small_memory": SMALL_MEMORY, **MULTIPLIERS, **OTHERS}
-    program, counts = build_pairs(designs, ECP5, tmp_path)
+    differences, counts = map_and_compare(designs, ECP5, tmp_path)
     assert [name for name in blocks if not counts[name].get("DP16KD")] == []
     assert [name for name in MULTIPLIERS if not counts[name].get("MULT18X18D")] == []
     assert counts["small_memory"].get("TRELLIS_DPR16X4")
-    assert mismatches(program) == dict.fromkeys(designs, 0)
+    assert differences == dict.fromkeys(designs, 0)
 
 
 @pytest.mark.slow
 def test_ice40_cells_behave_like_the_rtl(tmp_path):
     designs = {**MEMORIES, **MULTIPLIERS, **OTHERS}
-    program, counts = build_pairs(designs, ICE40, tmp_path)
+    differences, counts = map_and_compare(designs, ICE40, tmp_path)
     assert [name for name in MEMORIES if not counts[name].get("SB_RAM40_4K")] == []
     assert [name for name in MULTIPLIERS if not counts[name].get("SB_MAC16")] == []
-    assert mismatches(program) == dict.fromkeys(designs, 0)
+    assert differences == dict.fromkeys(designs, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
 
 import numpy as np
 import pytest
@@ -13,12 +12,11 @@ import pytest
 from designs import write_design
 from lane_sample import write_lanes
 from models import tiny
+from pair_bench import count_differences, pair_text
 from zeroskip.boards import find_board, primitives
-from zeroskip.boards.netlist_check import VERILATOR_OPTIONS, simulation_library
 from zeroskip.boards.primitives import Memory, Multiplier, choose_shapes, find_modules, replace_modules
 from zeroskip.boards.synthesis import synthesize
 from zeroskip.boards.tools import find_tool
-from zeroskip.boards.verilator_cache import build_model
 from zeroskip.compiler.errors import CapacityError, InputError, ToolError, VerificationError
 from zeroskip.compiler.target import pair_bits
 from zeroskip.hw.adder import gated_adder_verilog
@@ -37,26 +35,7 @@ ROMS = {
 PAIR_BITS = {ECP5.name: pair_bits(15), ICE40.name: pair_bits(7)}
 """The widest operand of two levels that the multiplier of a board takes."""
 
-CYCLES = 20_000
 WARM_UP = 2_100
-
-MAIN = """
-#include "Vtop.h"
-#include "verilated.h"
-#include <cstdlib>
-int main(int, char** argv) {
-    VerilatedContext context;
-    context.randReset(2);
-    context.randSeed(11);
-    Vtop top(&context);
-    for (long i = 0; i < 2 * atol(argv[1]); ++i) {
-        top.clk = i & 1;
-        top.eval();
-    }
-    top.final();
-    return 0;
-}
-"""
 
 
 def write_modules(directory, roms, *, bank=None, multiplier=None, paired=None, adder=None):
@@ -192,21 +171,10 @@ def compare(directory, board, bank, multiplier, paired=None, adder=None):
         text = text.replace(f"module {module}(", f"module {module}_own(")
         numbers = {"paired_multiplier": paired, "gated_adder": adder}.get(module, multiplier)
         checks.append(_check(module, bank, numbers))
-    files = {"rtl.v": "".join(portable), "own.v": text + replacement.cells, "main.cpp": MAIN}
-    files["bench.v"] = (
-        "module bench(input clk); reg [63:0] in; integer cycle = 0;\n"
-        "always @(posedge clk) begin in <= {$random, $random}; cycle <= cycle + 1; end\n"
-        + "".join(checks)
-        + "endmodule\n"
-    )
-    for name, content in files.items():
-        (folder / name).write_text(content)
-    sources = [*(folder / name for name in ("bench.v", "rtl.v", "own.v")), *simulation_library(folder, board.family)]
-    main = [folder / "main.cpp"]
-    program = build_model(sources, "bench", folder, cpp_sources=main, verilator_args=VERILATOR_OPTIONS, jobs=2)
-    done = subprocess.run([program, str(CYCLES)], cwd=directory, capture_output=True, text=True, check=True)
-    lines = (line.split() for line in done.stdout.splitlines() if line)
-    return {module: int(count) for module, count in lines}
+    sources = [folder / "rtl.v", folder / "own.v"]
+    for path, content in zip(sources, ("".join(portable), text + replacement.cells), strict=True):
+        path.write_text(content)
+    return count_differences(checks, sources, board.family, folder, cwd=directory)
 
 
 def _check(module, bank, multiplier):
@@ -239,20 +207,9 @@ def _check(module, bank, multiplier):
         outputs = {f"data_{port}": width for port in range(ports)}
         inputs = [f".addr_{port}(in[{20 * port}+:20] % {depth})" for port in range(ports)]
         extra = ""
-    wires = "".join(
-        f"wire [{bits - 1}:0] {module}_{name}_want, {module}_{name}_got;\n" for name, bits in outputs.items()
-    )
-    instances = "".join(
-        f"{module}_{kind} {module}_{end}({'' if module == 'gated_adder' else '.clk(clk), '}{', '.join(inputs)}, "
-        f"{', '.join(f'.{name}({module}_{name}_{end})' for name in outputs)});\n"
-        for kind, end in (("rtl", "want"), ("own", "got"))
-    )
-    differ = " || ".join(f"{module}_{name}_want !== {module}_{name}_got" for name in outputs)
-    return (
-        f"{extra}{wires}{instances}integer {module}_wrong = 0;\n"
-        f"always @(posedge clk) if (cycle > {WARM_UP} && ({differ})) {module}_wrong <= {module}_wrong + 1;\n"
-        f'final $display("{module} %0d", {module}_wrong);\n'
-    )
+    clocked = [] if module == "gated_adder" else [".clk(clk)"]
+    versions = (f"{module}_rtl", f"{module}_own")
+    return extra + pair_text(module, versions, [*clocked, *inputs], outputs, WARM_UP)
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from zeroskip.compiler.ir import Model, Tensor
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
-from zeroskip.compiler.rom import unpack_word, weight_code, weight_level
 from zeroskip.compiler.rom_check import check_roms
+from zeroskip.compiler.rom_words import unpack_word, weight_code, weight_level
 from zeroskip.compiler.target import Engine, Format, Geometry, pair_bits
 
 DENSE = (Geometry(4, columns=3), Engine.DENSE)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 import pytest
 from amaranth.hdl import Array, Assert, Assume, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.sim import Simulator
 
 from designs import engine_config
 from formal import hold, prove, refute
+from zeroskip.compiler.encodings.bitmap import encode_row
 from zeroskip.compiler.program import FieldSpec
 from zeroskip.compiler.target import Geometry
 from zeroskip.hw.decoders import bitmap
@@ -39,7 +42,7 @@ class Case:
 
 
 class MaskWalk(wiring.Component):
-    """Walk the masks bit by bit, as :func:`zeroskip.compiler.encodings.bitmap.decode_row`; the solver chooses them.
+    """Walk the masks bit by bit, as :func:`zeroskip.compiler.streams.decode_positions`; the solver chooses them.
 
     What it says is of the present emission, which ``take`` takes. A pass ends with ``last``, at the row's last emission
     or later.
@@ -263,3 +266,33 @@ def test_walking_a_row_once_too_often_is_found(monkeypatch):
     monkeypatch.setattr(bitmap.BitmapDecoder, "elaborate", with_one_pass_more)
     case = CASES["rows_of_two_words"]
     assert "Assert failed" in refute(DecoderProof(case), case.depth)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_walk_of_the_proof_undoes_the_coder(width):
+    generator = random.Random(width)
+    words = 1 << POINTER_BITS
+    length = width * words
+    walk = MaskWalk(Case(width, words))
+
+    async def bench(ctx) -> None:
+        for density in (0, 0.1, 0.5, 0.9, 1):
+            kept = [position for position in range(length) if generator.random() < density]
+            masks = encode_row(kept, length, width)
+            ctx.set(walk.words, sum(mask << number * width for number, mask in enumerate(masks)))
+            ctx.set(walk.start, 1)
+            await ctx.tick()
+            ctx.set(walk.start, 0)
+            ctx.set(walk.take, 1)
+            walked, ends = [], 0
+            while ends < words:
+                if not ctx.get(walk.filler):
+                    walked.append(ctx.get(walk.number) * width + ctx.get(walk.bit))
+                ends += ctx.get(walk.word_end)
+                await ctx.tick()
+            assert walked == kept
+
+    simulator = Simulator(walk)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()

@@ -32,10 +32,11 @@ class Case:
     geometry: Geometry
     formats: Mapping[str, Format] = field(default_factory=dict)
     stalls: StallPattern | None = None
+    bits: int = 8
 
     def program(self) -> Program:
         """Compile the network."""
-        model = build_model(np.random.default_rng(0), Tensor("input", self.shape), self.specs)
+        model = build_model(np.random.default_rng(0), Tensor("input", self.shape, self.bits), self.specs)
         return lower(run_passes(model)[0], self.geometry, self.formats)
 
 
@@ -81,6 +82,15 @@ CASES = {
         ),
         Geometry(8, columns=2, results=2, banked_vectors=True),
     ),
+    # a row of one slot was filled up behind its only bank
+    "one_slot_in_a_bank": Case(
+        (1, 4, 4), (conv(3, 1, structure="nm", detail={"n": 1, "m": 4}), max_pool(2), linear(3, **LAST)), Geometry(4),
+        {"conv1": Format.BANKS},
+    ),
+    # the sum with the zero point had only the bits of the scaled accumulator
+    "zero_point_wider_than_the_sum": Case(
+        (1,), (linear(2, bits=2, power_of_two=True, relu=False, out_zero_point=199),), Geometry(4), bits=2
+    ),
 }  # fmt: skip
 
 
@@ -91,7 +101,7 @@ def test_network_equals_reference(case, tmp_path):
     inputs = program.model.golden["input"][:3]
     expected = reference.run(program.model, inputs)
     design = tmp_path / "design"
-    result = simulate(design, inputs, expected, stalls=case.stalls, idle_limit=1 << 15, optimization="-O0").check()
+    result = simulate(design, inputs, expected, stalls=case.stalls, idle_limit=1 << 15).check()
     if case.stalls is None:
         model, counted = program_cycles(program), result.cycles
         assert {layer.name: layer.cycles for layer in model.layers} == counted.layers

@@ -46,7 +46,7 @@ def rows_of(length: int, count: int, seed: int) -> list[list[int]]:
 
 def mask_words(rows: list[list[int]], length: int, width: int) -> list[int]:
     """Return the mask ROM."""
-    return [word for row in rows for word in bitmap.encode_row(row, [1] * len(row), length, width)[0]]
+    return [word for row in rows for word in bitmap.encode_row(row, length, width)]
 
 
 def emissions(rows: list[list[int]], length: int, width: int, passes: int) -> list[Emission]:

@@ -121,7 +121,7 @@ def test_extremes_equal_reference(name, tmp_path):
         (tmp_path / path).write_text(text)
     inputs = program.model.golden["input"][:4]
     expected = reference.run(program.model, inputs)
-    result = simulate(tmp_path, inputs, expected, optimization="-O0").check()
+    result = simulate(tmp_path, inputs, expected).check()
     model, counted = program_cycles(program), result.cycles
     assert {layer.name: layer.cycles for layer in model.layers} == counted.layers
     assert (model.total, model.interval) == (counted.total, counted.interval)

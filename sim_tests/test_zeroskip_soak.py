@@ -116,6 +116,7 @@ def test_configurations_pass():
     assert tally.failed == []
     assert tally.passed >= 5 and tally.values > 0 and tally.cycles_compared > 0
     assert left is None
+    assert sum(count for name, count in tally.features.items() if name.startswith("family: ")) == tally.passed
 
 
 def test_failure_names_its_command(monkeypatch, tmp_path):
@@ -130,6 +131,44 @@ def test_failure_names_its_command(monkeypatch, tmp_path):
     assert tally.text(SEED).splitlines()[-1] == f"failed: python -m zeroskip.soak --seed {SEED} --first 3 --count 1"
 
 
+def test_log_is_gone_on_with_and_failures_are_repeated(monkeypatch, tmp_path):
+    log = tmp_path / "soak.jsonl"
+    rows = [
+        (SEED, soak.Outcome(0, "first", 1.5, values=7, cycles_compared=True, features=("lanes: 4",))),
+        (SEED, soak.Outcome(1, "second", 0.5, refused="Layer 'fc1' is refused")),
+        (SEED, soak.Outcome(2, "third", 1.0, failure="once wrong")),
+        (SEED + 1, soak.Outcome(3, "of another seed", 1.0)),
+        (SEED, soak.Outcome(9, "outside", 1.0)),
+    ]
+    for seed, outcome in rows:
+        soak._append(log, seed, outcome)
+    log.write_text(log.read_text() + '{"seed": 1')
+    tally, left = soak.run_soak(SEED, count=2, log=log)
+    assert (tally.done, tally.passed, tally.values, left) == (2, 1, 7, None)
+    head = "2 configurations in 2 s: 1 passed, 1 refused, 0 failed; 7 values equal the reference"
+    assert tally.text(SEED).startswith(head)
+    assert tally.features == Counter(["lanes: 4"])
+
+    class Pool:
+        def __init__(self, *arguments, **options):
+            pass
+
+        def submit(self, function, seed, index, keep):
+            future = soak.Future()
+            future.set_result(soak.Outcome(index, "again", 1.0))
+            return future
+
+        def shutdown(self, **options):
+            pass
+
+    monkeypatch.setattr(soak, "ProcessPoolExecutor", Pool)
+    lines: list[str] = []
+    tally, left = soak.run_soak(SEED, count=4, log=log, report=lines.append)
+    assert [line.split(": ")[0].split("] ")[1] for line in lines] == ["2", "3"]
+    assert [line[:5] for line in lines] == ["[3/4,", "[4/4,"]
+    assert (tally.passed, tally.failed, left) == (3, [], None)
+
+
 def test_refusals_are_counted_by_reason():
     tally = soak.Tally()
     for layer in ("conv1", "conv22"):
@@ -140,5 +179,5 @@ def test_refusals_are_counted_by_reason():
 def test_time_over_says_where_to_go_on():
     result = CliRunner().invoke(soak.main, ["--minutes", "0", "--first", "5"])
     assert result.exit_code == 0
-    assert "0 configurations: 0 passed, 0 refused, 0 failed" in result.output
+    assert "0 configurations in 0 s: 0 passed, 0 refused, 0 failed" in result.output
     assert "go on with: python -m zeroskip.soak --seed 0 --first 5" in result.output

@@ -37,6 +37,8 @@ NARROW_BITS = 4
 """Weights of at most so many bits where two products share a multiplier."""
 MAX_INPUTS = 1500
 
+FAMILIES = {"chain": 0.42, "graph": 0.25, "1-D": 0.12, "linear": 0.15, "pointwise": 0.06}
+
 ROUNDINGS = {
     Rounding.HALF_UP: 0.25,
     Rounding.FLOOR: 0.1,
@@ -139,7 +141,7 @@ class Counts:
 def draw_configuration(seed: int, index: int) -> Configuration:
     """Return configuration ``index`` of ``seed``; it depends on nothing else."""
     rng = np.random.default_rng((seed, index, 0))
-    family = str(rng.choice(["chain", "graph", "1-D", "linear", "pointwise"], p=[0.42, 0.25, 0.12, 0.15, 0.06]))
+    family = str(rng.choice(list(FAMILIES), p=list(FAMILIES.values())))
     geometry = _draw_geometry(rng)
     network = _Network(rng, family, narrow="paired_products" in geometry)
     network.draw()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import multiprocessing
 import re
 import shlex
@@ -14,9 +15,9 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import click
@@ -33,6 +34,7 @@ from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.target import Geometry
 from zeroskip.compiler.verify import verify
 from zeroskip.configurations import Configuration, draw_configuration
+from zeroskip.coverage import coverage_table, features
 from zeroskip.hw.design import design_files
 
 __all__ = ["Outcome", "Refused", "Tally", "check_configuration", "compile_configuration", "main", "run_soak"]
@@ -40,8 +42,6 @@ __all__ = ["Outcome", "Refused", "Tally", "check_configuration", "compile_config
 DEFAULT_COUNT = 100
 IDLE_LIMIT_CYCLES = 1 << 15
 """No network drawn here is silent for longer."""
-OPTIMIZATION = "-O0"
-"""A model runs for a few thousand cycles: building it takes longer than running it."""
 _FAILURE_LINES = 12
 
 
@@ -51,7 +51,10 @@ class Disagreement(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one configuration; ``refused`` is the compiler's reason, ``failure`` what went wrong."""
+    """What became of one configuration; ``refused`` is the compiler's reason, ``failure`` what went wrong.
+
+    ``features`` are those of a design that passed (:func:`zeroskip.coverage.features`).
+    """
 
     index: int
     line: str
@@ -60,6 +63,7 @@ class Outcome:
     cycles_compared: bool = False
     refused: str | None = None
     failure: str | None = None
+    features: tuple[str, ...] = ()
 
 
 @dataclass
@@ -72,12 +76,14 @@ class Tally:
     values: int = 0
     cycles_compared: int = 0
     seconds: float = 0.0
+    features: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome) -> None:
         """Count one more."""
         self.seconds += outcome.seconds
         self.values += outcome.values
         self.cycles_compared += outcome.cycles_compared
+        self.features.update(outcome.features)
         if outcome.failure is not None:
             self.failed.append(outcome)
         elif outcome.refused is not None:
@@ -91,13 +97,15 @@ class Tally:
         return self.passed + self.refused.total() + len(self.failed)
 
     def text(self, seed: int) -> str:
-        """Return the tally, a reason a line, and the command that repeats each failure."""
+        """Return the tally, what it covers, a reason a line, and the command that repeats each failure."""
         head = (
-            f"{self.done} configurations: {self.passed} passed, {self.refused.total()} refused, "
-            f"{len(self.failed)} failed; {self.values:,} values equal the reference, cycles equal the model in "
-            f"{self.cycles_compared} runs"
+            f"{self.done} configurations in {_duration(self.seconds)}: {self.passed} passed, "
+            f"{self.refused.total()} refused, {len(self.failed)} failed; {self.values:,} values equal the reference, "
+            f"cycles equal the model in {self.cycles_compared} runs"
         )
         lines = [head]
+        if self.passed:
+            lines += ["configurations that passed, by feature:", coverage_table(self.features)]
         lines += [f"refused {count} times: {reason}" for reason, count in self.refused.most_common()]
         lines += [f"failed: {repeat_command(seed, outcome.index)}" for outcome in self.failed]
         return "\n".join(lines)
@@ -131,7 +139,7 @@ def check_configuration(seed: int, index: int, keep: Path | None = None) -> Outc
         configuration = draw_configuration(seed, index)
         line = configuration.describe()
         with _folder(keep, seed, index) as folder:
-            values, compared = _check(configuration, folder)
+            checked = _check(configuration, folder)
     except Refused as refusal:
         return outcome(refused=str(refusal))
     except Exception as error:
@@ -139,7 +147,7 @@ def check_configuration(seed: int, index: int, keep: Path | None = None) -> Outc
         where = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
         text = "\n".join(str(error).splitlines()[:_FAILURE_LINES])
         return outcome(failure=f"{where}: {text}")
-    return outcome(values=values, cycles_compared=compared)
+    return outcome(**checked)
 
 
 class Refused(Exception):
@@ -164,8 +172,8 @@ def _folder(keep: Path | None, seed: int, index: int) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def _check(configuration: Configuration, folder: Path) -> tuple[int, bool]:
-    """Compile, simulate and compare; return the values compared and whether cycles were."""
+def _check(configuration: Configuration, folder: Path) -> dict[str, object]:
+    """Compile, simulate and compare; return what the outcome says of a design that passed."""
     model = configuration.model
     inputs = model.golden[model.input][: configuration.vectors]
     golden = model.golden[model.output][: configuration.vectors]
@@ -183,14 +191,17 @@ def _check(configuration: Configuration, folder: Path) -> tuple[int, bool]:
         expected,
         stalls=configuration.stalls,
         idle_limit=IDLE_LIMIT_CYCLES,
-        optimization=OPTIMIZATION,
         jobs=1,
     ).check()
     if not np.array_equal(result.outputs, golden):
         raise Disagreement("The outputs of the design differ from the network's")
     if configuration.stalls is None:
         _compare_cycles(program, result)
-    return result.values_compared, configuration.stalls is None
+    return {
+        "values": result.values_compared,
+        "cycles_compared": configuration.stalls is None,
+        "features": features(configuration, program),
+    }
 
 
 def compile_configuration(configuration: Configuration) -> Program:
@@ -240,9 +251,12 @@ def run_soak(
     minutes: float | None = None,
     jobs: int = 1,
     keep: Path | None = None,
+    log: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[Tally, int | None]:
     """Check configurations ``first``, ``first + 1`` ... until ``count`` are done or ``minutes`` are over.
+
+    ``log`` gets a JSON line an outcome. What it already holds is counted and not run again, except failures.
 
     Returns
     -------
@@ -251,8 +265,14 @@ def run_soak(
     tally = Tally()
     started = time.monotonic()
     until = None if minutes is None else started + 60 * minutes
-    indices = iter(range(first, first + count)) if count is not None else itertools.count(first)
+    span = range(first, first + count) if count is not None else None
     done: set[int] = set()
+    for outcome in _logged(log, seed):
+        if outcome.failure is None and outcome.index not in done and outcome.index in (span or itertools.count(first)):
+            done.add(outcome.index)
+            tally.add(outcome)
+    before = tally.done
+    indices = iter(index for index in span or itertools.count(first) if index not in done)
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_ignore_interrupt)
     running: set[Future[Outcome]] = set()
     stopped = False
@@ -269,7 +289,8 @@ def run_soak(
                 outcome = future.result()
                 done.add(outcome.index)
                 tally.add(outcome)
-                report(_line(outcome, tally, count, until, started))
+                _append(log, seed, outcome)
+                report(_line(outcome, tally, before, count, until, started))
                 if outcome.failure is not None:
                     report(f"    repeat with: {repeat_command(seed, outcome.index)}")
     except KeyboardInterrupt:
@@ -282,19 +303,37 @@ def run_soak(
     return tally, left if stopped and (count is None or left < first + count) else None
 
 
+def _logged(log: Path | None, seed: int) -> Iterable[Outcome]:
+    """Return the outcomes of ``seed`` in a log; the last line of one that was killed may be torn."""
+    if log is None or not log.is_file():
+        return
+    for line in log.read_text().splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if record.pop("seed") == seed:
+                yield Outcome(**{**record, "features": tuple(record["features"])})
+
+
+def _append(log: Path | None, seed: int, outcome: Outcome) -> None:
+    if log is not None:
+        with log.open("a") as file:
+            file.write(json.dumps({"seed": seed, **asdict(outcome)}) + "\n")
+
+
 def _ignore_interrupt() -> None:
     """Leave Ctrl-C to the process that prints the tally."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _line(outcome: Outcome, tally: Tally, count: int | None, until: float | None, started: float) -> str:
+def _line(outcome: Outcome, tally: Tally, before: int, count: int | None, until: float | None, started: float) -> str:
+    """Return the progress: ``before`` configurations were done when this run ``started``."""
     verdict = f"ok, {outcome.values:,} values" + (", cycles" if outcome.cycles_compared else "")
     if outcome.refused is not None:
         verdict = f"refused: {outcome.refused}"
     if outcome.failure is not None:
         verdict = f"FAILED: {outcome.failure}"
     now = time.monotonic()
-    ends = [] if count is None else [(now - started) / tally.done * (count - tally.done)]
+    ends = [] if count is None else [(now - started) / (tally.done - before) * (count - tally.done)]
     ends += [] if until is None else [max(0.0, until - now)]
     left = f", {_duration(min(ends))} left" if ends else ""
     total = "" if count is None else f"/{count}"
@@ -315,12 +354,20 @@ def _log(line: str) -> None:
 @click.option("--count", type=int, metavar="N", help=f"configurations [default: {DEFAULT_COUNT}, or as time allows]")
 @click.option("--minutes", type=float, metavar="M", help="start no more configurations after this time")
 @click.option("--jobs", default=1, show_default=True, metavar="J", help="configurations at a time")
+@click.option(
+    "--log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="append outcomes here; a later run with the same file goes on",
+)
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="keep the design folders of failures here")
-def main(seed: int, first: int, count: int | None, minutes: float | None, jobs: int, keep: Path | None) -> None:
+def main(
+    seed: int, first: int, count: int | None, minutes: float | None, jobs: int, log: Path | None, keep: Path | None
+) -> None:
     """Simulate random networks on random geometries and compare every value and cycle."""
     if count is None and minutes is None:
         count = DEFAULT_COUNT
-    tally, left = run_soak(seed, first=first, count=count, minutes=minutes, jobs=jobs, keep=keep, report=_log)
+    tally, left = run_soak(seed, first=first, count=count, minutes=minutes, jobs=jobs, keep=keep, log=log, report=_log)
     click.echo(tally.text(seed))
     if left is not None:
         click.echo(f"go on with: python -m zeroskip.soak --seed {seed} --first {left}", err=True)

@@ -1,1 +1,1 @@
-"""One file a sparse format: pack, unpack and cost in bits."""
+"""One file a sparse format: the codes of a row and what they cost."""

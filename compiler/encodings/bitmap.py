@@ -1,4 +1,4 @@
-"""Bitmap: a mask bit for every position of a row and the values of the set bits.
+"""Bitmap: a mask bit for every position of a row.
 
 A row is cut into mask words of ``width`` bits, lowest position in bit 0. The decoder takes a slot for each set bit, and
 one for a mask word without any.
@@ -9,45 +9,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zeroskip.compiler.encodings.rows import check_row
-
-__all__ = ["LIMIT", "Rows", "choose_width", "decode_row", "encode_row", "slot_count", "word_count"]
+__all__ = ["LIMIT", "Rows", "choose_width", "encode_row", "slot_count", "word_count"]
 
 LIMIT = 8
 """The widest mask word that :func:`choose_width` takes: a wider one costs logic, and few words are empty by then."""
 
 
-def encode_row(positions: Sequence[int], values: Sequence[int], length: int, width: int) -> tuple[list[int], list[int]]:
-    """Encode the kept ``positions`` (ascending, below ``length``) of one row and their nonzero ``values``.
-
-    Returns
-    -------
-    words : list[int], the masks; bits beyond the row's end are 0
-    values : list[int], one a set bit, in order
-    """
+def encode_row(positions: Sequence[int], length: int, width: int) -> list[int]:
+    """Encode the kept ``positions`` (below ``length``) of one row as masks; bits beyond the row's end are 0."""
     words = [0] * word_count(length, width)
-    row = check_row(positions, values, length)
-    for position in row:
+    for position in positions:
+        if not 0 <= position < length:
+            raise ValueError(f"Position must be 0 to {length - 1}, not {position}")
         words[position // width] |= 1 << position % width
-    return words, list(row.values())
-
-
-def decode_row(words: Sequence[int], values: Sequence[int], width: int) -> tuple[list[int], list[int]]:
-    """Return the positions and values that :func:`encode_row` encoded."""
-    _check_width(width)
-    positions: list[int] = []
-    for number, word in enumerate(words):
-        if not 0 <= word < 1 << width:
-            raise ValueError(f"Mask word {number} must have {width} bits, not {word:#x}")
-        positions += [number * width + bit for bit in range(width) if word >> bit & 1]
-    if len(positions) != len(values):
-        raise ValueError(f"Row has {len(positions)} mask bits set, but {len(values)} values")
-    return positions, list(values)
+    return words
 
 
 def word_count(length: int, width: int) -> int:
     """Return the mask words of a row of ``length`` positions."""
-    _check_width(width)
+    if width < 1:
+        raise ValueError(f"Mask width must be at least 1, not {width!r}")
     if length < 1:
         raise ValueError(f"Row length must be at least 1, not {length!r}")
     return -(-length // width)
@@ -92,9 +73,3 @@ def choose_width(
         bits[width] = image * words + (image - least) * others + values
     bound = min(bits.values()) * tolerance
     return min((width for width in slots if bits[width] <= bound), key=lambda width: (slots[width], width))
-
-
-def _check_width(width: int) -> None:
-    """Refuse a mask word that has no bit."""
-    if width < 1:
-        raise ValueError(f"Mask width must be at least 1, not {width!r}")

@@ -1,51 +1,28 @@
 """Relative index with escapes: the gap to the previous kept position, in ``k`` bits.
 
-An entry is ``(index, value)``. Index ``2**k - 1`` is the escape: skip ``2**k - 1`` positions, multiply nothing. Gaps
-restart at every row, and an empty row is one escape entry, so that every row has at least one entry.
+Code ``2**k - 1`` is the escape: skip ``2**k - 1`` positions, multiply nothing. Gaps restart at every row, and an empty
+row is one escape, so that every row has at least one code. What is counted may also be blocks or kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-__all__ = ["Entry", "choose_index_bits", "decode_row", "encode_row", "entry_count"]
-
-Entry = tuple[int, int]
+__all__ = ["choose_index_bits", "encode_row", "entry_count"]
 
 
-def encode_row(positions: Sequence[int], values: Sequence[int], index_bits: int) -> list[Entry]:
-    """Encode the kept ``positions`` (ascending) of one row and their nonzero ``values``; an escape has value 0."""
+def encode_row(positions: Sequence[int], index_bits: int) -> list[int]:
+    """Encode the kept ``positions`` (ascending) of one row."""
     escape = (1 << index_bits) - 1
-    entries: list[Entry] = []
+    codes: list[int] = []
     cursor = 0
-    for position, value in zip(positions, values, strict=True):
+    for position in positions:
         gap = position - cursor
         if gap < 0:
             raise ValueError(f"Positions must ascend, but {position} follows {cursor - 1}")
-        if value == 0:
-            raise ValueError(f"Value at position {position} must be nonzero")
-        while gap >= escape:
-            entries.append((escape, 0))
-            gap -= escape
-        entries.append((gap, value))
+        codes += [escape] * (gap // escape) + [gap % escape]
         cursor = position + 1
-    return entries or [(escape, 0)]
-
-
-def decode_row(entries: Iterable[Entry], index_bits: int) -> tuple[list[int], list[int]]:
-    """Return the positions and values that :func:`encode_row` encoded."""
-    escape = (1 << index_bits) - 1
-    positions: list[int] = []
-    values: list[int] = []
-    cursor = 0
-    for index, value in entries:
-        if index == escape:
-            cursor += escape
-            continue
-        positions.append(cursor + index)
-        values.append(value)
-        cursor += index + 1
-    return positions, values
+    return codes or [escape]
 
 
 def entry_count(positions: Sequence[int], index_bits: int) -> int:
