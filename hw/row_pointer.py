@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
+from zeroskip.hw.pipeline import delay
 
 __all__ = ["RowPointer"]
 
@@ -23,7 +25,7 @@ class RowPointer(wiring.Component):
 
     Members
     -------
-    start : In(1), begin at ``base``; base : In(bits)
+    start : In(1), begin at ``base``; base : In(bits), the first slot of a word
     step : In(1), leave the present slot
     last : In(1), with ``step``: the slot is its row's last one; next_row : In(1), with ``last``: the row is done with
     whole_words : In(1), steady from ``start`` on: a step leads to the next word, not to the next slot
@@ -53,8 +55,10 @@ class RowPointer(wiring.Component):
         )
         again = self.last & ~self.next_row
         # a pointer of whole words has no slot bits: with ones in their place, adding 1 leads to the next word
-        slot_bits = self.whole_words.replicate(self.lane_bits)
-        after_base, after_following = ((address | slot_bits) + 1 for address in (self.base, following))
+        slot_bits = delay(m, self.whole_words, 1).replicate(self.lane_bits)
+        after_following = (following | slot_bits) + 1
+        word = self.base[self.lane_bits :]
+        after_base = Mux(self.whole_words, Cat(Const(0, self.lane_bits), word + 1), self.base | 1)
         m.d.comb += [
             chosen.eq(Mux(self.start, self.base, Mux(again, row_start, following))),
             chosen_following.eq(Mux(self.start, after_base, Mux(again, row_following, after_following))),
