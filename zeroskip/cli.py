@@ -313,6 +313,8 @@ def synth(options: Options, folder: Path, board: str, seeds: int, netlist_check:
     report = design.report(result.board.name)
     text = f"{board_text(result.board.name, report)}\n  slowest path: {report['critical_path']}"
     text += f"\n  bitstream: {result.bitstream}"
+    if result.flash_image is not None:
+        text += f"\n  {result.flash_text()}"
     options.result(text if netlist_check else str(result), report)
 
 
