@@ -8,7 +8,33 @@ from typing import Any
 
 from zeroskip.boards.families.family import Family
 
-__all__ = ["Board"]
+__all__ = ["Board", "Flash"]
+
+
+@dataclass(frozen=True)
+class Flash:
+    """The board's SPI flash, from which SPRAM is filled at boot.
+
+    Parameters
+    ----------
+    resource : tuple[str, int]
+        Amaranth resource with the pins ``cs``, ``clk``, ``copi``, ``cipo``, ``wp`` and ``hold``.
+    offset : int, bytes
+        Where the image lies: behind the bitstream.
+    wake_us : float, microseconds
+        From the wake-up command to the next one; more than any flash of the board's revisions takes.
+    programmer : tuple[str, ...]
+        Command that writes the image; the file is appended.
+    done_led, failed_led : tuple[str, int]
+        Amaranth resources of the lamps that say how boot ended.
+    """
+
+    resource: tuple[str, int]
+    offset: int
+    wake_us: float
+    programmer: tuple[str, ...]
+    done_led: tuple[str, int]
+    failed_led: tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -42,6 +68,10 @@ class Board:
     description : str
     platform : Callable[[], Any]
         Makes a fresh Amaranth platform (one build uses one up).
+    spram : int
+        Blocks of single-port RAM (16,384 words of 16 bits, without initial content); 0: the device has none.
+    flash : Flash or None
+        What fills them; needed where there are any.
     """
 
     name: str
@@ -62,11 +92,14 @@ class Board:
     programmer: tuple[str, ...]
     description: str
     platform: Callable[[], Any]
+    spram: int = 0
+    flash: Flash | None = None
 
     @property
     def available(self) -> dict[str, int]:
         """Cells that the device holds, by the names of ``resources`` in report.json."""
-        return {"lut": self.lut, "ff": self.ff, "bram": self.bram, "dsp": self.dsp}
+        cells = {"lut": self.lut, "ff": self.ff, "bram": self.bram, "dsp": self.dsp}
+        return {**cells, "spram": self.spram} if self.spram else cells
 
     @property
     def device(self) -> dict[str, str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from zeroskip.boards.board import Board
 from zeroskip.boards.families.family import Cell
 from zeroskip.boards.reports import count_cells
-from zeroskip.compiler.errors import CapacityError, InputError, VerificationError
+from zeroskip.boards.rom_images import rom_header
+from zeroskip.compiler.errors import CapacityError, VerificationError
+from zeroskip.compiler.spram import spram_grid
 
 __all__ = [
     "RESOURCE_NAMES",
@@ -21,13 +23,14 @@ __all__ = [
     "scopes",
 ]
 
-RESOURCE_NAMES = {"lut": "LUTs", "ff": "flip-flops", "bram": "block RAMs", "dsp": "multipliers"}
+RESOURCE_NAMES = {"lut": "LUTs", "ff": "flip-flops", "bram": "block RAMs", "dsp": "multipliers", "spram": "SPRAMs"}
 
 _REMEDIES = {
     "lut": "choose fewer lanes, columns or cores, or a larger board",
     "ff": "choose fewer lanes, columns or cores, or a larger board",
     "bram": "prune further, store fewer bits a weight, or choose a larger board",
     "dsp": "choose fewer lanes, columns or cores, LUT multipliers, paired products, or a larger board",
+    "spram": "prune further, store fewer bits a weight, or choose a larger board",
 }
 _TOO_SMALL = (
     "Unable to place cell",
@@ -51,6 +54,7 @@ def mapped_needs(board: Board, cells: Mapping[str, Cell]) -> dict[str, int]:
         "ff": sum(count for kind, count in counts.items() if kind.startswith(family.ff_prefix)),
         "bram": counts[family.block_ram],
         "dsp": counts[family.multiplier],
+        **({"spram": counts[family.spram]} if board.spram else {}),
     }
 
 
@@ -98,7 +102,7 @@ def refuse_broken_logic(log: Path) -> None:
 
 
 def refuse_misplaced_roms(directory: Path, board: Board, cells: Mapping[str, Cell]) -> None:
-    """Raise when a ROM planned for block RAM is not in block RAM.
+    """Raise when a ROM planned for block RAM is not in block RAM, or one planned for SPRAM lacks blocks there.
 
     ``directory/rom/<name>.json`` says where ROM ``<name>``, the module ``rom_<name>``, belongs.
 
@@ -111,18 +115,25 @@ def refuse_misplaced_roms(directory: Path, board: Board, cells: Mapping[str, Cel
     """
     family = board.family
     memories = [name for name, cell in cells.items() if cell["type"] == family.block_ram]
+    sprams = [name for name, cell in cells.items() if cell["type"] == family.spram]
     for path in sorted((directory / "rom").glob("*.json")):
-        try:
-            style = json.loads(path.read_text(encoding="utf-8"))["style"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"ROM description '{path}' must be JSON with a key 'style': {error!r}") from error
-        if style != "block":
+        header = rom_header(path)
+        if header["style"] == "logic":
             continue
         module = f"rom_{path.stem}"
         places = scopes(cells, module)
         if not places:
             raise VerificationError(f"ROM {path.stem!r} must be in the netlist as module {module!r}, but there is none")
         for place in places:
+            if header["style"] == "spram":
+                wanted = math.prod(spram_grid(header["depth"], header["word_bits"]))
+                count = sum(name.startswith(f"{place}.") for name in sprams)
+                if count != wanted:
+                    raise VerificationError(
+                        f"ROM {path.stem!r} is planned for {wanted} SPRAMs, but its instance {place!r} has {count}; "
+                        "compile again, and leave its module as it was written"
+                    )
+                continue
             if not any(name.startswith(f"{place}.") for name in memories):
                 raise VerificationError(
                     f"ROM {path.stem!r} is planned for block RAM, but its instance {place!r} has no "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroskip.boards.board import Board
+from zeroskip.boards.rom_images import FLASH_IMAGE
 from zeroskip.boards.tools import find_tool
 from zeroskip.boards.top import DEFAULT_BAUD
 from zeroskip.compiler.errors import InputError, ToolError
@@ -114,7 +115,7 @@ def _ports() -> str:
 
 
 def program(board: Board, bitstream: Path) -> None:
-    """Load ``bitstream`` into ``board`` with the board's own loader.
+    """Load ``bitstream`` into ``board`` with the board's own loader, and what lies beside it for its flash.
 
     Raises
     ------
@@ -125,9 +126,17 @@ def program(board: Board, bitstream: Path) -> None:
     """
     if not bitstream.is_file():
         raise InputError(f"Bitstream '{bitstream}' must be an existing file; run zeroskip synth first")
-    name, *options = board.programmer
+    image = bitstream.with_name(FLASH_IMAGE)
+    if image.is_file() and board.flash is not None:
+        # first: the bitstream starts at once, and boots
+        _load(board.flash.programmer, image)
+    _load(board.programmer, bitstream)
+
+
+def _load(programmer: Sequence[str], file: Path) -> None:
+    name, *options = programmer
     tool = find_tool(name)
-    command = [*tool.command, *options, str(bitstream)]
+    command = [*tool.command, *options, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = (done.stdout + done.stderr).strip().splitlines()[-_LOG_LINES:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zeroskip.boards.board import Board
+from zeroskip.boards.board import Board, Flash
 from zeroskip.boards.families.ice40 import ICE40
 
 __all__ = ["ICEBREAKER"]
@@ -35,4 +35,13 @@ ICEBREAKER = Board(
     programmer=("iceprog",),
     description="1BitSquared iCEBreaker, Lattice iCE40 UltraPlus UP5K",
     platform=_platform,
+    spram=4,
+    flash=Flash(
+        resource=("spi_flash_1x", 0),
+        offset=1 << 20,
+        wake_us=50.0,
+        programmer=("iceprog", "-o", "1M"),
+        done_led=("led_g", 0),
+        failed_led=("led_r", 0),
+    ),
 )

@@ -1,6 +1,8 @@
 // Host side of the netlist check: resets the board top, sends every input vector over the UART and stores what comes back.
 //
-// Usage: program INPUTS OUTPUTS VECTORS BYTES_IN BYTES_OUT DIVISOR RESET_CYCLES TIMEOUT SEED
+// Usage: program INPUTS OUTPUTS VECTORS BYTES_IN BYTES_OUT DIVISOR RESET_CYCLES TIMEOUT SEED FLASH OFFSET WAKE_CYCLES
+// FLASH is the file that an SPI flash holds from byte OFFSET on, erased elsewhere; - without one. The flash sleeps at
+// first, and answers WAKE_CYCLES after it was woken.
 // Exit code 0: every byte came; 3: no byte for TIMEOUT cycles; 4: a frame without a stop bit. A line on standard output
 // says how many bytes came and how many cycles ran; OUTPUTS holds the bytes that came.
 #include <cstdint>
@@ -8,6 +10,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <utility>
 #include <vector>
 
 #include "Vtop.h"
@@ -15,13 +18,57 @@
 
 namespace {
 
+std::vector<char> read_file(const char* path) {
+    std::ifstream source(path, std::ios::binary);
+    return std::vector<char>((std::istreambuf_iterator<char>(source)), std::istreambuf_iterator<char>());
+}
+
+// SPI NOR flash, mode 0: wake-up (AB) and read (03) of what lies there; silent lines read 1.
+class Flash {
+  public:
+    Flash(const char* path, long offset, long wake_cycles)
+        : content_(read_file(path)), offset_(offset), wake_cycles_(wake_cycles) {}
+
+    // Follows the pins and returns the level of its output; `select` is low while it is addressed.
+    int drive(long cycle, int select, int clock, int input) {
+        const bool rises = clock && !clock_, falls = !clock && clock_;
+        clock_ = clock;
+        if (select) {
+            if (bits_ == 8 && (word_ & 0xFF) == 0xAB) awake_from_ = cycle + wake_cycles_;
+            bits_ = 0;
+            output_ = 1;
+            return output_;
+        }
+        if (bits_ == 0 && !rises) listens_ = awake_from_ >= 0 && cycle >= awake_from_;
+        if (rises) {
+            if (bits_ < 32) word_ = (word_ << 1) | unsigned(input);
+            ++bits_;
+        }
+        if (falls && bits_ >= 32 && (word_ >> 24) == 0x03 && listens_) {
+            const long place = long(word_ & 0xFFFFFF) + (bits_ - 32) / 8 - offset_;
+            const bool held = place >= 0 && place < long(content_.size());
+            output_ = held ? (content_[size_t(place)] >> (7 - (bits_ - 32) % 8)) & 1 : 1;
+        }
+        return output_;
+    }
+
+  private:
+    const std::vector<char> content_;
+    const long offset_, wake_cycles_;
+    long awake_from_ = -1, bits_ = 0;
+    uint32_t word_ = 0;
+    int clock_ = 0, output_ = 1;
+    bool listens_ = false;
+};
+
 class Host {
   public:
-    Host(Vtop& top, long divisor) : top_(top), divisor_(divisor) {}
+    Host(Vtop& top, long divisor, Flash flash) : top_(top), divisor_(divisor), flash_(std::move(flash)) {}
 
     void cycle() {
         top_.clk = 1;
         top_.eval();
+        top_.flash_cipo = flash_.drive(cycles, top_.flash_select, top_.flash_clk, top_.flash_copi);
         top_.clk = 0;
         top_.eval();
         ++cycles;
@@ -72,6 +119,7 @@ class Host {
 
     Vtop& top_;
     long divisor_;
+    Flash flash_;
     bool listening_ = false;
     int bit_ = -1;
     long countdown_ = 0;
@@ -81,9 +129,8 @@ class Host {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 10) return 2;
-    std::ifstream source(argv[1], std::ios::binary);
-    const std::vector<char> inputs((std::istreambuf_iterator<char>(source)), std::istreambuf_iterator<char>());
+    if (argc != 13) return 2;
+    const std::vector<char> inputs = read_file(argv[1]);
     const long vectors = atol(argv[3]), bytes_in = atol(argv[4]), bytes_out = atol(argv[5]);
     const long divisor = atol(argv[6]), reset_cycles = atol(argv[7]), timeout = atol(argv[8]);
     if (long(inputs.size()) != vectors * bytes_in) return 2;
@@ -95,7 +142,8 @@ int main(int argc, char** argv) {
     top.rx = 1;
     top.button = 1;
     top.clk = 0;
-    Host host(top, divisor);
+    top.flash_cipo = 1;
+    Host host(top, divisor, Flash(argv[10], atol(argv[11]), atol(argv[12])));
     host.wait(8);
     top.button = 0;
     host.wait(reset_cycles + 2 * divisor);

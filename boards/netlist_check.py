@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from zeroskip.boards.board import Board
 from zeroskip.boards.families.family import Cell, Family
+from zeroskip.boards.rom_images import FLASH_IMAGE, boot_image
 from zeroskip.boards.steps import write_atomically
 from zeroskip.boards.tools import Tool, find_tool, run_tool, share_folder
 from zeroskip.boards.top import DEFAULT_BAUD, Plan, plan_top
@@ -29,13 +31,20 @@ _EXTRA_STATES = 3
 """Random initial states that the first vector is tried from again; the whole set runs from one."""
 
 _BENCH = """\
-module bench(input clk, input button, input rx, output tx);
+module bench(
+  input clk, input button, input rx, output tx,
+  output flash_select, output flash_clk, output flash_copi, input flash_cipo
+);
   wire pin_clk = clk;
   wire pin_button = {button};
   wire pin_rx = rx;
-  top board(.{clock_port}(pin_clk), .{button_port}(pin_button), .{rx_port}(pin_rx), .{tx_port}(tx));
+{flash}  top board(.{clock_port}(pin_clk), .{button_port}(pin_button), .{rx_port}(pin_rx), .{tx_port}(tx){flash_ports});
 endmodule
 """
+
+_FLASH_NAMES = {"cs": "flash_select", "clk": "flash_clk", "copi": "flash_copi", "cipo": "pin_cipo"}
+_FLASH = "  wire pin_cipo = flash_cipo;\n"
+_NO_FLASH = "  assign {flash_select, flash_clk, flash_copi} = 3'b100;\n"
 
 VERILATOR_OPTIONS = (
     "--no-timing",
@@ -80,7 +89,8 @@ def netlist_check(
     """Compare the mapped netlist of ``directory/synth/<board>/top.json`` with golden vectors.
 
     The whole board top is driven at its pins, by the UART's waveform. Flip-flops and memories without initial content
-    start random; then the reset button is pressed once. The first vector runs from three more random states.
+    start random; then the reset button is pressed once. The first vector runs from three more random states. A design
+    whose parameters lie in SPRAM boots each time from a model of the flash that holds ``flash.bin`` beside the netlist.
 
     Parameters
     ----------
@@ -115,7 +125,9 @@ def netlist_check(
     limit = timeout_cycles if timeout_cycles is not None else _patience(directory)
     check = folder / "check"
     check.mkdir(exist_ok=True)
-    plan = plan_top(board, baud)
+    image = boot_image(directory, board)
+    plan = plan_top(board, baud, image)
+    flash = _flash_arguments(folder, board) if image is not None else ["-", "0", "0"]
     sources = [write_netlist(folder, board.family), *simulation_library(check, board.family), _write_bench(check, plan)]
     program = build_model(
         sources,
@@ -137,9 +149,17 @@ def netlist_check(
             limit,
             seed + number,
         )
-        code = _simulate(program, check, sent[:count], numbers, cancel)
+        code = _simulate(program, check, sent[:count], [*map(str, numbers), *flash], cancel)
         cycles += _compare(check, code, wanted[:count], limit)
     return NetlistCheck(len(wanted), wanted.size, 0, cycles)
+
+
+def _flash_arguments(folder: Path, board: Board) -> list[str]:
+    """Return what the simulation needs to know of the flash: image, offset in bytes, cycles to wake."""
+    image = folder / FLASH_IMAGE
+    if board.flash is None or not image.is_file():
+        raise InputError(f"Folder '{folder}' has no {FLASH_IMAGE} to boot from; run zeroskip synth first")
+    return [str(image.resolve()), str(board.flash.offset), str(math.ceil(board.flash.wake_us * board.clock_mhz))]
 
 
 def _patience(directory: Path) -> int:
@@ -264,6 +284,8 @@ def _write_bench(folder: Path, plan: Plan) -> Path:
         button_port=plan.button,
         rx_port=plan.rx,
         tx_port=plan.tx,
+        flash=_FLASH if plan.flash else _NO_FLASH,
+        flash_ports="".join(f", .{port}({_FLASH_NAMES[name]})" for name, port in (plan.flash or {}).items()),
     )
     write_atomically(bench, text)
     return bench
@@ -282,13 +304,13 @@ def _as_bytes(codes: NDArray[np.integer], what: str) -> NDArray[np.uint8]:
 
 
 def _simulate(
-    program: Path, folder: Path, sent: NDArray[np.uint8], numbers: Sequence[int], cancel: threading.Event | None
+    program: Path, folder: Path, sent: NDArray[np.uint8], arguments: Sequence[str], cancel: threading.Event | None
 ) -> int:
     """Run the built simulation in ``folder`` and return its exit code."""
     (folder / "inputs.bin").write_bytes(sent.tobytes())
     simulator = Tool("netlist simulation", (str(program.resolve()),), "", "native")
     log = folder / "simulation.log"
-    code = run_tool(simulator, ["inputs.bin", "outputs.bin", *map(str, numbers)], cwd=folder, log=log, cancel=cancel)
+    code = run_tool(simulator, ["inputs.bin", "outputs.bin", *arguments], cwd=folder, log=log, cancel=cancel)
     if code not in (0, _TIMED_OUT, _BAD_FRAME):
         raise ToolError(f"Netlist simulation failed with exit code {code}: {log.read_text().strip()[-500:]}")
     return code

@@ -19,16 +19,20 @@ from zeroskip.boards.families.primitives import (
     memory_ports,
     module_text,
 )
-from zeroskip.compiler.errors import CapacityError, InputError, VerificationError
+from zeroskip.boards.rom_images import rom_words
+from zeroskip.compiler.errors import CapacityError, VerificationError
 from zeroskip.hw.adder import gated_adder_verilog
-from zeroskip.hw.memory import bank_verilog, rom_module
+from zeroskip.hw.memory import bank_verilog, rom_module, spram_module
 from zeroskip.hw.multiplier import multiplier_verilog
 
-__all__ = ["Adder", "Memory", "Multiplier", "Replacement", "choose_shapes", "find_modules", "replace_modules"]
+__all__ = ["Adder", "Memory", "Multiplier", "Replacement", "Spram", "choose_shapes", "find_modules", "replace_modules"]
 
 _ROM = re.compile(
     r"// ROM image (?P<name>\w+): (?P<depth>\d+) words of (?P<word_bits>\d+) bits, format (?P<format>.*)\n"
     r"[\s\S]*rom_style = \"(?P<style>\w+)\""
+)
+_SPRAM = re.compile(
+    r"// SPRAM image (?P<name>\w+): (?P<depth>\d+) words of (?P<word_bits>\d+) bits, format (?P<format>.*)\n"
 )
 _BANK = re.compile(r"// One activation bank: (?P<depth>\d+) words of 8 bits, (?P<parts>\d+) written at once")
 _PARAMETER = re.compile(r"^ +\.(\w+)\((\d+'h[0-9a-f]+|\d+)\),?$", re.MULTILINE)
@@ -56,6 +60,15 @@ class Memory:
     def writable(self) -> bool:
         """Whether it is the activation bank."""
         return not self.words
+
+
+@dataclass(frozen=True)
+class Spram:
+    """A ROM in single-port RAM."""
+
+    module: str
+    depth: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ class Replacement:
     wrappers : str
         Their new bodies: logic around black boxes, and the black boxes.
     cells : str
-        What takes the place of the black boxes after synthesis.
+        What takes the place of the black boxes after synthesis; empty where only ROMs in SPRAM were replaced.
     tiles : Mapping[str, Mapping[str, tuple[Tile, tuple[int, ...]]]]
         Memory module -> instance inside it -> its size and the words it must hold.
     """
@@ -121,7 +134,10 @@ class Replacement:
                         )
 
 
-def find_modules(directory: Path) -> list[Memory | Multiplier | Adder]:
+Module = Memory | Spram | Multiplier | Adder
+
+
+def find_modules(directory: Path) -> list[Module]:
     """Return the multipliers, adders and memories of ``directory/rtl`` that are written as the generator writes them.
 
     A module that differs in anything else than its numbers, or a ROM that belongs in logic, is left to synthesis.
@@ -131,7 +147,7 @@ def find_modules(directory: Path) -> list[Memory | Multiplier | Adder]:
     InputError
         If the image of a ROM cannot be read or has another size than the ROM.
     """
-    found: list[Memory | Multiplier | Adder] = []
+    found: list[Module] = []
     for path in sorted((directory / "rtl").glob("*.v")):
         text = path.read_text(encoding="utf-8")
         if path.stem.startswith("rom_"):
@@ -151,29 +167,23 @@ def find_modules(directory: Path) -> list[Memory | Multiplier | Adder]:
     return found
 
 
-def _find_rom(directory: Path, module: str, text: str) -> list[Memory | Multiplier | Adder]:
+def _find_rom(directory: Path, module: str, text: str) -> list[Module]:
+    if match := _SPRAM.match(text):
+        name, depth, width = match["name"], int(match["depth"]), int(match["word_bits"])
+        return [Spram(module, depth, width)] if text == spram_module(name, depth, width, match["format"]) else []
     match = _ROM.match(text)
     if match is None or match["style"] != "block" or module != f"rom_{match['name']}":
         return []
     name, depth, width, ports = match["name"], int(match["depth"]), int(match["word_bits"]), text.count("] addr_")
     if text != rom_module(name, depth, width, ports, match["style"], match["format"]):
         return []
-    image = directory / "rom" / f"{name}.mem"
-    try:
-        words = tuple(int(word, 16) for word in image.read_text(encoding="utf-8").split())
-    except (OSError, ValueError) as error:
-        raise InputError(f"ROM image '{image}' must hold one hexadecimal word a line: {error}") from error
-    if len(words) != depth or any(word >> width for word in words):
-        raise InputError(
-            f"ROM image '{image}' has {len(words)} words of up to {max(words, default=0).bit_length()} bits, "
-            f"but module {module!r} has {depth} words of {width} bits"
-        )
-    return [Memory(module, depth, width, ports, words)]
+    return [Memory(module, depth, width, ports, tuple(rom_words(directory, module, depth, width)))]
 
 
-def replace_modules(directory: Path, board: Board) -> Replacement | None:
+def replace_modules(directory: Path, board: Board, *, portable: bool = False) -> Replacement | None:
     """Return what takes the place of the modules for which the board's family has cells of its own, or None.
 
+    ``portable`` leaves all to synthesis but ROMs in SPRAM, which no Verilog with content becomes.
     A multiplier that is wider than the family's is left to synthesis, which makes it of several, or of logic.
     Every initial content is read back from the generated text and compared with the ROM image.
 
@@ -191,6 +201,12 @@ def replace_modules(directory: Path, board: Board) -> Replacement | None:
         return None
     found = find_modules(directory)
     wrappers, cells, tiles, names = [], [], {}, []
+    for rom in (module for module in found if isinstance(module, Spram)):
+        if primitives.spram is not None:
+            wrappers.append(primitives.spram(rom.module, rom.depth, rom.width))
+            names.append(rom.module)
+    if portable:
+        found = []
     for multiplier in (module for module in found if isinstance(module, Multiplier)):
         if max(multiplier.a_bits, multiplier.b_bits) > board.family.operand_bits:
             _refuse_wide_pair(multiplier, board)

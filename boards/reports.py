@@ -131,7 +131,7 @@ def resource_table(board: Board, route: RouteReport, cells: Mapping[str, Cell]) 
     if "ff" not in used:
         kinds = count_cells(cells).items()
         used["ff"] = sum(count for kind, count in kinds if kind.startswith(board.family.ff_prefix))
-    return {name: {"used": used[name], "available": board.available[name]} for name in ("lut", "ff", "bram", "dsp")}
+    return {name: {"used": used[name], "available": there} for name, there in board.available.items()}
 
 
 def fmax_summary(fmax_mhz: Sequence[float], constraint_mhz: float) -> dict[str, Any]:

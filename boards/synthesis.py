@@ -36,6 +36,7 @@ from zeroskip.boards.reports import (
     read_netlist,
     resource_table,
 )
+from zeroskip.boards.rom_images import FLASH_IMAGE, boot_image
 from zeroskip.boards.steps import Progress, StepRecord, Steps, file_digest, write_atomically
 from zeroskip.boards.tools import Tool, find_tool, run_tool
 from zeroskip.boards.top import DEFAULT_BAUD, Plan, plan_top
@@ -78,6 +79,10 @@ class SynthesisResult:
         Of the fastest seed, whose bitstream is kept.
     check : NetlistCheck or None
     bitstream : Path
+    flash_image : Path or None
+        What the board's flash must hold beside it, where parameters lie in SPRAM.
+    boot_ms : float, milliseconds
+        From the end of configuration, or of a press of the reset button, until the design takes its first input.
     best_seed : int
     steps : tuple[StepRecord, ...]
     """
@@ -90,6 +95,8 @@ class SynthesisResult:
     critical_path: CriticalPath | None
     check: NetlistCheck | None
     bitstream: Path
+    flash_image: Path | None
+    boot_ms: float
     best_seed: int
     steps: tuple[StepRecord, ...]
 
@@ -107,9 +114,10 @@ class SynthesisResult:
         }
 
     def __str__(self) -> str:
+        flash = f"\n{self.flash_text()}" if self.flash_image is not None else ""
         if self.resources is None or self.fmax_mhz is None or self.check is None:
-            return f"{self.board.name}: no numbers without a netlist check; run with --netlist-check"
-        counts = {name: self.resources[name] for name in RESOURCE_NAMES}
+            return f"{self.board.name}: no numbers without a netlist check; run with --netlist-check{flash}"
+        counts = {name: self.resources[name] for name in self.board.available}
         cells = ", ".join(
             f"{RESOURCE_NAMES[name]} {count['used']} of {count['available']}" for name, count in counts.items()
         )
@@ -120,8 +128,15 @@ class SynthesisResult:
             f"Fmax {fmax['median']} MHz (median of {seeds}, {fmax['min']} to {fmax['max']}; "
             f"constraint {fmax['constraint']:g})\n"
             f"netlist check: {self.check.values} values, {self.check.mismatches} differ\n"
-            f"slowest path: {self.critical_path}"
+            f"slowest path: {self.critical_path}{flash}"
         )
+
+    def flash_text(self) -> str:
+        """Return how the flash gets what the design boots from, empty where it boots from nothing."""
+        if self.flash_image is None or self.board.flash is None:
+            return ""
+        command = " ".join(self.board.flash.programmer)
+        return f"flash image (boots in {self.boot_ms:.1f} ms): {self.flash_image}; program it with: {command} FILE"
 
 
 def synthesize(
@@ -141,8 +156,9 @@ def synthesize(
     """Synthesize, check, place and route what is in ``directory/rtl`` for ``board``.
 
     Writes ``directory/synth/<board>/``: ``top.json`` (mapped netlist), ``netlist.v``, logs, ``seed-<n>.json`` (router's
-    report), ``top.bit`` or ``top.bin``. Steps whose inputs and tools are unchanged are not run again, so that a killed
-    run resumes. The netlist check and the seeds run side by side, ``jobs`` at a time.
+    report), ``top.bit`` or ``top.bin``, and ``flash.bin`` where parameters are loaded at boot. Steps whose
+    inputs and tools are unchanged are not run again, so that a killed run resumes. The netlist check and
+    the seeds run side by side, ``jobs`` at a time.
 
     Parameters
     ----------
@@ -156,7 +172,7 @@ def synthesize(
     inputs, expected : vectors for the check; the artifact's golden samples when None
     baud : bits/s of the board's host link
     portable : True leaves every module of the RTL to synthesis; False gives the family's own cells, with their
-        registers, for the multiplier, the ROMs in block RAM and the activation bank
+        registers, for the multiplier, the ROMs in block RAM and the activation bank; SPRAM is such a cell either way
 
     Raises
     ------
@@ -214,9 +230,11 @@ class _Flow:
         self.yosys = find_tool("yosys")
         self.router = find_tool(board.family.router)
         self.packer = find_tool(board.family.packer)
-        self.plan: Plan = plan_top(board, baud)
-        self.replacement: Replacement | None = None if portable else replace_modules(directory, board)
+        self.image = boot_image(directory, board)
+        self.plan: Plan = plan_top(board, baud, self.image)
+        self.replacement: Replacement | None = replace_modules(directory, board, portable=portable)
         self.folder = directory / "synth" / board.name
+        self.flash_image = self.folder / FLASH_IMAGE
         self.bitstream = self.folder / f"top.{board.family.bitstream_suffix}"
         total = 1 + len(seeds) + check
         self.steps = Steps(self.folder, total=total, title=board.name, progress=progress, resume=resume)
@@ -236,6 +254,8 @@ class _Flow:
             if self.replacement is not None:
                 (scratch / "wrappers.v").write_text(self.replacement.wrappers, encoding="utf-8")
                 (scratch / "cells.v").write_text(self.replacement.cells, encoding="utf-8")
+            if self.image is not None:
+                (scratch / FLASH_IMAGE).write_bytes(self.image.data)
             log = scratch / "yosys-console.log"
             arguments = ["-q", "-l", f"{place}/yosys.log", "-s", f"{place}/synth.ys"]
             code = run_tool(self.yosys, arguments, cwd=self.directory, log=log, cancel=self.cancel)
@@ -247,6 +267,7 @@ class _Flow:
                 raise ToolError(_failure(self.yosys, code, log, self.folder / log.name))
 
         replaced = self.replacement.modules if self.replacement is not None else ()
+        cells = self.replacement.cells if self.replacement is not None else ""
         script = "\n".join(
             [
                 f"read_verilog {' '.join(f'rtl/{path.name}' for path in rtl if path.stem not in replaced)}",
@@ -254,7 +275,7 @@ class _Flow:
                 "read_rtlil {place}/top.il",
                 f"{self.board.family.synthesis} -top top",
                 # Only now: ABC9 stops without a word at multipliers with registers.
-                *(["techmap -map {place}/cells.v", "opt_clean"] if replaced else []),
+                *(["techmap -map {place}/cells.v", "opt_clean"] if cells else []),
                 "tee -q -o {place}/stat.json stat -json",
                 "write_json {place}/top.json",
                 "",
@@ -270,6 +291,7 @@ class _Flow:
         }
         outputs = ["top.json", "stat.json", "yosys.log", "top.il", "synth.ys"]
         outputs += ["wrappers.v", "cells.v"] if replaced else []
+        outputs += [FLASH_IMAGE] if self.image is not None else []
         self.steps.run("synthesis", identity, outputs, action, expected_s=_synthesis_estimate(rtl))
         self.cells = read_netlist(self.folder / "top.json")
         refuse_broken_logic(self.folder / "yosys.log")
@@ -384,7 +406,7 @@ class _Flow:
             tools={tool.name: tool.label for tool in tools},
             resources={
                 **resource_table(self.board, routes[best], self.cells),
-                "primitives": self.replacement is not None,
+                "primitives": self.replacement is not None and bool(self.replacement.cells),
             }
             if measured
             else None,
@@ -392,6 +414,8 @@ class _Flow:
             critical_path=routes[best].path if measured else None,
             check=check,
             bitstream=self.bitstream,
+            flash_image=self.flash_image if self.image is not None else None,
+            boot_ms=self.plan.reset_cycles / self.board.clock_mhz / 1e3,
             best_seed=best,
             steps=tuple(self.steps.records),
         )

@@ -1,18 +1,21 @@
-"""The top level of a board: UART, reset and the accelerator between its pins."""
+"""The top level of a board: UART, reset, boot and the accelerator between its pins."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import ClockDomain, ClockSignal, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Instance, Module, ResetSignal, Signal, Value
 from amaranth.lib import io, stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.boards.board import Board
+from zeroskip.boards.rom_images import BootImage
 from zeroskip.compiler.errors import InputError
+from zeroskip.hw.boot import FlashBoot
 from zeroskip.hw.host.uart import UartReceiver, UartTransmitter, divisor_for
 
 __all__ = ["DEFAULT_BAUD", "BoardTop", "ByteSlot", "Plan", "PowerOnReset", "plan_top"]
@@ -37,7 +40,9 @@ class Plan:
         Level of the ``button`` port while it is pressed.
     divisor : int, clock cycles a bit
     reset_cycles : int
-        Cycles from the release of the button to the end of reset.
+        Cycles from the release of the button to the end of reset, boot included.
+    flash : Mapping[str, str] or None
+        Ports to the flash that it boots from: ``cs`` (low while selected), ``clk``, ``copi``, ``cipo``.
     """
 
     rtlil: str
@@ -49,6 +54,7 @@ class Plan:
     button_active: int
     divisor: int
     reset_cycles: int
+    flash: Mapping[str, str] | None = None
 
 
 class PowerOnReset(wiring.Component):
@@ -122,16 +128,28 @@ class ByteSlot(wiring.Component):
 class BoardTop(wiring.Component):
     """Connect the host's UART to the module ``accelerator``, and the clock and reset to both.
 
+    With an image to boot, both stay in reset until it lies in SPRAM and its checksum is right. Lamps say how that
+    ended; after a failure nothing answers, and the reset button boots again.
+
     Parameters
     ----------
     board : Board
     divisor : int, clock cycles a bit
+    image : BootImage or None
     """
 
-    def __init__(self, board: Board, divisor: int) -> None:
+    def __init__(self, board: Board, divisor: int, image: BootImage | None = None) -> None:
         self.board = board
         self.divisor = divisor
         self.reset_cycles = math.ceil(board.family.reset_us * board.clock_mhz) + 1
+        self.boot: FlashBoot | None = None
+        self.boot_cycles = 0
+        self.flash: dict[str, str] | None = None
+        if image is not None and board.flash is not None:
+            wake_cycles = math.ceil(board.flash.wake_us * board.clock_mhz)
+            self.boot = FlashBoot(image.lengths, image.crc, board.flash.offset, wake_cycles)
+            # and the register that ends the reset
+            self.boot_cycles = self.boot.cycles + 1
         super().__init__({})
 
     def elaborate(self, platform: Any) -> Module:
@@ -146,7 +164,7 @@ class BoardTop(wiring.Component):
         for name, buffer in buffers.items():
             m.submodules[f"{name}_buffer"] = buffer
 
-        self._build_clock(m, buffers["clock"].i, buffers["button"].i)
+        self._build_clock(m, platform, buffers["clock"].i, buffers["button"].i)
         m.submodules.receiver = receiver = UartReceiver(self.divisor)
         m.submodules.transmitter = transmitter = UartTransmitter(self.divisor)
         m.submodules.received = received = ByteSlot()
@@ -154,6 +172,9 @@ class BoardTop(wiring.Component):
         wiring.connect(m, receiver.o, received.i)
         wiring.connect(m, transmitted.o, transmitter.i)
         m.d.comb += [receiver.rx.eq(buffers["rx"].i), buffers["tx"].o.eq(transmitter.tx)]
+        boot = (
+            {f"i_boot__{name}": getattr(self.boot.boot, name) for name in ("en", "addr", "data")} if self.boot else {}
+        )
         m.submodules.accelerator = Instance(
             "accelerator",
             i_clk=ClockSignal(),
@@ -164,11 +185,12 @@ class BoardTop(wiring.Component):
             o_o__payload=transmitted.i.payload,
             o_o__valid=transmitted.i.valid,
             i_o__ready=transmitted.i.ready,
+            **boot,
         )
         return m
 
-    def _build_clock(self, m: Module, clk: Signal, button: Signal) -> None:
-        """Make the domains ``por`` (clock only) and ``sync``."""
+    def _build_clock(self, m: Module, platform: Any, clk: Signal, button: Signal) -> None:
+        """Make the domains ``por`` (clock only) and ``sync``, which boot holds in reset."""
         m.domains.por = ClockDomain(reset_less=True, local=True)
         m.domains.sync = ClockDomain()
         m.submodules.power_on_reset = power_on_reset = PowerOnReset(self.reset_cycles)
@@ -176,12 +198,36 @@ class BoardTop(wiring.Component):
             ClockSignal("por").eq(clk),
             ClockSignal("sync").eq(clk),
             power_on_reset.button.eq(button),
-            ResetSignal("sync").eq(power_on_reset.rst),
+            ResetSignal("sync").eq(self._build_boot(m, platform, self.boot, power_on_reset.rst)),
         ]
 
+    def _build_boot(self, m: Module, platform: Any, boot: FlashBoot | None, reset: Value) -> Value:
+        """Return the reset of everything else; without anything to boot it is ``reset``."""
+        flash = self.board.flash
+        if boot is None or flash is None:
+            return reset
+        m.domains.boot = ClockDomain()
+        m.d.comb += [ClockSignal("boot").eq(ClockSignal("por")), ResetSignal("boot").eq(reset)]
+        m.submodules.boot = DomainRenamer("boot")(boot)
+        pins = platform.request(*flash.resource, dir="-")
+        names = ("cs", "clk", "copi", "cipo")
+        self.flash = {name: getattr(pins, name).io.name for name in names}
+        ports = {name: getattr(pins, name) for name in (*names, "wp", "hold")}
+        ports |= {f"{led[0]}_{led[1]}": platform.request(*led, dir="-") for led in (flash.done_led, flash.failed_led)}
+        # write protection and hold stay inactive
+        levels = [boot.cs, boot.sck, boot.copi, None, 0, 0, boot.done, boot.failed]
+        for (name, port), level in zip(ports.items(), levels, strict=True):
+            m.submodules[f"flash_{name}_buffer"] = buffer = io.Buffer("i" if level is None else "o", port)
+            m.d.comb += boot.cipo.eq(buffer.i) if level is None else buffer.o.eq(level)
+        held = Signal(init=1)
+        m.d.boot += held.eq(~boot.done)
+        return held
 
-def plan_top(board: Board, baud: int = DEFAULT_BAUD) -> Plan:
+
+def plan_top(board: Board, baud: int = DEFAULT_BAUD, image: BootImage | None = None) -> Plan:
     """Return the board top as files; the same arguments give the same text.
+
+    ``image`` is what it boots from the board's flash.
 
     Raises
     ------
@@ -192,7 +238,7 @@ def plan_top(board: Board, baud: int = DEFAULT_BAUD) -> Plan:
         divisor = divisor_for(board.clock_mhz * 1e6, baud)
     except ValueError as error:
         raise InputError(f"Board {board.name!r} cannot run its link at {baud} baud: {error}") from error
-    top = BoardTop(board, divisor)
+    top = BoardTop(board, divisor, image)
     files = board.platform().prepare(top, name="top").files
     suffix = board.family.constraint_suffix
     pins = [
@@ -207,7 +253,8 @@ def plan_top(board: Board, baud: int = DEFAULT_BAUD) -> Plan:
         pins="\n".join(pins) + "\n",
         button_active=top.button_active,
         divisor=divisor,
-        reset_cycles=top.reset_cycles + PowerOnReset.SYNCHRONIZER_STAGES + 2,
+        reset_cycles=top.reset_cycles + top.boot_cycles + PowerOnReset.SYNCHRONIZER_STAGES + 2,
+        flash=top.flash,
         **top.pins,
     )
 

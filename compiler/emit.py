@@ -15,6 +15,7 @@ from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program, Rom
+from zeroskip.compiler.spram import move_roms
 from zeroskip.compiler.target import Format, Geometry
 
 __all__ = ["PROGRAM_FORMAT", "check_images", "load_program", "program_files"]
@@ -69,6 +70,7 @@ def _program_header(program: Program, index_bits: int | None) -> dict[str, Any]:
         "name": model.name,
         "geometry": asdict(geometry),
         "index_bits": index_bits,
+        "spram": [rom.name for rom in program.roms if rom.style == "spram"],
         "config": {key: value for key, value in asdict(config).items() if key != "geometry"},
         "input": {"name": model.input, **_tensor(tensors[model.input])},
         "output": {"name": model.output, **_tensor(tensors[model.output])},
@@ -135,10 +137,11 @@ def load_program(directory: Path) -> Program:
         size = Geometry(**sizes, banked_vectors=banked, paired_products=paired)
         formats = {layer["name"]: Format(layer["format"]) for layer in header["layers"]}
         index_bits = header["index_bits"]
+        spram = header["spram"]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"File '{path}' is damaged ({error}); compile again") from error
     model, _ = run_passes(load_artifact(directory / "ir" / "model.safetensors"))
-    program = lower(model, size, formats, index_bits=index_bits)
+    program = move_roms(lower(model, size, formats, index_bits=index_bits), spram)
     check_images(program, directory)
     return program
 

@@ -13,6 +13,7 @@ from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.lower import Formats, LayerCost, estimate_cycles, layer_costs, lower
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.requantization import scaler_count
+from zeroskip.compiler.spram import move_roms, parameter_roms, spram_count
 from zeroskip.compiler.target import WRITE_WIDTHS, Engine, EngineConfig, Format, Geometry, pair_bits
 
 __all__ = ["DEFAULT_LIMITS", "Choice", "Limits", "choose_program", "program_blocks", "program_multipliers"]
@@ -37,7 +38,7 @@ class Limits:
     """What a device holds.
 
     ``block_shapes`` are the ``(depth, width)`` one block RAM can take; ``multipliers`` and ``blocks`` are hard blocks;
-    ``operand_bits`` are those of a multiplier's signed operand.
+    ``operand_bits`` are those of a multiplier's signed operand. ``spram`` counts blocks of single-port RAM.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Limits:
     blocks: int
     block_shapes: tuple[tuple[int, int], ...]
     operand_bits: int = 18
+    spram: int = 0
 
 
 ECP5_SHAPES = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))
@@ -188,28 +190,36 @@ def choose_program(
     sign_adds: int | None = None,
     index_bits: int | None = None,
     bitmap: int | None = None,
+    spram: int | None = None,
 ) -> Choice:
     """Compile ``model`` for the fitting geometry with the fewest cycles; ``engine=None`` compares both engines.
 
     Given ``lanes`` (and the other sizes) fix the geometry; then nothing is searched and nothing is refused for its
     size, but for paired products whose operand is too wide for the device's multipliers. ``bitmap`` lets convolutions
     be bitmaps: with the sparse engine all whose zeros have no structure, else those of them that :func:`best_formats`
-    finds better so.
+    finds better so. ``spram=1`` puts all weights and indices into SPRAM and ``spram=0`` none; without it they
+    move there as far as block RAM does not hold the design.
 
     Raises
     ------
     CompileError
         If a layer cannot be served in the geometry that was given.
     CapacityError
-        If no geometry fits; the text says what the smallest one needs, what there is and what to change.
+        If no geometry fits, or parameters that must lie in SPRAM need more of it than there is; the text says what the
+        smallest one needs, what there is and what to change.
     """
+    if spram and not limits.spram:
+        raise CapacityError(f"Setting 'spram' needs a device with SPRAM, but {limits.name} has none; leave it out, or "
+                            "name a board that has with --board, such as icebreaker")  # fmt: skip
     kinds: list[Engine | None] = [engine] if engine is not None else [Engine.DENSE, None]
     if engine is None and all(f is Format.DENSE for f in layer_formats(model, None).values()):
         kinds = [Engine.DENSE]
 
     def compiled(kind: Engine | None, geometry: Geometry) -> Candidate:
         formats, reasons = _formats(model, kind, geometry, index_bits, bool(bitmap))
-        return Candidate(kind, lower(model, geometry, formats, index_bits=index_bits), tuple(reasons))
+        program = lower(model, geometry, formats, index_bits=index_bits)
+        program = move_roms(program, spram_names(program, limits, spram))
+        return Candidate(kind, program, (*reasons, *_spram_reasons(program, limits)))
 
     if lanes is not None:
         candidates = [
@@ -226,6 +236,7 @@ def choose_program(
             for kind in kinds
         ]
         _refuse_wide_pairs(candidates, limits)
+        _refuse_large_parameters(candidates, limits)
         return _best(candidates, limits)
     estimates = []
     for kind in kinds:
@@ -247,17 +258,70 @@ def choose_program(
             mine.append(candidate)
     found = [candidate for mine in fitting.values() for candidate in mine]
     if not found:
+        _refuse_large_parameters(candidates, limits)
         least = min(
             (candidate.program for candidate in candidates),
             key=lambda p: (program_blocks(p, limits.block_shapes), program_multipliers(p.config)),
         )
         blocks, multipliers = program_blocks(least, limits.block_shapes), program_multipliers(least.config)
         raise CapacityError(
-            f"Network {model.name!r} needs at least {blocks} block RAMs and {multipliers} multipliers, "
+            f"Network {model.name!r} needs at least {blocks} block RAMs and {multipliers} multipliers"
+            f"{_beside(least, limits)}, "
             f"but {limits.name} has {limits.blocks} and {limits.multipliers}; "
             "prune further, use fewer weight bits or name a larger board"
         )
     return _best(found, limits)
+
+
+def spram_names(program: Program, limits: Limits, spram: int | None) -> list[str]:
+    """Return the images that move to SPRAM.
+
+    With ``spram=1`` all parameters do, whatever the device holds; without a choice those that save most block RAM for
+    their SPRAM, until the others fit or there is no more of it.
+    """
+    images = parameter_roms(program)
+    if spram is not None:
+        return [rom.name for rom in images] if spram else []
+    shapes, free = limits.block_shapes, limits.spram
+    over = program_blocks(program, shapes) - limits.blocks
+    saved = {rom.name: _blocks(rom.depth, rom.word_bits, shapes) for rom in images}
+    taken = {rom.name: spram_count([rom]) for rom in move_roms(program, saved).roms if rom.name in saved}
+    names: list[str] = []
+    for name in sorted(saved, key=lambda name: (-saved[name] / taken[name], name)):
+        if over > 0 and taken[name] <= free:
+            names.append(name)
+            over -= saved[name]
+            free -= taken[name]
+    return names
+
+
+def _spram_reasons(program: Program, limits: Limits) -> tuple[str, ...]:
+    """Say which images lie in SPRAM."""
+    names = [rom.name for rom in program.roms if rom.style == "spram"]
+    if not names:
+        return ()
+    return (f"in SPRAM: {', '.join(names)}, {spram_count(program.roms)} of {limits.spram} blocks, loaded at boot",)
+
+
+def _beside(program: Program, limits: Limits) -> str:
+    """Say how much of a program lies in SPRAM, and how much could."""
+    if not limits.spram:
+        return ""
+    used = spram_count(program.roms)
+    most = spram_count(move_roms(program, [rom.name for rom in parameter_roms(program)]).roms)
+    return f" beside {used} of {limits.spram} SPRAMs (all weights and indices would take {most})"
+
+
+def _refuse_large_parameters(candidates: Sequence[Candidate], limits: Limits) -> None:
+    """Raise when in every candidate the images in SPRAM take more blocks than there are."""
+    least = min((candidate.program for candidate in candidates), key=lambda program: spram_count(program.roms))
+    count = spram_count(least.roms)
+    if count > limits.spram:
+        raise CapacityError(
+            f"Weights and indices of network {least.model.name!r} need {count} SPRAMs with {least.config.geometry}, "
+            f"but {limits.name} has {limits.spram}; prune further, store fewer bits a weight, choose fewer lanes, "
+            "columns or cores, or leave out --set spram=1, which then moves only what block RAM does not hold"
+        )
 
 
 def _refuse_wide_pairs(candidates: Sequence[Candidate], limits: Limits) -> None:
@@ -325,6 +389,7 @@ def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geo
 def _fits(program: Program, limits: Limits) -> bool:
     return (
         program_blocks(program, limits.block_shapes) <= limits.blocks
+        and spram_count(program.roms) <= limits.spram
         and program_multipliers(program.config) <= limits.multipliers
     )
 
@@ -334,10 +399,11 @@ def _best(candidates: Sequence[Candidate], limits: Limits) -> Choice:
     cycles = {id(candidate): program_cycles(candidate.program).interval for candidate in candidates}
     bound = min(cycles.values()) * CYCLE_TOLERANCE
 
-    def cost(candidate: Candidate) -> tuple[int, int, bool, int, int]:
+    def cost(candidate: Candidate) -> tuple[int, int, bool, bool, int, int]:
         geometry = candidate.program.config.geometry
         blocks = program_blocks(candidate.program, limits.block_shapes)
-        return geometry.products, geometry.results, geometry.paired_products, blocks, cycles[id(candidate)]
+        boots = spram_count(candidate.program.roms) > 0
+        return geometry.products, geometry.results, geometry.paired_products, boots, blocks, cycles[id(candidate)]
 
     best = min((candidate for candidate in candidates if cycles[id(candidate)] <= bound), key=cost)
     reasons = []

@@ -68,7 +68,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Rom:
-    """A ROM image: ``words[i]`` is the word at address ``i``; ``style`` is where it must land (block or logic)."""
+    """A ROM image: ``words[i]`` is the word at address ``i``; ``style`` is where it must land.
+
+    ``logic`` and ``block`` have their content from configuration, ``spram`` is loaded at boot.
+    """
 
     name: str
     word_bits: int

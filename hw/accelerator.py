@@ -7,8 +7,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.program import Program, Rom, Storage
+from zeroskip.compiler.spram import spram_count, spram_roms
 from zeroskip.compiler.timing import LATE_FIELDS, LOADER, READ, WINDOWED_ADDRESS, post_cycles
 from zeroskip.hw.array import Array
+from zeroskip.hw.boot import boot_signature
 from zeroskip.hw.crossbar import Crossbar
 from zeroskip.hw.decoders.index import IndexDecoder
 from zeroskip.hw.gather import WALKED, Gather, TileWalk
@@ -42,6 +44,7 @@ class Accelerator(wiring.Component):
     i : In(stream.Signature(8)); o : Out(stream.Signature(8))
     trace : every value written to a memory (for simulation; unconnected in synthesis): which of the ``results`` values
         are valid, whether their inference is an odd one, their layer, channel, first place and codes
+    boot : In(boot_signature(blocks)), where ROMs lie in SPRAM: fills them during reset, in the order of their names
     state : Out, 0 waiting for input, 1 + layer, layers + 1 sending the output
     """
 
@@ -67,12 +70,14 @@ class Accelerator(wiring.Component):
                 "data": Out(8 * results),
             }
         )
+        blocks = spram_count(program.roms)
         super().__init__(
             {
                 "i": In(stream.Signature(unsigned(8))),
                 "o": Out(stream.Signature(unsigned(8))),
                 "trace": Out(trace),
                 "state": Out(range(self.layers + 2)),
+                **({"boot": In(boot_signature(blocks))} if blocks else {}),
             }
         )
 
@@ -103,6 +108,13 @@ class Accelerator(wiring.Component):
     def _rom(self, m: Module, name: str, copy: int | None = None) -> RomReader:
         reader = RomReader(self.program.rom(name))
         m.submodules[f"rom_{name}" if copy is None else f"rom_{name}_{copy}"] = reader
+        if reader.rom.style == "spram":
+            before = [rom for rom in spram_roms(self.program.roms) if rom.name < name]
+            m.d.comb += [
+                reader.boot.en.eq(self.boot.en[spram_count(before) :]),
+                reader.boot.addr.eq(self.boot.addr),
+                reader.boot.data.eq(self.boot.data),
+            ]
         return reader
 
     def _build_front(self, m: Module) -> Array:

@@ -40,6 +40,7 @@ SETTINGS = (
     "sign_adds",
     "index_bits",
     "bitmap",
+    "spram",
 )
 """What ``--set key=value`` may set."""
 
@@ -143,6 +144,8 @@ def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
     for key in ("columns", "cores", "results", "logic_products", "banked_vectors", "paired_products", "sign_adds"):
         if key in numbers and "lanes" not in numbers:
             raise InputError(f"Setting {key!r} needs 'lanes' as well; add --set lanes=4, 8, 16 or 32")
+    if numbers.get("spram", 0) not in (0, 1):
+        raise InputError(f"Setting 'spram' must be 0 or 1, not {numbers['spram']}")
     if not 1 <= numbers.get("index_bits", 1) <= 12:
         raise InputError(f"Setting 'index_bits' must be 1 to 12, not {numbers['index_bits']}")
     return numbers

@@ -1,4 +1,4 @@
-"""Memories as Verilog modules of their own: ROMs that read their image file, and the activation banks."""
+"""Memories as Verilog modules of their own: ROMs that read their image file or are loaded, and the activation banks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.program import Rom
+from zeroskip.compiler.spram import SPRAM_BITS, SPRAM_DEPTH, spram_count, spram_grid
+from zeroskip.hw.boot import boot_signature
 
 __all__ = [
     "ActivationBank",
@@ -16,6 +18,7 @@ __all__ = [
     "descriptor_verilog",
     "rom_module",
     "rom_verilog",
+    "spram_module",
 ]
 
 
@@ -24,6 +27,7 @@ class RomReader(wiring.Component):
 
     Latency 2 cycles (the memory, then a register), initiation interval 1. The image stays a file (``rom/<name>.mem``),
     so the design that is simulated and synthesized holds what the compiler wrote and proved, and no other copy of it.
+    In SPRAM it is written block by block, while nothing is read; a simulation may start with the image instead.
 
     Parameters
     ----------
@@ -33,6 +37,7 @@ class RomReader(wiring.Component):
     -------
     addr_0, addr_1 ... : In(address bits), words
     data_0, data_1 ... : Out(rom.word_bits)
+    boot : In(boot_signature(blocks)), of a ROM in SPRAM
     """
 
     latency_cycles = 2
@@ -41,6 +46,8 @@ class RomReader(wiring.Component):
         self.rom = rom
         address_bits = max(1, (rom.depth - 1).bit_length())
         members = {}
+        if rom.style == "spram":
+            members["boot"] = In(boot_signature(spram_count([rom])))
         for port in range(rom.ports):
             members[f"addr_{port}"] = In(address_bits)
             members[f"data_{port}"] = Out(rom.word_bits)
@@ -53,6 +60,8 @@ class RomReader(wiring.Component):
         for port in range(self.rom.ports):
             ports[f"i_addr_{port}"] = getattr(self, f"addr_{port}")
             ports[f"o_data_{port}"] = getattr(self, f"data_{port}")
+        if self.rom.style == "spram":
+            ports |= {"i_boot_en": self.boot.en, "i_boot_addr": self.boot.addr, "i_boot_data": self.boot.data}
         m.submodules.rom = Instance(f"rom_{self.rom.name}", **ports)
         return m
 
@@ -138,6 +147,8 @@ class ActivationBank(wiring.Component):
 
 def rom_verilog(rom: Rom) -> str:
     """Return the Verilog module of a ROM; it reads ``rom/<name>.mem`` relative to the tool's working folder."""
+    if rom.style == "spram":
+        return spram_module(rom.name, rom.depth, rom.word_bits, rom.format)
     return rom_module(rom.name, rom.depth, rom.word_bits, rom.ports, rom.style, rom.format)
 
 
@@ -159,6 +170,33 @@ def rom_module(name: str, depth: int, word_bits: int, ports: int, style: str, fo
         f'    (* rom_style = "{style}" *) reg [{word_bits - 1}:0] mem [0:{depth - 1}];\n'
         f'    initial $readmemh("rom/{name}.mem", mem);\n'
         f"{reads}endmodule\n"
+    )
+
+
+def spram_module(name: str, depth: int, word_bits: int, format: str) -> str:
+    """Return the text of :func:`rom_verilog` for a ROM in SPRAM: the blocks' twin, which starts with the image."""
+    high = max(1, (depth - 1).bit_length()) - 1
+    rows, columns = spram_grid(depth, word_bits)
+    writes = ""
+    for row in range(rows):
+        for column in range(columns):
+            low = column * SPRAM_BITS
+            bits = min(word_bits - low, SPRAM_BITS)
+            word = f"mem[{row * SPRAM_DEPTH} + boot_addr]" if rows > 1 else "mem[boot_addr]"
+            writes += (
+                f"        if (boot_en[{row * columns + column}]) "
+                f"{word}[{low + bits - 1}:{low}] <= boot_data[{bits - 1}:0];\n"
+            )
+    return (
+        f"// SPRAM image {name}: {depth} words of {word_bits} bits, format {format}\n"
+        f"module rom_{name}(\n    input wire clk,\n    input wire [{high}:0] addr_0,\n"
+        f"    output reg [{word_bits - 1}:0] data_0,\n    input wire [{rows * columns - 1}:0] boot_en,\n"
+        f"    input wire [{(SPRAM_DEPTH - 1).bit_length() - 1}:0] boot_addr,\n"
+        f"    input wire [{SPRAM_BITS - 1}:0] boot_data\n);\n"
+        f"    reg [{word_bits - 1}:0] mem [0:{depth - 1}];\n"
+        f'    initial $readmemh("rom/{name}.mem", mem);\n'
+        f"    reg [{word_bits - 1}:0] word_0;\n    always @(posedge clk) begin\n{writes}"
+        "        word_0 <= mem[addr_0];\n        data_0 <= word_0;\n    end\nendmodule\n"
     )
 
 

@@ -7,6 +7,7 @@ import gc
 import pytest
 
 from zeroskip.boards import BOARDS, find_board
+from zeroskip.boards.rom_images import BootImage
 from zeroskip.boards.top import PowerOnReset, plan_top
 from zeroskip.compiler.errors import InputError
 
@@ -17,7 +18,7 @@ def test_every_board_states_its_device():
     assert small.available == {"lut": 24288, "ff": 24288, "bram": 56, "dsp": 28}
     assert large.available == {"lut": 83640, "ff": 83640, "bram": 208, "dsp": 156}
     assert small.device == {"family": "ecp5", "part": "LFE5U-25F-6BG381C", "package": "CABGA381", "speed": "6"}
-    assert find_board("icebreaker").available == {"lut": 5280, "ff": 5280, "bram": 30, "dsp": 8}
+    assert find_board("icebreaker").available == {"lut": 5280, "ff": 5280, "bram": 30, "dsp": 8, "spram": 4}
     for board in BOARDS.values():
         assert all(depth * width <= board.bram_bits for depth, width in board.family.block_shapes)
         assert max(depth * width for depth, width in board.family.block_shapes) == board.bram_bits
@@ -47,6 +48,20 @@ def test_top_is_planned_without_frequencies_and_always_the_same(name):
     assert plan.divisor == round(board.clock_mhz)
     # The block RAM of iCE40 is not readable for some microseconds after configuration.
     assert plan.reset_cycles >= board.family.reset_us * board.clock_mhz
+
+
+def test_board_with_spram_boots_from_its_flash():
+    board = find_board("icebreaker")
+    image = BootImage((3, 2), bytes(range(10)))
+    plan, plain = plan_top(board, image=image), plan_top(board)
+    assert plan.reset_cycles - plain.reset_cycles == 1 + 2 * (8 + 32 + 80) + 600 + 2
+    assert plain.flash is None and set(plan.flash) == {"cs", "clk", "copi", "cipo"}
+    for name, pin in {"cs": 16, "clk": 15, "copi": 14, "cipo": 17}.items():
+        assert f"set_io {plan.flash[name]} {pin}\n" in plan.pins
+    assert "led_g" in plan.pins and "led_r" in plan.pins and "led" not in plain.pins
+    assert "connect \\boot__en" in plan.rtlil and "boot" not in plain.rtlil
+    for other in BOARDS.values():
+        assert bool(other.spram) == (other.flash is not None) == bool(other.family.spram)
 
 
 def test_link_too_fast_for_the_clock():

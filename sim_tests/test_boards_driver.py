@@ -101,7 +101,13 @@ def test_programming(empty_path):
     program(board, bitstream)
     assert (empty_path / "top.bin.loaded").exists()
 
-    loader.write_text(loader.read_text().replace("len(sys.argv) - 2", "5"))
+    # what lies beside the bitstream for the flash is loaded as well, at its place
+    (empty_path / "flash.bin").write_bytes(b"words")
+    loader.write_text(loader.read_text().replace("len(sys.argv) - 2", "sys.argv[1:-1] not in ([], ['-o', '1M'])"))
+    program(board, bitstream)
+    assert (empty_path / "flash.bin.loaded").exists()
+
+    loader.write_text(loader.read_text().replace("sys.argv[1:-1] not in ([], ['-o', '1M'])", "5"))
     with pytest.raises(
         ToolError, match="^Tool 'iceprog' failed with exit code 5; is the board connected\\?\nno device$"
     ):

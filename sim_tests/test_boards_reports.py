@@ -27,6 +27,7 @@ REPORT = {
         "ICESTORM_LC": {"used": 100, "available": 5280},
         "ICESTORM_RAM": {"used": 4, "available": 30},
         "ICESTORM_DSP": {"used": 1, "available": 8},
+        "ICESTORM_SPRAM": {"used": 2, "available": 4},
     },
     "critical_paths": [
         {
@@ -58,6 +59,7 @@ def test_route_report(tmp_path):
         "lut": {"used": 100, "available": 5280},
         "ff": {"used": 2, "available": 5280},
         "bram": {"used": 4, "available": 30},
+        "spram": {"used": 2, "available": 4},
         "dsp": {"used": 1, "available": 8},
     }
 

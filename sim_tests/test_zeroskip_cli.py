@@ -160,6 +160,7 @@ OPTIONS = {
     "--set lanes=x": "Setting 'lanes' must be a whole number, not 'x'",
     "--set lanes=3": "Geometry lanes must be 4, 8, 16 or 32, not 3",
     "--set index_bits=99": "Setting 'index_bits' must be 1 to 12, not 99",
+    "--set spram=2": "Setting 'spram' must be 0 or 1, not 2",
     "--set columns=4": "Setting 'columns' needs 'lanes' as well; add --set lanes=4, 8, 16 or 32",
     "--set cores=2": "Setting 'cores' needs 'lanes' as well; add --set lanes=4, 8, 16 or 32",
     "--set results=2": "Setting 'results' needs 'lanes' as well; add --set lanes=4, 8, 16 or 32",
@@ -252,14 +253,14 @@ def test_a_name_that_is_neither_file_nor_zoo_artifact_is_named(here, zeroskip):
 
 def test_a_network_too_large_for_the_board_says_what_to_change(here, zeroskip):
     image = Tensor("input", (1, 16, 16), bits=8, signed=False, scale=1 / 255, zero_point=0)
-    specs = [models.linear(200), models.linear(10, relu=False, out_signed=True)]
+    specs = [models.linear(2000), models.linear(10, relu=False, out_signed=True)]
     model = models.build_model(np.random.default_rng(1), image, specs, samples=2)
     models.write_artifact(model, here / "large.safetensors")
     result = zeroskip("compile", "large.safetensors", "--out", "fresh", "--board", "icebreaker")
     assert result.code == 4
     assert re.search(
-        r"needs at least \d+ block RAMs and \d+ multipliers, but board 'icebreaker' has 30 and 8; prune further, "
-        r"use fewer weight bits or name a larger board\n$",
+        r"needs at least \d+ block RAMs and \d+ multipliers beside \d of 4 SPRAMs \(all weights and indices would take "
+        r"\d+\), but board 'icebreaker' has 30 and 8; prune further, use fewer weight bits or name a larger board\n$",
         result.err,
     )
     assert not (here / "fresh").exists()

@@ -87,6 +87,7 @@ def test_every_feature_is_drawn(drawn):
         "paired products": any("paired_products" in configuration.geometry for configuration in drawn),
         "shared multipliers": any("sign_adds" in configuration.geometry for configuration in drawn),
         "micro-blocks": any(spec.structure == "micro_block" for spec in weighted),
+        "parameters in SPRAM": any(configuration.spram for configuration in drawn),
         "no passes": any(not configuration.passes for configuration in drawn),
     }
     assert [name for name, found in features.items() if not found] == []

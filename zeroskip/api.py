@@ -221,7 +221,7 @@ def compare_golden(golden: Mapping[str, NDArray[np.generic]], computed: Mapping[
 def board_limits(board: Board) -> Limits:
     """Return what a board holds, in the compiler's terms."""
     family = board.family
-    return Limits(f"board {board.name!r}", board.dsp, board.bram, family.block_shapes, family.operand_bits)
+    return Limits(f"board {board.name!r}", board.dsp, board.bram, family.block_shapes, family.operand_bits, board.spram)
 
 
 def compile(
@@ -240,7 +240,7 @@ def compile(
     engine : ``dense``, ``sparse`` or ``auto``
     board : name of the board whose size the geometry must fit; an ECP5-25F by default
     settings : ``lanes``, ``columns``, ``cores``, ``results``, ``logic_products``, ``banked_vectors``,
-        ``paired_products``, ``sign_adds``, ``index_bits``, ``bitmap``
+        ``paired_products``, ``sign_adds``, ``index_bits``, ``bitmap``, ``spram``
     """
     from zeroskip.boards import find_board
     from zeroskip.hw.design import compile_artifact

@@ -186,8 +186,8 @@ def prune(options: Options, project: Path, out: Path | None, data: Path | None, 
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="lanes, columns, cores, results, logic_products, banked_vectors, paired_products, sign_adds, index_bits or "
-    "bitmap",
+    help="lanes, columns, cores, results, logic_products, banked_vectors, paired_products, sign_adds, index_bits, "
+    "bitmap or spram",
 )
 @click.option("--explain", is_flag=True, help="say what became of every layer")
 @common
@@ -313,6 +313,8 @@ def synth(options: Options, folder: Path, board: str, seeds: int, netlist_check:
     report = design.report(result.board.name)
     text = f"{board_text(result.board.name, report)}\n  slowest path: {report['critical_path']}"
     text += f"\n  bitstream: {result.bitstream}"
+    if result.flash_image is not None:
+        text += f"\n  {result.flash_text()}"
     options.result(text if netlist_check else str(result), report)
 
 

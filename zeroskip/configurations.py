@@ -55,6 +55,9 @@ KEEPS = (0.0, 1e-9, 0.03, 0.1, 0.25, 0.5, 0.9, 1.0)
 SHARED = 0.2
 """Configurations whose lanes share multipliers."""
 
+IN_SPRAM = 0.1
+"""Configurations whose weights and indices lie in SPRAM."""
+
 UNIFIED = (Grid.ZERO_EXCLUDED, Grid.SYMMETRIC, Grid.TERNARY)
 """Grids on which every magnitude has both signs, or none."""
 
@@ -75,7 +78,11 @@ STRUCTURES = {
 
 @dataclass(frozen=True)
 class Configuration:
-    """One case: ``sparse`` is the share of layers with indices, ``passes`` whether the compiler's passes run first."""
+    """One case.
+
+    ``sparse`` is the share of layers with indices, ``passes`` whether the compiler's passes run first, ``spram``
+    whether weights and indices lie in SPRAM.
+    """
 
     seed: int
     index: int
@@ -88,6 +95,7 @@ class Configuration:
     passes: bool
     stalls: StallPattern | None
     vectors: int = VECTORS
+    spram: bool = False
 
     @cached_property
     def model(self) -> Model:
@@ -122,6 +130,7 @@ class Configuration:
         extras = [] if self.index_bits is None else [f"{self.index_bits} index bits"]
         extras += [] if self.passes else ["no passes"]
         extras += [] if self.stalls is None else ["stalls"]
+        extras += ["SPRAM"] if self.spram else []
         return f"{self.family} {shape} {names}; {', '.join((size, engine, *extras))}"
 
 
@@ -162,7 +171,9 @@ def draw_configuration(seed: int, index: int) -> Configuration:
         bool(rng.random() < 0.75),
         stalls,
     )
-    return _share_multipliers(configuration)
+    # numbers of its own: all other configurations stay what they are
+    spram = np.random.default_rng((seed, index, 4)).random() < IN_SPRAM
+    return replace(_share_multipliers(configuration), spram=bool(spram))
 
 
 def _share_multipliers(configuration: Configuration) -> Configuration:

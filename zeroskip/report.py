@@ -21,7 +21,8 @@ __all__ = ["Column", "comparison_table", "design_text", "html_page", "render", "
 
 WIDTH = 120
 STORAGE_KINDS = ("value", "sign", "index", "filler", "row_end", "tap_table", "bias", "requantize", "padding")
-RESOURCES = ("lut", "ff", "bram", "dsp")
+RESOURCES = ("lut", "ff", "bram", "dsp", "spram")
+"""Cells of a device; most have no SPRAM."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def result_rows(report: Mapping[str, Any]) -> dict[str, Any]:
     for kind in storage_kinds(report):
         row[kind] = sum(layer[kind] for layer in storage["layers"])
     for name in RESOURCES:
-        row[name] = report["resources"][name]["used"] if report["resources"] else None
+        row[name] = report["resources"][name]["used"] if name in (report["resources"] or {}) else None
     row["fmax"] = report["fmax_mhz"]["median"] if report["fmax_mhz"] else None
     row["latency"] = report["latency_us"]
     row["throughput"] = report["throughput_per_s"]
@@ -155,7 +156,7 @@ def board_text(board: str, report: Mapping[str, Any]) -> str:
         return f"{board}: not measured (the netlist was not checked)"
     cells = ", ".join(
         f"{name.upper()} {value['used']:,} of {value['available']:,}"
-        for name, value in ((name, report["resources"][name]) for name in RESOURCES)
+        for name, value in ((name, report["resources"][name]) for name in RESOURCES if name in report["resources"])
     )
     portable = "; plain Verilog only" if report["resources"].get("primitives") is False else ""
     fmax, check = report["fmax_mhz"], report["netlist_check"]

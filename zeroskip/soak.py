@@ -31,6 +31,7 @@ from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.rom_check import check_roms
+from zeroskip.compiler.spram import move_roms, parameter_roms
 from zeroskip.compiler.target import Geometry
 from zeroskip.compiler.verify import verify
 from zeroskip.configurations import Configuration, draw_configuration
@@ -221,6 +222,8 @@ def compile_configuration(configuration: Configuration) -> Program:
         program = lower(model, geometry, configuration.formats(model), index_bits=configuration.index_bits)
     except CompileError as error:
         raise Refused(str(error)) from error
+    if configuration.spram:
+        program = move_roms(program, [rom.name for rom in parameter_roms(program)])
     check_roms(program)
     verify(program.model)
     return program

@@ -66,6 +66,8 @@ class Family:
         The family's own multiplier and memory with their pipeline registers; None where there are none.
     block_ram_mhz : Mapping[str, float], MHz
         Speed grade -> clock beyond which a block RAM's clock pulse is too short; the router looks at paths only.
+    spram : str
+        Cell type of the single-port RAM, empty where there is none.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Family:
     pack_options: tuple[str, ...] = ()
     primitives: Primitives | None = None
     block_ram_mhz: Mapping[str, float] = field(default_factory=dict)
+    spram: str = ""
 
 
 def without_module(text: str, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from zeroskip.boards.families.family import Cell, Family, without_module
-from zeroskip.boards.families.ice40_primitives import ICE40_PRIMITIVES
+from zeroskip.boards.families.ice40_primitives import ICE40_PRIMITIVES, SPRAM_CELL
 from zeroskip.compiler.errors import ToolError
 
 __all__ = ["ICE40"]
@@ -50,7 +50,7 @@ ICE40 = Family(
     routed_option="--asc",
     clock_constraint="set_frequency",
     reset_us=15.0,
-    used={"lut": "ICESTORM_LC", "bram": "ICESTORM_RAM", "dsp": "ICESTORM_DSP"},
+    used={"lut": "ICESTORM_LC", "bram": "ICESTORM_RAM", "dsp": "ICESTORM_DSP", "spram": "ICESTORM_SPRAM"},
     lut_cost={"SB_LUT4": 1},
     ff_prefix="SB_DFF",
     lut=("SB_LUT4", ("I0", "I1", "I2", "I3"), "O", "LUT_INIT"),
@@ -66,4 +66,5 @@ ICE40 = Family(
     own_cells=("ice40_sb_io.v",),
     random_start=_random_start,
     primitives=ICE40_PRIMITIVES,
+    spram=SPRAM_CELL,
 )

@@ -1,10 +1,13 @@
-"""iCE40's multiplier ``SB_MAC16`` as an explicit cell with its registers."""
+"""iCE40's multiplier ``SB_MAC16`` and single-port RAM ``SB_SPRAM256KA`` as explicit cells."""
 
 from __future__ import annotations
 
-from zeroskip.boards.families.primitives import Primitives, module_text
+from zeroskip.boards.families.primitives import Primitives, address_bits, module_text
+from zeroskip.compiler.spram import SPRAM_BITS, SPRAM_DEPTH, spram_grid
 
-__all__ = ["ICE40_PRIMITIVES"]
+__all__ = ["ICE40_PRIMITIVES", "SPRAM_CELL"]
+
+SPRAM_CELL = "SB_SPRAM256KA"
 
 _OPERAND_BITS = 16
 
@@ -51,4 +54,36 @@ def _extended(name: str, bits: int) -> str:
     return f"{{{{{_OPERAND_BITS - bits}{{{name}[{bits - 1}]}}}}, {name}}}" if bits < _OPERAND_BITS else name
 
 
-ICE40_PRIMITIVES = Primitives(_multiplier)
+def _spram(name: str, depth: int, width: int) -> str:
+    """Return a ROM in SPRAM: its blocks, the choice of the row, and the output register, which the blocks lack."""
+    rows, columns = spram_grid(depth, width)
+    bits, low = address_bits(depth), address_bits(SPRAM_DEPTH)
+    ports = [
+        "input wire clk",
+        f"input wire [{bits - 1}:0] addr_0",
+        f"output reg [{width - 1}:0] data_0",
+        f"input wire [{rows * columns - 1}:0] boot_en",
+        f"input wire [{low - 1}:0] boot_addr",
+        f"input wire [{SPRAM_BITS - 1}:0] boot_data",
+    ]
+    inside = f"addr_0[{low - 1}:0]" if bits >= low else f"{{{low - bits}'b0, addr_0}}"
+    body = f"  wire [{low - 1}:0] address = |boot_en ? boot_addr : {inside};\n"
+    for row in range(rows):
+        body += f"  wire [{SPRAM_BITS * columns - 1}:0] row_{row};\n"
+        for column in range(columns):
+            pins = {
+                "ADDRESS": "address", "DATAIN": "boot_data", "MASKWREN": "4'b1111",
+                "WREN": f"boot_en[{row * columns + column}]", "CHIPSELECT": "1'b1", "CLOCK": "clk",
+                "STANDBY": "1'b0", "SLEEP": "1'b0", "POWEROFF": "1'b1",
+                "DATAOUT": f"row_{row}[{SPRAM_BITS * (column + 1) - 1}:{SPRAM_BITS * column}]",
+            }  # fmt: skip
+            wires = ", ".join(f".{pin}({value})" for pin, value in pins.items())
+            body += f"  {SPRAM_CELL} block_{row}_{column} ({wires});\n"
+    value = "row_0"
+    if rows > 1:
+        body += f"  reg [{bits - low - 1}:0] row;\n  always @(posedge clk) row <= addr_0[{bits - 1}:{low}];\n"
+        value = " : ".join([*(f"row == {number} ? row_{number}" for number in range(rows - 1)), f"row_{rows - 1}"])
+    return module_text(name, ports, f"{body}  always @(posedge clk) data_0 <= {value};\n")
+
+
+ICE40_PRIMITIVES = Primitives(_multiplier, spram=_spram)

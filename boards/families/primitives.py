@@ -74,11 +74,15 @@ class Primitives:
     adder : Callable[[str, int, bool], str] or None
         Name of the module, bits, whether it has a carry -> module; behaves as that of
         :func:`zeroskip.hw.adder.gated_adder_verilog`. None where a carry chain cannot gate an operand.
+    spram : Callable[[str, int, int], str] or None
+        Name, depth and width of a ROM in single-port RAM -> module that synthesis reads in its place, logic allowed;
+        behaves as that of :func:`zeroskip.hw.memory.spram_module`, without its content.
     """
 
     multiplier: Callable[[str, int, int], str]
     block_ram: BlockRam | None = None
     adder: Callable[[str, int, bool], str] | None = None
+    spram: Callable[[str, int, int], str] | None = None
 
 
 def address_bits(depth: int) -> int:

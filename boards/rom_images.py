@@ -1,0 +1,105 @@
+"""The ROM images of a compiled folder as the board tools read them, and the image that fills SPRAM at boot."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zeroskip.boards.board import Board
+from zeroskip.compiler.errors import CapacityError, InputError
+from zeroskip.compiler.spram import spram_words
+
+__all__ = ["FLASH_IMAGE", "BootImage", "boot_image", "crc32", "rom_header", "rom_words"]
+
+FLASH_IMAGE = "flash.bin"
+"""File beside the bitstream that the board's flash holds."""
+
+
+@dataclass(frozen=True)
+class BootImage:
+    """What boot loads: ``lengths`` are the words of each SPRAM, ``data`` all of them, most significant byte first."""
+
+    lengths: tuple[int, ...]
+    data: bytes
+
+    @property
+    def crc(self) -> int:
+        """The checksum that the hardware expects."""
+        return crc32(self.data)
+
+
+def crc32(data: bytes) -> int:
+    """Return the CRC-32 of ``data`` with the most significant bit first, as :data:`zeroskip.hw.boot.CRC32`."""
+    # zlib's takes the bits of a byte, and gives those of the result, the other way round
+    reversed_bits = np.packbits(np.unpackbits(np.frombuffer(data, np.uint8)), bitorder="little")
+    return int(f"{zlib.crc32(reversed_bits.tobytes()):032b}"[::-1], 2)
+
+
+def boot_image(directory: Path, board: Board) -> BootImage | None:
+    """Return the image of the ROMs in SPRAM of ``directory``, block by block in the order of their names, or None.
+
+    Raises
+    ------
+    CapacityError
+        If they need more SPRAM than the board has.
+    InputError
+        If an image or its description cannot be read.
+    """
+    headers = {path.stem: rom_header(path) for path in (directory / "rom").glob("*.json")}
+    blocks: list[list[int]] = []
+    for name in sorted(headers):
+        if headers[name]["style"] == "spram":
+            depth, width = headers[name]["depth"], headers[name]["word_bits"]
+            blocks += spram_words(rom_words(directory, f"rom_{name}", depth, width), width)
+    if not blocks:
+        return None
+    if len(blocks) > board.spram:
+        raise CapacityError(
+            f"Design in '{directory}' loads its parameters into {len(blocks)} SPRAMs, but board {board.name!r} has "
+            f"{board.spram}; compile again with --board {board.name}"
+        )
+    data = b"".join(np.array(block, ">u2").tobytes() for block in blocks)
+    return BootImage(tuple(len(block) for block in blocks), data)
+
+
+def rom_header(path: Path) -> dict[str, Any]:
+    """Return the description of a ROM image.
+
+    Raises
+    ------
+    InputError
+        If it is no JSON object that says where the ROM lies.
+    """
+    try:
+        header: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        header["style"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"ROM description '{path}' must be JSON with a key 'style': {error!r}") from error
+    return header
+
+
+def rom_words(directory: Path, module: str, depth: int, width: int) -> Sequence[int]:
+    """Return the words of the image that ``module``, named ``rom_<name>``, reads.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or its words are not ``depth`` of up to ``width`` bits.
+    """
+    image = directory / "rom" / f"{module.removeprefix('rom_')}.mem"
+    try:
+        words = tuple(int(word, 16) for word in image.read_text(encoding="utf-8").split())
+    except (OSError, ValueError) as error:
+        raise InputError(f"ROM image '{image}' must hold one hexadecimal word a line: {error}") from error
+    if len(words) != depth or any(word >> width for word in words):
+        raise InputError(
+            f"ROM image '{image}' has {len(words)} words of up to {max(words, default=0).bit_length()} bits, "
+            f"but module {module!r} has {depth} words of {width} bits"
+        )
+    return words
