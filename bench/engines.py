@@ -25,7 +25,6 @@ import numpy as np
 from zeroskip.api import board_limits
 from zeroskip.boards import BOARDS
 from zeroskip.boards.simulation import simulate
-from zeroskip.boards.verilator_cache import OPTIMIZATION
 from zeroskip.compiler import reference
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.ir import Model, Tensor
@@ -39,9 +38,6 @@ import models
 
 SAMPLES = 3
 """Inferences simulated: the fewest that show latency and interval."""
-
-LONG_CYCLES = 60_000
-"""An inference from which on an optimized simulation is worth its building."""
 
 LAST: dict[str, Any] = {"relu": False, "out_signed": True}
 
@@ -113,20 +109,16 @@ DESIGNS: dict[str, Design] = {
     ),
     "fc1-32": Design(classifier, "dense", array(16, columns=2)),
     "fc1-128": Design(classifier, "dense", array(32, columns=4)),
-    "autoencoder-32": Design(lambda: models.autoencoder_like(samples=SAMPLES), "dense", array(16, columns=2)),
-    "autoencoder-128": Design(lambda: models.autoencoder_like(samples=SAMPLES), "dense", array(32, columns=4)),
+    "autoencoder-32": Design(
+        lambda: models.autoencoder_like(samples=SAMPLES), "dense", array(16, columns=2, results=2)
+    ),
+    "autoencoder-128": Design(lambda: models.autoencoder_like(samples=SAMPLES), "dense", array(32, cores=4, results=4)),
     "conv2-90": Design(lambda: sparse_lenet_conv2(0.1), "sparse", board="ulx3s-25f"),
     "conv2-98": Design(lambda: sparse_lenet_conv2(0.02), "sparse", board="ulx3s-25f"),
     "conv64-90": Design(lambda: conv64("nonstructured", 0.1), "sparse", board="ulx3s-25f"),
     "conv64-98": Design(lambda: conv64("nonstructured", 0.02), "sparse", board="ulx3s-25f"),
     "conv64-90-4": Design(lambda: conv64("nonstructured", 0.1), "sparse", array(8, cores=4, results=4)),
     "conv64-98-4": Design(lambda: conv64("nonstructured", 0.02), "sparse", array(8, cores=4, results=4)),
-    "conv2-90-k6": Design(lambda: sparse_lenet_conv2(0.1), "sparse", array(8, cores=3, index_bits=6)),
-    "conv64-90-4-k6": Design(
-        lambda: conv64("nonstructured", 0.1), "sparse", array(8, cores=4, results=4, index_bits=6)
-    ),
-    "rows-5-k7": Design(lambda: classifier("nonstructured", 0.05), "sparse", array(8, index_bits=7)),
-    "rows-10-k6": Design(lambda: classifier("nonstructured", 0.1), "sparse", array(8, index_bits=6)),
     "rows-2": Design(lambda: classifier("nonstructured", 0.02), "sparse", array(8)),
     "rows-5": Design(lambda: classifier("nonstructured", 0.05), "sparse", array(8)),
     "rows-10": Design(lambda: classifier("nonstructured", 0.1), "sparse", array(8)),
@@ -140,7 +132,7 @@ DESIGNS: dict[str, Design] = {
     "lenet5-zoo-dense-16": Design("lenet5-mnist-dense-w4a8", "dense", array(16, columns=1, results=2)),
     "lenet5-zoo-71x-16": Design("lenet5-mnist-nonstructured-71x-w4a8", "sparse", array(16, results=2)),
     "lenet5-zoo-167x-16": Design("lenet5-mnist-nonstructured-167x-w4a8-pow2", "sparse", array(16, results=2)),
-    "w1": Design(digits_rows, "sparse", array(8)),
+    "w1": Design(digits_rows, "sparse", array(16, results=4)),
 }
 
 
@@ -169,8 +161,7 @@ def measure(name: str, out: Path) -> Result:
     say(name, f"{program.config.geometry}, compiled", started)
     inputs = program.model.golden[program.model.input][:SAMPLES]
     model = program_cycles(program)
-    speed = OPTIMIZATION if model.total >= LONG_CYCLES else "-O0"
-    run = simulate(folder / "design", inputs, reference.run(program.model, inputs), optimization=speed).check()
+    run = simulate(folder / "design", inputs, reference.run(program.model, inputs)).check()
     counted = run.cycles
     if counted is None:
         raise SystemExit(f"{name}: the simulation counted no cycles")
@@ -369,18 +360,14 @@ ROWS: dict[str, Row] = {
     ),
     "depthwise": Row("depthwise 3x3 (DS-CNN), of the lanes", ">= 0.90", ("dscnn",), depthwise),
     "sparse-conv2-90": layers_row("non-structured LeNet-5 conv2, 90 % zeros", 0.95, "conv2-90"),
-    "sparse-conv2-90-k6": layers_row("the same, 90 % zeros, index of 6 bits given", 0.95, "conv2-90-k6"),
     "sparse-conv2-98": layers_row("non-structured LeNet-5 conv2, 98 % zeros", 0.95, "conv2-98"),
     "sparse-conv64-90": layers_row("non-structured 64-channel 3x3, 90 % zeros", 0.95, "conv64-90"),
     "sparse-conv64-98": layers_row("non-structured 64-channel 3x3, 98 % zeros", 0.95, "conv64-98"),
     "sparse-conv64-90-4": layers_row("the same, 90 % zeros, 4 cores given", 0.95, "conv64-90-4"),
-    "sparse-conv64-90-4-k6": layers_row("the same, 90 % zeros, 4 cores, index of 6 bits given", 0.95, "conv64-90-4-k6"),
     "sparse-conv64-98-4": layers_row("the same, 98 % zeros, 4 cores given", 0.95, "conv64-98-4"),
     "sparse-linear-2": layers_row("non-structured linear 800x500, 8 lanes, density 2 %", 0.95, "rows-2"),
     "sparse-linear-5": layers_row("non-structured linear 800x500, 8 lanes, density 5 %", 0.95, "rows-5"),
-    "sparse-linear-5-k7": layers_row("the same, density 5 %, index of 7 bits given", 0.95, "rows-5-k7"),
     "sparse-linear-10": layers_row("non-structured linear 800x500, 8 lanes, density 10 %", 0.95, "rows-10"),
-    "sparse-linear-10-k6": layers_row("the same, density 10 %, index of 6 bits given", 0.95, "rows-10-k6"),
     "nm-conv": layers_row("2:4, 64-channel 3x3", 0.98, "nm-conv"),
     "nm-linear": layers_row("2:4, linear 800x500", 0.98, "nm-linear"),
     "bank-conv": layers_row("bank-balanced (8 banks, 1 of 8), 64-channel 3x3", 0.98, "bank-conv"),

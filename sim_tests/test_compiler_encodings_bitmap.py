@@ -51,7 +51,7 @@ KEPT = st.lists(st.sets(st.integers(0, 29)), min_size=1, max_size=6)
 
 
 @given(st.lists(KEPT, min_size=1, max_size=3), st.integers(1, 8), st.integers(1, 3), st.integers(0, 200))
-def test_chosen_width_takes_the_fewest_slots_within_five_percent(layers, value_bits, together, others):
+def test_chosen_width_takes_the_fewest_slots_within_eight_percent(layers, value_bits, together, others):
     rows, length, least = [[sorted(row) for row in kept] for kept in layers], 30, 3
 
     def cost(width):
@@ -65,7 +65,7 @@ def test_chosen_width_takes_the_fewest_slots_within_five_percent(layers, value_b
 
     best = choose_width([Rows(kept, length, value_bits, together) for kept in rows], others, least)
     costs = {width: cost(width) for width in range(1, 9)}
-    bound = 1.05 * min(bits for _, bits in costs.values())
+    bound = 1.08 * min(bits for _, bits in costs.values())
     assert costs[best][1] <= bound
     assert costs[best][0] == min(slots for slots, bits in costs.values() if bits <= bound)
 

@@ -56,7 +56,7 @@ class Rows(NamedTuple):
 
 
 def choose_width(
-    layers: Sequence[Rows], others: int = 0, least: int = 1, limit: int = LIMIT, tolerance: float = 1.05
+    layers: Sequence[Rows], others: int = 0, least: int = 1, limit: int = LIMIT, tolerance: float = 1.08
 ) -> int:
     """Choose the bits of a mask word for all ``layers``: the fewest slots within ``tolerance`` of the least storage.
 

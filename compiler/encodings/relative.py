@@ -37,7 +37,7 @@ def entry_count(positions: Sequence[int], index_bits: int) -> int:
 
 
 def choose_index_bits(
-    rows: Sequence[Sequence[int]], value_bits: int, limit: int = 12, tolerance: float = 1.05, together: int = 1
+    rows: Sequence[Sequence[int]], value_bits: int, limit: int = 12, tolerance: float = 1.08, together: int = 1
 ) -> int:
     """Choose ``k``: the fewest entries (cycles) among the widths within ``tolerance`` of the least storage.
 
