@@ -14,7 +14,15 @@ from zeroskip.compiler.lower import Formats, LayerCost, estimate_cycles, layer_c
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.requantization import scaler_count
 from zeroskip.compiler.spram import move_roms, parameter_roms, spram_count
-from zeroskip.compiler.target import WRITE_WIDTHS, Engine, EngineConfig, Format, Geometry, pair_bits
+from zeroskip.compiler.target import (
+    MAX_COLUMNS,
+    WRITE_WIDTHS,
+    Engine,
+    EngineConfig,
+    Format,
+    Geometry,
+    pair_bits,
+)
 
 __all__ = ["DEFAULT_LIMITS", "Choice", "Limits", "choose_program", "program_blocks", "program_multipliers"]
 
@@ -370,8 +378,9 @@ def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geo
     only_linear = all(layer.kind in (Kind.LINEAR, Kind.CONCAT) for layer in model.layers)
     result = []
     room = max(limits.multipliers, 4)
+    counts = _column_counts(model) if engine is Engine.DENSE else SPARSE_UNITS
     for lanes in LANES:
-        for units in DENSE_UNITS if engine is Engine.DENSE else SPARSE_UNITS:
+        for units in counts:
             for results in RESULTS:
                 if results > min(lanes // 2, 8) or (results > 1 and lanes * units // results < 8):
                     continue
@@ -384,6 +393,17 @@ def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geo
                 if pairs and columns > 1 and lanes * -(-columns // 2) <= room < size.products + 2 * results:
                     result.append(replace(size, paired_products=True))
     return result
+
+
+def _column_counts(model: Model) -> list[int]:
+    """Return how many columns are worth a look: the usual numbers, and those that share a layer's channels evenly."""
+    channels = {
+        len(layer.weight)
+        for layer in model.layers
+        if layer.weight is not None and layer.kind is Kind.CONV2D and layer.groups == 1
+    }
+    even = {-(-count // parts) for count in channels for parts in range(1, 5)}
+    return sorted({*DENSE_UNITS, *(count for count in even if count <= MAX_COLUMNS)})
 
 
 def _fits(program: Program, limits: Limits) -> bool:

@@ -10,6 +10,7 @@ from zeroskip.compiler.sign_add import RunCode
 
 __all__ = [
     "MAX_ACTIVATION",
+    "MAX_COLUMNS",
     "MAX_PRODUCTS",
     "MIN_DRAIN",
     "MIN_LEAD",
@@ -29,6 +30,8 @@ MIN_LEAD = 4
 """Fewest cycles of a layer's first unit with a decoder: the second row's length takes that long from the start."""
 
 MAX_PRODUCTS = 1024
+
+MAX_COLUMNS = 32
 
 WRITE_WIDTHS = (2, 4)
 """Results a cycle that a bank can take at once: as many bytes as a block RAM's write port has enables for."""
@@ -99,7 +102,7 @@ class Geometry:
     def __post_init__(self) -> None:
         if self.lanes not in (4, 8, 16, 32):
             raise CompileError(f"Geometry lanes must be 4, 8, 16 or 32, not {self.lanes!r}")
-        for name, limit in (("columns", 32), ("cores", 8)):
+        for name, limit in (("columns", MAX_COLUMNS), ("cores", 8)):
             value = getattr(self, name)
             if not 1 <= value <= limit:
                 raise CompileError(f"Geometry {name} must be 1 to {limit}, not {value!r}")

@@ -435,12 +435,14 @@ class Accelerator(wiring.Component):
         config, back = self.config, self.back
         source = self.program.layouts[self.program.model.input]
         slow = back.slow if config.has_slow else 0
+        # copies of their own: the descriptor is far from the banks, and still that of the values that pass
+        to_output, replicated = delay(m, back.to_output, 1), delay(m, back.replicated, 1)
         crossbar = Crossbar(config, replicated_input=source.storage is Storage.REPLICATED)
         m.submodules.crossbar = crossbar
         m.d.comb += [
-            crossbar.valid.eq(valid & ~back.to_output.replicate(config.geometry.results)),
-            crossbar.replicated.eq(back.replicated),
-            *([crossbar.wide.eq(back.replicated & ~slow)] if config.has_wide_writes else []),
+            crossbar.valid.eq(valid & ~to_output.replicate(config.geometry.results)),
+            crossbar.replicated.eq(replicated),
+            *([crossbar.wide.eq(delay(m, back.replicated & ~slow, 1))] if config.has_wide_writes else []),
             crossbar.load.eq(loader.valid),
             crossbar.load_address.eq(loader.address),
             crossbar.load_value.eq(loader.data),
