@@ -201,8 +201,13 @@ def _layouts(model: Model, jobs: Sequence[Job], geometry: Geometry) -> dict[str,
             layouts.update({name: _vector_layout(shape, geometry) for name, shape in shapes.items()})
         else:
             plane = _choose_plane(names[0], shapes[names[0]], readers, geometry)
-            writers = [job for job in jobs if job.layer.output in names and not job.linear]
-            layouts.update(_plane_layouts(plane, shapes, writers, readers, geometry))
+            for job in readers:
+                place_job(job, plane, geometry.lanes)
+            layouts.update({name: plane_layout(plane, shape, geometry.lanes) for name, shape in shapes.items()})
+    if geometry.results > 1:
+        # when all tiles are known
+        for names in _classes(model):
+            _part_phases({name: model.tensors[name].shape for name in names}, layouts, jobs, geometry)
     return layouts
 
 
@@ -226,34 +231,35 @@ def _choose_plane(name: str, shape: tuple[int, ...], readers: Sequence[Job], geo
     return plane
 
 
-def _plane_layouts(
-    plane: Plane,
+def _part_phases(
     shapes: Mapping[str, tuple[int, ...]],
-    writers: Sequence[Job],
-    readers: Sequence[Job],
+    layouts: dict[str, TensorLayout],
+    jobs: Sequence[Job],
     geometry: Geometry,
-) -> dict[str, TensorLayout]:
-    """Lay tensors out on ``plane`` and fix the tiles of their readers.
+) -> None:
+    """Move the stride phases of tensors that are stored alike apart, to other banks.
 
-    The phases are moved apart by the fewest words with which the results of a cycle of all ``writers``, whose tiles
-    are fixed, lie in different banks, or meet least often.
+    By the fewest words with which the results of a cycle of all writers lie in different banks, or meet least often.
     """
-    moved = [plane]
-    if geometry.results > 1 and plane.stride != (1, 1):
-        moved = [replace(plane, spare=spare) for spare in range(geometry.lanes)]
+    readers = [job for job in jobs if set(job.layer.inputs) & set(shapes)]
+    writers = [job for job in jobs if job.layer.output in shapes and not job.sums]
+    plane = next((job.plane for job in readers if job.plane is not None), None)
+    if plane is None or plane.stride == (1, 1) or not writers:
+        return
     best: tuple[int, Plane, dict[str, TensorLayout]] | None = None
-    for candidate in moved:
-        layouts = {name: plane_layout(candidate, shape, geometry.lanes) for name, shape in shapes.items()}
-        conflicts = sum(bank_conflicts(job, layouts[job.layer.output], geometry) for job in writers if not job.reduce)
+    for spare in range(geometry.lanes):
+        candidate = replace(plane, spare=spare)
+        moved = {name: plane_layout(candidate, shape, geometry.lanes) for name, shape in shapes.items()}
+        conflicts = sum(bank_conflicts(job, moved[job.layer.output], geometry) for job in writers)
         if best is None or conflicts < best[0]:
-            best = (conflicts, candidate, layouts)
+            best = (conflicts, candidate, moved)
         if not conflicts:
             break
     if best is None:
-        raise ValueError("There must be a plane to choose")
+        raise ValueError("There must be lanes")
+    layouts.update(best[2])
     for job in readers:
-        place_job(job, best[1], geometry.lanes)
-    return best[2]
+        job.plane = best[1]
 
 
 def _classes(model: Model) -> list[list[str]]:

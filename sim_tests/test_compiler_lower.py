@@ -525,3 +525,53 @@ def test_part_that_a_layer_reads_must_begin_in_the_first_bank():
         "banks are read from the first bank on; leave out --set banked_vectors=1",
     ):
         lower(model, Geometry(8, banked_vectors=True), {})
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["in order", "backwards"])
+@pytest.mark.parametrize("results", [4, 8])
+def test_results_of_a_residual_network_leave_together(results, backwards):
+    model = models.resnet8_like(samples=1)
+    if backwards:
+        model = replace(model, tensors=dict(reversed(model.tensors.items())))
+    program = compiled(model, (Geometry(16, 8, results=results), Engine.DENSE))
+    # the average is summed up over lanes, and the rows of the last layer are spread over them
+    assert {plan.name for plan in program.layers if plan.back["slow"]} == {"pool1", "fc1"}
+
+
+@pytest.mark.parametrize(("results", "rows"), [(1, 1), (2, 2), (4, 4), (8, 1)])
+def test_rows_leave_together_where_banks_take_words(results, rows):
+    program = compiled(models.lenet5_like(), (Geometry(16, cores=2, results=results), Engine.SPARSE))
+    conv2, fc1, fc2 = program.layers[1:]
+    assert [fc1.rows_together, fc2.rows_together] == [rows, rows]
+    assert conv2.back.get("slow", 0) == int(results == 8)
+    assert program.rom("bias").slots == rows
+    assert program.config.bank_bytes == rows
+    assert program.config.activation_depth % rows == 0
+    assert fc1.back["channels"] == -(-fc1.shape[0] // rows) and fc1.back["channel_step"] == rows
+    assert fc2.back["channels"] == -(-10 // rows)
+
+
+def test_threshold_rows_leave_one_by_one():
+    program = compiled(models.tiny("thresholds"), (Geometry(4, results=2), Engine.DENSE))
+    linear = [plan for plan in program.layers if plan.front["linear"]]
+    assert [plan.rows_together for plan in linear if plan.layer.thresholds is not None] == [1] * sum(
+        plan.layer.thresholds is not None for plan in linear
+    )
+    assert any(plan.layer.thresholds is not None for plan in linear)
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_wrong_bias_of_a_row_that_leaves_with_others_is_found(slot):
+    program = compiled(models.tiny("only_linear"), (Geometry(4, results=2), Engine.DENSE))
+    rom = program.rom("bias")
+    with pytest.raises(VerificationError, match="^Layer 'fc1': bias at "):
+        check_roms(spoil(program, "bias", 0, slot * rom.slot_bits))
+
+
+def test_different_biases_of_one_channel_are_found():
+    program = compiled(models.lenet5_like(), (Geometry(8, results=2), Engine.SPARSE))
+    rom = program.rom("bias")
+    with pytest.raises(
+        VerificationError, match="^Layer 'conv1': the results of a cycle have different biases in channel 3"
+    ):
+        check_roms(spoil(program, "bias", 3, rom.slot_bits))
