@@ -23,8 +23,8 @@ class Board:
         Tools and cells of the device family.
     part, package, speed : str
         Ordering code, package and speed grade of the device (empty where there is only one grade).
-    device_option : str
-        Option that names the device to nextpnr.
+    device_options : tuple[str, ...]
+        Options that name the device to nextpnr, beside package and speed grade.
     clock : str
         Amaranth resource of the clock pin.
     clock_mhz : float, MHz
@@ -32,7 +32,7 @@ class Board:
     constraint_mhz : float, MHz
         Constraint for place and route: above reach, so that the router pushes.
     lut, ff, bram, dsp : int
-        Cells that the device holds.
+        Cells that the device holds, in the units of the family's ``used``.
     bram_bits : int
         Bits in one block RAM.
     reset_button : tuple[str, int]
@@ -42,6 +42,8 @@ class Board:
     description : str
     platform : Callable[[], Any]
         Makes a fresh Amaranth platform (one build uses one up).
+    pack_options : tuple[str, ...]
+        Options that name the device to the packer, where it needs any.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Board:
     part: str
     package: str
     speed: str
-    device_option: str
+    device_options: tuple[str, ...]
     clock: str
     clock_mhz: float
     constraint_mhz: float
@@ -62,6 +64,7 @@ class Board:
     programmer: tuple[str, ...]
     description: str
     platform: Callable[[], Any]
+    pack_options: tuple[str, ...] = ()
 
     @property
     def available(self) -> dict[str, int]:

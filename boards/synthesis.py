@@ -73,9 +73,10 @@ class SynthesisResult:
         ``{"lut": {"used", "available"}, "ff": ..., "bram": ..., "dsp": ...}`` after place and route, and
         ``primitives``: whether the family's own multipliers and memories took the place of RTL modules.
     fmax_mhz : Mapping or None
-        ``{"median", "min", "max", "seeds", "constraint"}``; no more than a block RAM bears.
+        ``{"median", "min", "max", "seeds", "constraint"}``; no more than a block RAM bears. None as well where the
+        router cannot time the device (``board.family.untimed`` says why).
     critical_path : CriticalPath or None
-        Of the fastest seed, whose bitstream is kept.
+        Of the fastest seed, whose bitstream is kept; None together with ``fmax_mhz``.
     check : NetlistCheck or None
     bitstream : Path
     best_seed : int
@@ -95,32 +96,39 @@ class SynthesisResult:
 
     def to_report(self) -> dict[str, Any]:
         """Return the parts of report.json that a board build fills; None where nothing was measured."""
-        measured = self.check is not None
+        groups = {"resources": self.resources, "fmax_mhz": self.fmax_mhz}
         return {
             "device": self.board.device,
             "tools": dict(self.tools),
-            "kinds": {"resources": "measured", "fmax_mhz": "measured"} if measured else {},
-            "resources": self.resources,
-            "fmax_mhz": self.fmax_mhz,
+            "kinds": {name: "measured" for name, group in groups.items() if group is not None},
+            **groups,
+            "untimed": self.board.family.untimed or None,
             "critical_path": str(self.critical_path) if self.critical_path is not None else None,
             "netlist_check": self.check.to_report() if self.check is not None else None,
         }
 
     def __str__(self) -> str:
-        if self.resources is None or self.fmax_mhz is None or self.check is None:
+        if self.resources is None or self.check is None:
             return f"{self.board.name}: no numbers without a netlist check; run with --netlist-check"
         counts = {name: self.resources[name] for name in RESOURCE_NAMES}
         cells = ", ".join(
             f"{RESOURCE_NAMES[name]} {count['used']} of {count['available']}" for name, count in counts.items()
         )
+        lines = [
+            f"{self.board.name} ({self.board.part}): {cells}",
+            self._clock_text(),
+            f"netlist check: {self.check.values} values, {self.check.mismatches} differ",
+        ]
+        return "\n".join(lines if self.critical_path is None else [*lines, f"slowest path: {self.critical_path}"])
+
+    def _clock_text(self) -> str:
         fmax = self.fmax_mhz
+        if fmax is None:
+            return f"Fmax not measured: {self.board.family.untimed}"
         seeds = f"{len(fmax['seeds'])} seed" + ("s" if len(fmax["seeds"]) > 1 else "")
         return (
-            f"{self.board.name} ({self.board.part}): {cells}\n"
             f"Fmax {fmax['median']} MHz (median of {seeds}, {fmax['min']} to {fmax['max']}; "
-            f"constraint {fmax['constraint']:g})\n"
-            f"netlist check: {self.check.values} values, {self.check.mismatches} differ\n"
-            f"slowest path: {self.critical_path}"
+            f"constraint {fmax['constraint']:g})"
         )
 
 
@@ -323,9 +331,9 @@ class _Flow:
         stem = f"seed-{seed}"
         routed, report, pins = f"{stem}.{family.routed_suffix}", f"{stem}.json", f"top.{family.constraint_suffix}"
         inner = os.path.relpath(self.folder, self.directory)
+        named = ((family.package_option, self.board.package), (family.speed_option, self.board.speed))
         options = [
-            self.board.device_option, "--package", self.board.package,
-            *(["--speed", self.board.speed] if self.board.speed.isdigit() else []),
+            *self.board.device_options, *(part for pair in named if all(pair) for part in pair),
             "--freq", f"{self.board.constraint_mhz:g}", "--seed", str(seed), "--timing-allow-fail",
             "--no-print-critical-path-source",
         ]  # fmt: skip
@@ -334,7 +342,7 @@ class _Flow:
             place = f"{inner}/{scratch.name}"
             (scratch / pins).write_text(self.plan.pins, encoding="utf-8")
             files = [
-                "--json", f"{inner}/top.json", family.constraint_option, f"{place}/{pins}",
+                "--json", f"{inner}/top.json", f"{family.constraint_option}{place}/{pins}",
                 "--report", f"{place}/{report}", family.routed_option, f"{place}/{routed}",
             ]  # fmt: skip
             log = scratch / f"{stem}.log"
@@ -347,7 +355,7 @@ class _Flow:
 
         identity = {
             "tool": f"{self.router.label} {self.packer.label}",
-            "options": " ".join([*options, *family.pack_options]),
+            "options": " ".join([*options, *self._pack_options]),
             "netlist": file_digest(self.folder / "top.json"),
             "pins": self.plan.pins,
         }
@@ -355,9 +363,14 @@ class _Flow:
         expected = _ROUTE_BASE_S + len(self.cells) * _ROUTE_CELL_S
         self.steps.run(f"place and route seed {seed}", identity, outputs, action, expected_s=expected)
 
+    @property
+    def _pack_options(self) -> tuple[str, ...]:
+        return (*self.board.family.pack_options, *self.board.pack_options)
+
     def _pack(self, routed: str, bitstream: str, log: Path) -> None:
         """Turn the routed design into the file that programs the device."""
-        arguments = [*self.board.family.pack_options, routed, bitstream]
+        named = [self.board.family.packed_option] if self.board.family.packed_option else []
+        arguments = [*self._pack_options, routed, *named, bitstream]
         code = run_tool(self.packer, arguments, cwd=self.directory, log=log, cancel=self.cancel)
         if code != 0:
             raise ToolError(_failure(self.packer, code, log, self.folder / log.name))
@@ -377,6 +390,7 @@ class _Flow:
         scratch.replace(self.bitstream)
         fmax = [min(routes[seed].fmax_mhz, self._clock_limit()) for seed in self.seeds]
         measured = check is not None
+        timed = measured and not self.board.family.untimed
         tools = [self.yosys, self.router, *([find_tool("verilator")] if measured else [])]
         return SynthesisResult(
             board=self.board,
@@ -388,8 +402,8 @@ class _Flow:
             }
             if measured
             else None,
-            fmax_mhz=fmax_summary(fmax, self.board.constraint_mhz) if measured else None,
-            critical_path=routes[best].path if measured else None,
+            fmax_mhz=fmax_summary(fmax, self.board.constraint_mhz) if timed else None,
+            critical_path=routes[best].path if timed else None,
             check=check,
             bitstream=self.bitstream,
             best_seed=best,
@@ -399,7 +413,7 @@ class _Flow:
     def _clock_limit(self) -> float:
         """Return the clock in MHz that the design's block RAMs bear, whatever the paths between them allow."""
         family = self.board.family
-        has_memory = any(cell["type"] == family.block_ram for cell in self.cells.values())
+        has_memory = any(cell["type"] in family.block_rams for cell in self.cells.values())
         return family.block_ram_mhz.get(self.board.speed, math.inf) if has_memory else math.inf
 
 

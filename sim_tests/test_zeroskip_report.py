@@ -202,3 +202,12 @@ def test_reports_hold_the_keys_of_the_contract(design):
     )
     assert set(expected.split()) <= set(content)
     assert content["fmax_mhz"] is content["resources"] is content["netlist_check"] is None
+
+
+def test_a_board_that_cannot_be_timed_shows_its_resources(design):
+    edit(design, BOARD, **{**SYNTHESIZED, "fmax_mhz": None, "latency_us": None, "untimed": "the router has no delays"})
+    text = str(design)
+    assert f"{BOARD}: LUT 2,028 of 24,288" in text
+    assert "\n  Fmax not measured: the router has no delays\n  netlist check: 1 vector, 0 values differ" in text
+    assert "Fmax not measured: the router has no delays. Netlist check: 1 vectors" in html_page(design)
+    assert result_rows(design.report(BOARD))["fmax"] is None
