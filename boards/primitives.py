@@ -14,17 +14,17 @@ from zeroskip.boards.families.family import Cell, Family
 from zeroskip.boards.families.primitives import (
     MEMORY_LATENCY,
     BlockRam,
-    Primitives,
     Tile,
     address_bits,
     memory_ports,
     module_text,
 )
 from zeroskip.compiler.errors import CapacityError, InputError, VerificationError
+from zeroskip.hw.adder import gated_adder_verilog
 from zeroskip.hw.memory import bank_verilog, rom_module
 from zeroskip.hw.multiplier import multiplier_verilog
 
-__all__ = ["Memory", "Multiplier", "Replacement", "choose_shapes", "find_modules", "replace_modules"]
+__all__ = ["Adder", "Memory", "Multiplier", "Replacement", "choose_shapes", "find_modules", "replace_modules"]
 
 _ROM = re.compile(
     r"// ROM image (?P<name>\w+): (?P<depth>\d+) words of (?P<word_bits>\d+) bits, format (?P<format>.*)\n"
@@ -33,6 +33,7 @@ _ROM = re.compile(
 _BANK = re.compile(r"// One activation bank: (?P<depth>\d+) words")
 _PARAMETER = re.compile(r"^ +\.(\w+)\((\d+'h[0-9a-f]+|\d+)\),?$", re.MULTILINE)
 """A parameter of a generated cell that is a number."""
+_ADDER = re.compile(r"// Gated adder, (?P<bits>\d+) bits, (?P<carry>with|without) carry")
 _MULTIPLIERS = ("multiplier", "paired_multiplier", "scaler")
 _MULTIPLIER = re.compile(r"// Signed multiplier, (?P<a_bits>\d+) x (?P<b_bits>\d+) bits")
 
@@ -60,6 +61,15 @@ class Multiplier:
     module: str
     a_bits: int
     b_bits: int
+
+
+@dataclass(frozen=True)
+class Adder:
+    """An adder with a gated operand."""
+
+    module: str
+    bits: int
+    carry: bool
 
 
 @dataclass(frozen=True)
@@ -107,8 +117,8 @@ class Replacement:
                         )
 
 
-def find_modules(directory: Path) -> list[Memory | Multiplier]:
-    """Return the multipliers and the memories of ``directory/rtl`` that are written as the generator writes them.
+def find_modules(directory: Path) -> list[Memory | Multiplier | Adder]:
+    """Return the multipliers, adders and memories of ``directory/rtl`` that are written as the generator writes them.
 
     A module that differs in anything else than its numbers, or a ROM that belongs in logic, is left to synthesis.
 
@@ -117,7 +127,7 @@ def find_modules(directory: Path) -> list[Memory | Multiplier]:
     InputError
         If the image of a ROM cannot be read or has another size than the ROM.
     """
-    found: list[Memory | Multiplier] = []
+    found: list[Memory | Multiplier | Adder] = []
     for path in sorted((directory / "rtl").glob("*.v")):
         text = path.read_text(encoding="utf-8")
         if path.stem.startswith("rom_"):
@@ -130,10 +140,14 @@ def find_modules(directory: Path) -> list[Memory | Multiplier]:
             bits = int(match["a_bits"]), int(match["b_bits"])
             if text == multiplier_verilog(*bits, path.stem):
                 found.append(Multiplier(path.stem, *bits))
+        elif match := (_ADDER.match(text) if path.stem == "gated_adder" else None):
+            width, carry = int(match["bits"]), match["carry"] == "with"
+            if text == gated_adder_verilog(width, carry=carry):
+                found.append(Adder(path.stem, width, carry))
     return found
 
 
-def _find_rom(directory: Path, module: str, text: str) -> list[Memory | Multiplier]:
+def _find_rom(directory: Path, module: str, text: str) -> list[Memory | Multiplier | Adder]:
     match = _ROM.match(text)
     if match is None or match["style"] != "block" or module != f"rom_{match['name']}":
         return []
@@ -177,10 +191,17 @@ def replace_modules(directory: Path, board: Board) -> Replacement | None:
         if max(multiplier.a_bits, multiplier.b_bits) > board.family.operand_bits:
             _refuse_wide_pair(multiplier, board)
             continue
-        wrapper, cell = _wrap_multiplier(multiplier, primitives)
-        wrappers.append(wrapper)
+        cell = primitives.multiplier(f"{multiplier.module}_cell", multiplier.a_bits, multiplier.b_bits)
+        wrappers.append(_wrap(multiplier.module, cell))
         cells.append(cell)
         names.append(multiplier.module)
+    for adder in (module for module in found if isinstance(module, Adder)):
+        if primitives.adder is None:
+            continue
+        cell = primitives.adder(f"{adder.module}_cell", adder.bits, adder.carry)
+        wrappers.append(_wrap(adder.module, cell))
+        cells.append(cell)
+        names.append(adder.module)
     if primitives.block_ram is not None:
         memories = [module for module in found if isinstance(module, Memory)]
         shapes = choose_shapes(memories, _instances(directory, memories), primitives.block_ram, board.bram)
@@ -205,13 +226,13 @@ def _refuse_wide_pair(multiplier: Multiplier, board: Board) -> None:
     )
 
 
-def _wrap_multiplier(multiplier: Multiplier, primitives: Primitives) -> tuple[str, str]:
-    """Return the wrapper with its black box, and the cell."""
-    box = f"{multiplier.module}_cell"
-    cell = primitives.multiplier(box, multiplier.a_bits, multiplier.b_bits)
+def _wrap(module: str, cell: str) -> str:
+    """Return the module with a black box in it that has the ports of ``cell``, named after the module."""
+    box = f"{module}_cell"
     ports = re.findall(r"^  (input .*?|output .*?),?$", cell.partition(");")[0], flags=re.MULTILINE)
-    body = f"  {box} product(.clk(clk), .a(a), .b(b), .p(p));\n"
-    return module_text(multiplier.module, ports, body) + module_text(box, ports, ""), cell
+    names = (port.rpartition(" ")[2] for port in ports)
+    body = f"  {box} inner({', '.join(f'.{name}({name})' for name in names)});\n"
+    return module_text(module, ports, body) + module_text(box, ports, "")
 
 
 def _instances(directory: Path, memories: Sequence[Memory]) -> dict[str, int]:

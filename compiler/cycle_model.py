@@ -76,7 +76,8 @@ def _slots(plan: LayerPlan, busy: int) -> dict[str, int]:
     entries = plan.entries if plan.format is not Format.DENSE else 0
     if plan.front["linear"]:
         if plan.format is Format.DENSE:
-            return _classes(useful, column_waste=issued - useful)
+            filler = plan.shape[0] * plan.idle_slots
+            return _classes(useful, column_waste=issued - useful - filler, filler=filler)
         return _classes(useful, filler=entries - useful, imbalance=issued - entries)
     _, height, width = plan.shape
     places = len(plan.places)
@@ -84,7 +85,8 @@ def _slots(plan: LayerPlan, busy: int) -> dict[str, int]:
     if plan.format is Format.DENSE:
         per_row = plan.schedule.lengths[0] * passes
         rows = plan.shape[0] * per_row * places
-        return _classes(useful, tile_waste=rows - useful, column_waste=issued - rows)
+        filler = plan.shape[0] * plan.idle_slots * passes * height * width
+        return _classes(useful, tile_waste=rows - useful - filler, column_waste=issued - rows, filler=filler)
     tile_waste = int(entries * passes * (places - height * width))
     filler = entries * passes * height * width - useful
     imbalance = issued - entries * passes * places

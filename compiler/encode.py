@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from zeroskip.compiler.encodings import bitmap, relative
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.job import Job, group_members
+from zeroskip.compiler.sign_add import shares_runs
 from zeroskip.compiler.streams import (
     Decoding,
     Stream,
@@ -33,13 +35,15 @@ def encode_indexed(job: Job, geometry: Geometry, index_bits: int | None) -> None
     """
     _share(job, geometry)
     parts = _parts(job)
-    job.decoding = _decoding(job, parts, index_bits)
+    job.decoding, streams = _streams(job, parts, geometry.sign_adds, index_bits)
     job.index_bits = job.decoding.code_bits
-    streams = [_encode(job, rows, job.decoding) for rows in parts]
     per_group = _streams_together(job)
     job.streams = [streams[first : first + per_group] for first in range(0, len(streams), per_group)]
     least = (2 if job.windows > 1 else 1) * (1 if job.decoding.bank else job.decoding.elements)
     job.lengths = [max(least, *(stream.slots for stream in group)) for group in job.streams]
+    if geometry.sign_adds > 1:
+        job.lengths = [-(-length // geometry.sign_adds) * geometry.sign_adds for length in job.lengths]
+        return
     _store_zeros(job)
 
 
@@ -73,6 +77,26 @@ def _share(job: Job, geometry: Geometry) -> None:
         job.split = _choose_split(job, geometry)
     job.members = group_members(job, geometry)
     job.shared_stream = not job.linear and geometry.columns > 1 and job.members > 1
+
+
+def _streams(job: Job, parts: list[IntArray], adds: int, index_bits: int | None) -> tuple[Decoding, list[Stream]]:
+    """Return how the layer is decoded and its streams.
+
+    Where ``adds`` lanes share a multiplier, micro-blocks are decoded in whole runs. In other layers the kept weights
+    that follow one another may happen to share their magnitudes, as binary and ternary ones do; if not, each weight
+    takes a run.
+    """
+    decoding = _decoding(job, parts, index_bits)
+    if job.block is not None:
+        decoding = replace(decoding, elements=-(-decoding.elements // adds) * adds)
+    streams = [_encode(job, rows, decoding) for rows in parts]
+    if job.block is None and not decoding.bank and not all(shares_runs(stream.levels, adds) for stream in streams):
+        decoding = replace(decoding, elements=adds)
+        streams = [_encode(job, rows, decoding) for rows in parts]
+        note = f"weights without a common magnitude: {adds} slots each"
+        # a layer may be encoded again with another width
+        job.notes += [] if note in job.notes else [note]
+    return decoding, streams
 
 
 def _streams_together(job: Job) -> int:
@@ -165,7 +189,7 @@ def _choose_split(job: Job, geometry: Geometry) -> int:
         step = -(-job.weight.shape[1] // split)
         padded = np.zeros((len(job.weight), split * step), np.int64)
         padded[:, : job.weight.shape[1]] = job.weight
-        counts = np.maximum(np.count_nonzero(padded.reshape(-1, step), axis=1), 1)
+        counts = np.maximum(np.count_nonzero(padded.reshape(-1, step), axis=1), 1) * geometry.sign_adds
         groups = [counts[i : i + lanes] for i in range(0, len(counts), lanes)]
         cycles = sum(max(int(group.max()), len(group), MIN_DRAIN) for group in groups[:-1])
         cycles += int(groups[-1].max()) + len(groups[-1])

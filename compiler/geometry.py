@@ -90,7 +90,7 @@ def _blocks(depth: int, width: int, shapes: Sequence[tuple[int, int]]) -> int:
 def program_multipliers(config: EngineConfig) -> int:
     """Return how many hard multipliers the array and the post-processor take."""
     scaling = scaler_count(config) * config.geometry.results
-    return config.shared_multipliers + config.single_multipliers + scaling
+    return config.paired_multipliers + config.single_multipliers + scaling
 
 
 def best_formats(
@@ -185,6 +185,7 @@ def choose_program(
     logic_products: int | None = None,
     banked_vectors: int | None = None,
     paired_products: int | None = None,
+    sign_adds: int | None = None,
     index_bits: int | None = None,
     bitmap: int | None = None,
 ) -> Choice:
@@ -215,9 +216,11 @@ def choose_program(
             compiled(
                 kind,
                 replace(
-                    _fixed_size(kind, lanes, columns, cores, results, logic_products),
+                    _fixed_size(kind, lanes, columns, cores, results),
+                    logic_products=logic_products or 0,
                     banked_vectors=bool(banked_vectors),
                     paired_products=bool(paired_products),
+                    sign_adds=sign_adds or 1,
                 ),
             )
             for kind in kinds
@@ -262,7 +265,7 @@ def _refuse_wide_pairs(candidates: Sequence[Candidate], limits: Limits) -> None:
     for candidate in candidates:
         config = candidate.program.config
         bits = pair_bits(config.level_limit)
-        if config.shared_multipliers and bits > limits.operand_bits:
+        if config.paired_multipliers and bits > limits.operand_bits:
             raise CapacityError(
                 f"Network {candidate.program.model.name!r} with paired products and weights up to "
                 f"{config.level_limit} needs multiplier operands of {bits} bits, but those of {limits.name} have "
@@ -284,13 +287,12 @@ def _fixed_size(
     columns: int | None,
     cores: int | None,
     results: int | None,
-    logic_products: int | None,
 ) -> Geometry:
     """Return the geometry that the user fixed; a dense array has two columns unless they say otherwise."""
     if columns is None:
         columns = 2 if kind is Engine.DENSE and cores is None else 1
     cores, results = (1 if size is None else size for size in (cores, results))
-    return Geometry(lanes, columns, cores, results, logic_products or 0)
+    return Geometry(lanes, columns, cores, results)
 
 
 def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geometry]:

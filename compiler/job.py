@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from zeroskip.compiler.ir import Grid, Kind, Layer, Model, Rounding, Tensor
 from zeroskip.compiler.reference import rescale
 from zeroskip.compiler.requantization import Scales, average_scales
 from zeroskip.compiler.schedule import Access, Plane, Tile, access_of, choose_tile, tile_count
+from zeroskip.compiler.sign_add import order_runs, shares_runs
 from zeroskip.compiler.streams import Decoding, Stream
 from zeroskip.compiler.target import Format, Geometry
 from zeroskip.compiler.thresholds import padded_thresholds
@@ -31,11 +33,12 @@ class Job:
     on at once. A ``slow`` layer's results leave the array one a cycle. ``streams[g]`` are the encoded rows of group
     ``g`` of an indexed layer, one a core (windowed) or lane (linear), or one for all columns (``shared_stream``);
     ``lengths`` the slots that each group takes a pass. ``block[b]`` are the positions of block or kernel ``b``,
-    ``shapes`` the kept positions of each pattern. ``idle_taps`` taps at the end have no weight: two windows may not end
-    in a row. A layer that averages a whole map may ``reduce`` it: the lanes take its pixels in turn and are summed up
-    while they drain. The input of a ``banked`` linear layer is spread over the banks. ``functions`` are the values of
-    an addition's operands by code, shape ``(2, 256)``: two slots a tile, no product. A layer with ``thresholds``, shape
-    ``(O, 2**stages - 1)``, has no ``scales``.
+    ``shapes`` the kept positions of each pattern. ``idle_taps`` slots of a dense row have no weight: two windows may
+    not end in a row, and runs of lanes that share a multiplier are filled up. ``unified`` is the size of the
+    micro-blocks that an indexed layer's runs are made of. A layer that averages a whole map may ``reduce`` it: the
+    lanes take its pixels in turn and are summed up while they drain. The input of a ``banked`` linear layer is spread
+    over the banks. ``functions`` are the values of an addition's operands by code, shape ``(2, 256)``: two slots (or
+    runs) a tile, no product. A layer with ``thresholds``, shape ``(O, 2**stages - 1)``, has no ``scales``.
     """
 
     layer: Layer
@@ -57,6 +60,7 @@ class Job:
     thresholds: IntArray | None = None
     codebook: tuple[int, ...] = ()
     idle_taps: int = 0
+    unified: int = 1
     reduce: bool = False
     banked: bool = False
     shared_row: bool = False
@@ -147,8 +151,22 @@ def prepare_job(layer: Layer, model: Model, geometry: Geometry, format_: Format)
     job.format = Format.DENSE if job.shared_row else format_
     if job.format is not Format.DENSE:
         job.keep = None
-        arrange(job)
+        if geometry.sign_adds > 1:
+            job.unified = _unified_size(layer, model)
+            job.format = Format.BLOCKS if job.unified > 1 else Format.RELATIVE
+        arrange(job, geometry.sign_adds)
+        if format_ not in (Format.RELATIVE, job.format):
+            job.notes.append(f"{job.format.value} instead of {format_.value}, which has no runs of one magnitude")
     return job
+
+
+def _unified_size(layer: Layer, model: Model) -> int:
+    """Return the size of a layer's micro-blocks, 1 where it has none; linear layers agree on one that divides all."""
+    others = [other for other in model.layers if other.kind is Kind.LINEAR] if layer.kind is Kind.LINEAR else [layer]
+    sizes = {
+        other.name: int(other.structure["size"]) for other in others if other.structure.get("kind") == "micro_block"
+    }
+    return gcd(*sizes.values()) if layer.name in sizes else 1
 
 
 def _prepare_pass(layer: Layer, source: Tensor, target: Tensor, other: Tensor) -> Job:
@@ -247,8 +265,9 @@ def group_members(job: Job, geometry: Geometry) -> int:
 
 def start_encoding(job: Job, geometry: Geometry) -> None:
     """Set what both kinds of layers begin with: grid, codebook and weight width."""
-    job.zero_excluded = job.layer.grid in (Grid.ZERO_EXCLUDED, Grid.BINARY) or job.shared_row
-    if job.layer.codebook is not None:
+    signs = geometry.sign_adds > 1
+    job.zero_excluded = not signs and (job.layer.grid in (Grid.ZERO_EXCLUDED, Grid.BINARY) or job.shared_row)
+    if job.layer.codebook is not None and not signs:
         job.codebook = tuple(int(level) for level in job.layer.codebook)
     job.stored_bits = 1 if job.shared_row else job.layer.weight_bits
     job.members = group_members(job, geometry)
@@ -256,6 +275,9 @@ def start_encoding(job: Job, geometry: Geometry) -> None:
 
 def encode_dense(job: Job, geometry: Geometry) -> None:
     """Fix stored weight width, the split of linear rows and the slots of every group."""
+    if geometry.sign_adds > 1:
+        _encode_runs(job, geometry)
+        return
     if job.windows > 1 and len(job.taps) == 1:
         job.idle_taps = 1
         job.taps = [*job.taps, job.taps[0]]
@@ -266,11 +288,7 @@ def encode_dense(job: Job, geometry: Geometry) -> None:
             # the last word of the vector is not full: its other lanes need a weight of 0
             missing = -job.weight.shape[1] % geometry.lanes
             job.weight = np.concatenate([job.weight, np.zeros((len(job.weight), missing), np.int64)], axis=1)
-    if job.keep is not None:
-        job.notes.append(
-            f"{job.weight.shape[1] - len(job.keep)} of {job.weight.shape[1]} inputs hold no weight: skipped"
-        )
-        job.weight = job.weight[:, job.keep]
+    _skip_inputs(job)
     if job.zero_excluded and not job.weight.all():
         job.zero_excluded = False
         job.stored_bits += 1
@@ -281,6 +299,41 @@ def encode_dense(job: Job, geometry: Geometry) -> None:
         job.split = _choose_split(job, geometry)
         job.banked = geometry.banked_vectors
         job.members = group_members(job, geometry)
+    job.lengths = [job.positions] * job.group_count
+
+
+def _skip_inputs(job: Job) -> None:
+    """Leave the inputs without weights out of a linear layer's matrix."""
+    if job.keep is not None:
+        job.notes.append(
+            f"{job.weight.shape[1] - len(job.keep)} of {job.weight.shape[1]} inputs hold no weight: skipped"
+        )
+        job.weight = job.weight[:, job.keep]
+
+
+def _encode_runs(job: Job, geometry: Geometry) -> None:
+    """Order the slots of a dense layer in runs of one magnitude, which a tap table or keep-list names."""
+    adds = geometry.sign_adds
+    _skip_inputs(job)
+    count = job.weight.shape[1]
+    order, idle = order_runs(job.weight, adds, apart=job.functions is not None)
+    job.weight = np.where(idle, 0, job.weight[:, order])
+    if not job.linear:
+        job.taps = [job.taps[position] for position in order]
+    elif job.keep is not None:
+        job.keep = [job.keep[position] for position in order]
+    elif idle[:count].any():
+        job.keep = [int(position) for position in order]
+    if job.linear:
+        job.split = _choose_split(job, geometry)
+        missing = -job.weight.shape[1] % (adds * job.split)
+        job.weight = np.concatenate([job.weight, np.zeros((len(job.weight), missing), np.int64)], axis=1)
+        job.members = group_members(job, geometry)
+    job.idle_taps = job.weight.shape[1] - count
+    if job.idle_taps:
+        job.notes.append(
+            f"{job.idle_taps} of {job.weight.shape[1]} slots of a row are idle: they fill runs of {adds} up"
+        )
     job.lengths = [job.positions] * job.group_count
 
 
@@ -296,7 +349,7 @@ def _choose_split(job: Job, geometry: Geometry) -> int:
     split = 1
     while split <= geometry.lanes:
         # a zero-excluded code cannot say zero: no lane may run past the last input
-        if inputs % split == 0 or not job.zero_excluded:
+        if (inputs % split == 0 or not job.zero_excluded) and _lanes_share(job, split, geometry.sign_adds):
             members = min(products // split, job.out_channels)
             groups = -(-job.out_channels // members)
             last = job.out_channels - (groups - 1) * members
@@ -309,14 +362,24 @@ def _choose_split(job: Job, geometry: Geometry) -> int:
     return 1 if best is None else best[1]
 
 
-def arrange(job: Job) -> None:
+def _lanes_share(job: Job, split: int, adds: int) -> bool:
+    """Return whether the runs of lanes that take a dense row's inputs in turn have one magnitude each."""
+    if adds == 1 or split == 1:
+        return True
+    missing = -job.weight.shape[1] % split
+    padded = np.concatenate([job.weight, np.zeros((len(job.weight), missing), np.int64)], axis=1)
+    return shares_runs(padded.reshape(len(padded), -1, split).transpose(0, 2, 1), adds)
+
+
+def arrange(job: Job, adds: int) -> None:
     """Order the positions of a structured layer the way its decoder walks them.
 
     Blocks and kernels of windowed layers lie element by element: element ``s`` of block ``b`` at ``s * blocks + b``, so
-    that a decoder adds instead of multiplying. Banks count every position, with weight or without.
+    that a decoder adds instead of multiplying. Banks count every position, with weight or without. Micro-blocks are
+    filled up to whole runs of ``adds``.
     """
     if job.format in (Format.BLOCKS, Format.PATTERN):
-        _arrange_blocks(job)
+        _arrange_blocks(job, adds)
     elif job.format is Format.BANKS and not job.linear:
         _use_all_taps(job)
 
@@ -329,11 +392,11 @@ def _use_all_taps(job: Job) -> None:
     job.notes.clear()
 
 
-def _arrange_blocks(job: Job) -> None:
+def _arrange_blocks(job: Job, adds: int) -> None:
     structure = job.layer.structure
     kind = structure.get("kind")
     if job.linear:
-        size = int(structure["size"] if kind == "vector" else structure["columns"])
+        size = job.unified if job.unified > 1 else int(structure["size"] if kind == "vector" else structure["columns"])
         count = -(-job.weight.shape[1] // size)
         job.block = np.arange(count * size).reshape(count, size)
         padded = np.zeros((len(job.weight), count * size), np.int64)
@@ -342,6 +405,9 @@ def _arrange_blocks(job: Job) -> None:
         return
     _use_all_taps(job)
     blocks = _tap_blocks(job, kind)
+    if job.unified > 1:
+        no_tap = len(job.taps)
+        blocks = [block + [no_tap] * (-len(block) % adds) for block in blocks]
     matrix = np.concatenate([job.weight, np.zeros_like(job.weight[:, :1])], axis=1)
     used = [block for block in blocks if matrix[:, block].any()] or blocks[:1]
     columns = np.array(used).T.reshape(-1)
@@ -363,5 +429,5 @@ def _tap_blocks(job: Job, kind: str | None) -> list[list[int]]:
         size = int(structure["size"])
         starts = [(c, p) for c in range(0, in_channels, size) for p in range(area)]
         return [[(c + s) * area + p if c + s < in_channels else total for s in range(size)] for c, p in starts]
-    size = int(structure["columns"])
+    size = job.unified if job.unified > 1 else int(structure["columns"])
     return [[min(first + s, total) for s in range(size)] for first in range(0, total, size)]

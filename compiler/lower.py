@@ -16,7 +16,7 @@ from zeroskip.compiler.job import Job, encode_dense, place_job, prepare_job, sta
 from zeroskip.compiler.ledger import bit_ledger
 from zeroskip.compiler.program import LayerPlan, Program, Rom, Schedule, TensorLayout
 from zeroskip.compiler.requantization import align_shifts
-from zeroskip.compiler.rom import Tables, descriptor_rom, places_of, slot_count
+from zeroskip.compiler.rom import Tables, descriptor_rom, lane_rows, places_of, slot_count
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.schedule import (
     banked_layout,
@@ -26,6 +26,7 @@ from zeroskip.compiler.schedule import (
     plane_layout,
     replicated_layout,
 )
+from zeroskip.compiler.sign_add import RunNeeds, run_needs
 from zeroskip.compiler.streams import Decoding
 from zeroskip.compiler.target import EngineConfig, Format, Geometry, pair_bits
 from zeroskip.compiler.thresholds import search_stages
@@ -249,13 +250,17 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
     index_width = max(job.index_bits for job in jobs)
     decodings = [job.decoding for job in jobs if job.decoding is not None]
     elements = max((decoding.elements for decoding in decodings), default=1)
+    needs = _run_needs(jobs, geometry.sign_adds)
+    has_empty_runs = needs.empty and not needs.zeros
     return EngineConfig(
         geometry=geometry,
         activation_depth=depth,
         accumulator_width=_signed_bits(low, high),
         weight_width=max(job.stored_bits for job in jobs),
-        level_bits=max(_level_bits(job) for job in jobs),
+        level_bits=max(_level_bits(job, geometry.sign_adds > 1) for job in jobs),
         level_limit=max(_level_limit(job) for job in jobs),
+        sign_bits=0 if geometry.sign_adds == 1 else 2 if needs.zeros else 1,
+        magnitude_bits=max(1, (needs.largest - int(not has_empty_runs)).bit_length()) if geometry.sign_adds > 1 else 0,
         codebooks=tuple(dict.fromkeys(job.codebook for job in jobs if job.codebook)),
         index_width=index_width,
         mask_bits=max((decoding.mask_bits for decoding in decodings), default=0),
@@ -297,8 +302,23 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         has_banks=any(decoding.bank > 0 or decoding.mask_bits > 0 for decoding in decodings),
         has_steps=any(decoding.step > 0 for decoding in decodings),
         has_functions=any(job.functions is not None for job in jobs),
+        has_empty_runs=has_empty_runs,
         has_core_words=geometry.cores > 1 and any(job.per_channel for job in jobs),
     )
+
+
+def _run_needs(jobs: Sequence[Job], adds: int) -> RunNeeds:
+    """Return what the stored runs of all layers must be able to say; escapes and additions may say anything."""
+    needs = RunNeeds()
+    for job in jobs:
+        if adds == 1 or job.functions is not None:
+            continue
+        if job.format is Format.DENSE:
+            needs |= run_needs(lane_rows(job), adds)
+        for group in job.streams:
+            for stream in group:
+                needs |= run_needs(stream.levels, adds, stream.positions < 0)
+    return needs
 
 
 def _accumulator_range(job: Job) -> tuple[int, int]:
@@ -328,9 +348,12 @@ def _one_value(what: str, values: set[int]) -> int:
     return values.pop() if values else 0
 
 
-def _level_bits(job: Job) -> int:
+def _level_bits(job: Job, shared: bool) -> int:
     """Return the bits of the multiplier's weight operand; 2 bits stand for -1, 0 and 1 only."""
     low, high = min(int(job.weight.min()), 0), max(int(job.weight.max()), 0)
+    if shared:
+        # a magnitude, which is not negative
+        return max(high, -low, 1).bit_length() + 1
     bits = _signed_bits(low, high)
     return 2 if -1 <= low and high <= 1 else max(bits, 3)
 
@@ -348,7 +371,8 @@ def _macs(job: Job) -> tuple[int, int]:
     """Return dense and useful MACs (dense format: padded taps and stored zeros of kept taps count as useful)."""
     layer, rows = job.layer, job.out_channels
     if job.linear:
-        useful = job.weight.size if job.format is Format.DENSE else int(np.count_nonzero(job.weight))
+        stored = rows * (job.weight.shape[1] - job.idle_taps)
+        useful = stored if job.format is Format.DENSE else int(np.count_nonzero(job.weight))
         return rows * job.source.size, int(useful)
     positions = job.target.shape[1] * job.target.shape[2] * job.windows
     if layer.weight is None:
@@ -405,5 +429,6 @@ def _plan(
         entries=sum(stream.levels.size for group in job.streams for stream in group),
         decoding=job.decoding,
         storage=bit_ledger(job, config, roms),
+        idle_slots=job.idle_taps,
         notes=tuple(job.notes),
     )

@@ -109,7 +109,8 @@ class LayerPlan:
     ``front`` holds the fields of what feeds the array, ``back`` those of what takes its results. ``shape`` is the
     output shape, ``(C, H, W)`` or ``(F,)``; ``places`` the output position ``(y, x)`` of each place, None outside the
     map. ``products`` is the number of products a cycle the layer can use. ``macs_dense`` and ``macs_useful`` follow
-    the report's definitions; ``entries`` counts the encoded entries of a sparse layer, escapes included.
+    the report's definitions; ``entries`` counts the encoded entries of a sparse layer, escapes included; ``idle_slots``
+    of a dense row multiply nothing.
     """
 
     name: str
@@ -131,6 +132,7 @@ class LayerPlan:
     entries: int
     decoding: Decoding | None
     storage: Mapping[str, int]
+    idle_slots: int = 0
     notes: tuple[str, ...] = ()
 
 

@@ -11,6 +11,7 @@ from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.program import FieldSpec, Rom, Segment, TensorLayout
 from zeroskip.compiler.schedule import tile_positions, window_offset
+from zeroskip.compiler.sign_add import RunCode
 from zeroskip.compiler.streams import Stream
 from zeroskip.compiler.target import EngineConfig, Format
 from zeroskip.compiler.thresholds import search_tables
@@ -18,7 +19,16 @@ from zeroskip.compiler.thresholds import search_tables
 if TYPE_CHECKING:
     from zeroskip.compiler.job import Job
 
-__all__ = ["Tables", "descriptor_rom", "pack_word", "places_of", "unpack_word", "weight_code", "weight_level"]
+__all__ = [
+    "Tables",
+    "descriptor_rom",
+    "lane_rows",
+    "pack_word",
+    "places_of",
+    "unpack_word",
+    "weight_code",
+    "weight_level",
+]
 
 LOGIC_BITS = 2048
 """A smaller ROM is cheaper in LUTs than a block RAM that stays nearly empty."""
@@ -124,6 +134,7 @@ class Tables:
     def _parameters(self, jobs: Sequence[Job]) -> None:
         """One image of weights a column or core, and one of indices a core."""
         config, geometry = self.config, self.config.geometry
+        runs = config.run_code
         weights: list[list[int]] = [[] for _ in range(geometry.units)]
         indices: list[list[int]] = [[] for _ in range(geometry.cores if config.indexed else 0)]
         weight_segments, index_segments = [], []
@@ -131,8 +142,12 @@ class Tables:
             base["weight_base"] = len(weights[0]) * self.lanes
             first = len(weights[0])
             for unit in range(geometry.units):
-                codes = stored_codes(job, unit_levels(job, unit, self.lanes), config.weight_width)
-                weights[unit].extend(pack_slots(codes, config.weight_width))
+                levels = unit_levels(job, unit, self.lanes)
+                if runs is not None:
+                    weights[unit].extend(pack_slots(runs.encode(levels, job.linear), runs.bits))
+                else:
+                    codes = stored_codes(job, levels, config.weight_width)
+                    weights[unit].extend(pack_slots(codes, config.weight_width))
             weight_segments.append(Segment(job.layer.name, first, len(weights[0]) - first))
             if not config.indexed:
                 continue
@@ -142,10 +157,10 @@ class Tables:
                 for core in range(geometry.cores):
                     indices[core].extend(pack_slots(unit_indices(job, core, self.lanes), config.index_width))
             index_segments.append(Segment(job.layer.name, first, len(indices[0]) - first))
-        weight_fields = (FieldSpec("weight", 0, config.weight_width),)
+        weight_fields = (FieldSpec("weight", 0, config.weight_width),) if runs is None else run_fields(runs)
         for unit, words in enumerate(weights):
-            self._add(f"weights_{unit}", weight_fields, words, weight_segments, slots=self.lanes, style="block",
-                      description="weights")  # fmt: skip
+            self._add(f"weights_{unit}", weight_fields, words, weight_segments, slots=self.lanes // geometry.sign_adds,
+                      style="block", description="weights" if runs is None else "runs")  # fmt: skip
         index_fields = (FieldSpec("index", 0, config.index_width),)
         for core, words in enumerate(indices):
             self._add(f"index_{core}", index_fields, words, index_segments, slots=self.lanes, style="block",
@@ -175,7 +190,8 @@ class Tables:
             if job.functions is not None:
                 depth = 1 << self.config.word_address_bits
                 here, there = (placed[name].base for name in (job.layer.inputs[0], job.layer.inputs[1]))
-                rows.extend({"word": word, "y": 0, "x": 0} for word in (0, (there - here) % depth))
+                words = np.repeat((0, (there - here) % depth), len(job.taps) // 2)
+                rows.extend({"word": int(word), "y": 0, "x": 0} for word in words)
             elif job.reduce:
                 rows.extend({"word": slot, "y": slot, "x": 0} for _, slot, _ in job.taps)
             elif job.access is not None:
@@ -350,6 +366,12 @@ def pack_slots(slots: np.ndarray, bits: int) -> list[int]:
     return [int(word) for word in words]
 
 
+def run_fields(runs: RunCode) -> tuple[FieldSpec, ...]:
+    """Return the fields of a slot that holds a run."""
+    signs = [FieldSpec(f"sign_{n}", n * runs.sign_bits, runs.sign_bits, runs.sign_bits > 1) for n in range(runs.adds)]
+    return (*signs, FieldSpec("magnitude", runs.adds * runs.sign_bits, runs.magnitude_bits))
+
+
 def stored_codes(job: Job, levels: np.ndarray, width: int) -> np.ndarray:
     """Return the stored codes of a layer's ``levels``: entries of its codebook, or the levels' own codes."""
     if not job.codebook:
@@ -394,6 +416,14 @@ def _dense_levels(job: Job, unit: int) -> np.ndarray:
     mine = padded[unit :: job.members] if unit < job.members else np.zeros_like(padded[0 :: job.members])
     flat: np.ndarray = mine.reshape(-1)
     return flat
+
+
+def lane_rows(job: Job) -> np.ndarray:
+    """Return the rows of a dense layer as the lanes walk them, shape ``(rows, split, positions)``."""
+    padded = np.zeros((len(job.weight), job.positions * job.split), np.int64)
+    padded[:, : job.weight.shape[1]] = job.weight
+    parts: np.ndarray = padded.reshape(len(padded), job.positions, job.split).transpose(0, 2, 1)
+    return parts
 
 
 def _dense_linear_levels(job: Job, unit: int, lanes: int) -> np.ndarray:
@@ -459,7 +489,8 @@ def _lane_masks(job: Job, axis: int, lanes: int) -> list[int]:
     access, _, tile = job.windowed()
     if job.reduce:
         left = job.source.shape[1] * job.source.shape[2]
-        counts = [min(lanes, left - slot * lanes) for slot in range(len(job.taps))] if axis == 0 else [lanes]
+        slots = range(len(job.taps) - job.idle_taps)
+        counts = [min(lanes, left - slot * lanes) for slot in slots] if axis == 0 else [lanes]
         return [(1 << count) - 1 for count in counts]
     if not any(job.layer.padding):
         return [(1 << lanes) - 1] * access.span[axis]

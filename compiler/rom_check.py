@@ -201,11 +201,7 @@ def _entries(
     program: Program, plan: LayerPlan, front: Mapping[str, int], unit: int, group: int, cursor: int, count: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the levels and the index codes (None: counted) of the ``count`` slots of a group of one column or core."""
-    codes = _slots(program.rom(f"weights_{unit}"), front["weight_base"] + cursor, count)
-    if front.get("codebook"):
-        levels = np.array(program.config.codebooks[front["codebook"] - 1])[codes]
-    else:
-        levels = weight_level(codes, bool(front["zero_excluded"]), program.config.weight_width)
+    levels = _levels(program, front, program.rom(f"weights_{unit}"), front["weight_base"] + cursor, count)
     if plan.format is Format.DENSE or plan.decoding is None:
         return levels, None
     lanes = program.config.geometry.lanes if front["linear"] else 1
@@ -216,6 +212,21 @@ def _entries(
         index = group * count
     core = unit if program.config.geometry.cores > 1 else 0
     return levels, _slots(program.rom(f"index_{core}"), front["index_base"] + index, count)
+
+
+def _levels(program: Program, front: Mapping[str, int], rom: Rom, first: int, count: int) -> np.ndarray:
+    """Return the levels of ``count`` slots from slot address ``first``."""
+    runs, lanes = program.config.run_code, program.config.geometry.lanes
+    if runs is not None:
+        start, end = first // lanes, -(-(first + count) // lanes)
+        codes = _slots(rom, start * rom.slots, (end - start) * rom.slots).reshape(-1, rom.slots)
+        levels: np.ndarray = runs.decode(codes, bool(front["linear"])).reshape(-1)[first - start * lanes :][:count]
+        return levels
+    codes = _slots(rom, first, count)
+    if front.get("codebook"):
+        levels = np.array(program.config.codebooks[front["codebook"] - 1])[codes]
+        return levels
+    return weight_level(codes, bool(front["zero_excluded"]), program.config.weight_width)
 
 
 def _decode(plan: LayerPlan, levels: np.ndarray, indices: np.ndarray | None) -> tuple[list[int], list[int]]:

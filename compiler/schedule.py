@@ -240,6 +240,11 @@ def memory_map(
 
     A tensor lives from the layer that writes it to the last layer that reads it; first fit, the largest first. The
     input keeps its place for itself when that costs no block RAM: then the next input is loaded while the layers run.
+
+    Raises
+    ------
+    CompileError
+        If a layer reads a part of a concatenation that does not begin in the first bank.
     """
     order = [layer for layer in model.layers if layer.kind is not Kind.CONCAT]
     last = len(order) - 1
@@ -263,9 +268,18 @@ def memory_map(
     placed = {}
     for name, layout in layouts.items():
         root, channel = views.get(name, (name, 0))
-        step = channel * layout.channel_step
-        offset = step // lanes if layout.storage is Storage.BANKED else step
-        placed[name] = replace(layout, base=bases.get(root, 0) + offset)
+        first, within = channel * layout.channel_step, 0
+        if layout.storage is Storage.BANKED:
+            # a part of a vector over the banks may begin within a word
+            first, within = divmod(first, lanes)
+        reader = next((layer for layer in order if name in layer.inputs), None)
+        if within and reader is not None:
+            raise CompileError(
+                f"Layer {reader.name!r} reads tensor {name!r}, which begins in bank {within} as a part of {root!r}, "
+                "but vectors over the banks are read from the first bank on; leave out --set banked_vectors=1"
+            )
+        rows = tuple(row + within for row in layout.rows)
+        placed[name] = replace(layout, base=bases.get(root, 0) + first, rows=rows)
     return placed, max(depth, 1), release
 
 

@@ -35,7 +35,8 @@ class Decoding:
     kernel) in ``gap_bits`` bits, all ones being an escape; ``unit`` positions lie between units and ``step`` between
     the elements of one. Patterns add an offset by pattern number and element instead. With a ``bank`` the code is the
     position in a bank of that many, which moves on after ``elements`` codes, one a slot. A bitmap's code is a mask word
-    of ``mask_bits`` positions: a slot for each set bit, and one that multiplies nothing for a word without any.
+    of ``mask_bits`` positions: a slot for each set bit, and one that multiplies nothing for a word without any. Runs of
+    shared multipliers may leave a code's last slots idle (``distinct``).
     """
 
     gap_bits: int = 0
@@ -57,6 +58,15 @@ class Decoding:
         if self.mask_bits:
             return self.mask_bits
         return self.gap_bits + (max(len(self.patterns) - 1, 0)).bit_length()
+
+    @property
+    def distinct(self) -> int:
+        """Slots of a code that have positions of their own; the others multiply nothing."""
+        if self.bank or self.patterns:
+            return self.elements
+        if self.unit > 1:
+            return min(self.unit, self.elements)
+        return self.elements if self.step else 1
 
     @property
     def codes_a_slot(self) -> bool:
@@ -123,6 +133,8 @@ def _stream(codes: Sequence[int], rows: IntArray, decoding: Decoding) -> Stream:
     width = rows.shape[1]
     padded = np.concatenate([rows, np.zeros_like(rows, shape=(len(rows), 1))], axis=1)
     levels = padded[:, np.where((positions >= 0) & (positions < width), positions, width)]
+    if not decoding.bank:
+        levels[:, np.arange(len(positions)) % decoding.elements >= decoding.distinct] = 0
     return Stream(np.array(codes, np.int64), levels.astype(np.int64), positions)
 
 

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from zeroskip.compiler.errors import CompileError
+from zeroskip.compiler.sign_add import RunCode
 
 __all__ = [
     "MAX_ACTIVATION",
@@ -78,7 +79,8 @@ class Geometry:
     multipliers are made of logic cells instead of the device's multipliers. ``banked_vectors`` spreads what linear
     layers read over the banks, instead of a copy in every bank: less memory, but every row is spread over all lanes,
     which wait for the one with the most weights. ``paired_products`` lets two columns share a multiplier: both take the
-    same activation in the same cycle.
+    same activation in the same cycle. ``sign_adds`` lanes share one multiplier: each of them adds that many activations
+    with their signs before it needs a product, so weights come in runs of that many with one magnitude.
     """
 
     lanes: int
@@ -88,6 +90,7 @@ class Geometry:
     logic_products: int = 0
     banked_vectors: bool = False
     paired_products: bool = False
+    sign_adds: int = 1
 
     def __post_init__(self) -> None:
         if self.lanes not in (4, 8, 16, 32):
@@ -111,9 +114,23 @@ class Geometry:
                 f"{self.lanes // 2}"
             )
 
-        if not 0 <= self.logic_products <= self.products:
+        if self.sign_adds not in (1, 2, 4, 8, 16) or self.sign_adds > self.lanes:
             raise CompileError(
-                f"Geometry logic_products must be 0 to the {self.products} products, not {self.logic_products!r}"
+                f"Geometry sign_adds must be 1, 2, 4, 8 or 16, up to the {self.lanes} lanes, not {self.sign_adds!r}"
+            )
+        if self.sign_adds > 1 and self.banked_vectors:
+            raise CompileError(
+                f"Geometry has {self.sign_adds} sign_adds and banked_vectors; only one of them may be set: "
+                "vectors over the banks give the weights of a run to different lanes"
+            )
+        if self.sign_adds > 1 and self.paired_products:
+            raise CompileError(
+                f"Geometry has {self.sign_adds} sign_adds and paired_products; only one of them may be set: "
+                "a multiplier is shared by lanes or by columns"
+            )
+        if not 0 <= self.logic_products <= self.multipliers:
+            raise CompileError(
+                f"Geometry logic_products must be 0 to the {self.multipliers} products, not {self.logic_products!r}"
             )
         if self.paired_products and self.columns == 1:
             raise CompileError(
@@ -139,8 +156,13 @@ class Geometry:
 
     @property
     def products(self) -> int:
-        """Products a cycle."""
+        """Weights a cycle: products, or signed additions."""
         return self.lanes * self.units
+
+    @property
+    def multipliers(self) -> int:
+        """Products a cycle of the array: its multipliers, where no two columns share one."""
+        return self.products // self.sign_adds
 
     def __str__(self) -> str:
         parts = [f"{self.lanes} lanes"]
@@ -153,6 +175,8 @@ class Geometry:
             text = f"{text}, {self.results} results a cycle"
         if self.paired_products:
             text = f"{text}, two products a multiplier"
+        if self.sign_adds > 1:
+            text = f"{text}, {self.sign_adds} additions a product"
         return text if not self.logic_products else f"{text}, {self.logic_products} products in logic"
 
 
@@ -168,6 +192,8 @@ class EngineConfig:
     weight_width : stored weight code, widest layer
     level_bits : signed weight operand of the multipliers
     level_limit : largest magnitude of a weight level
+    sign_bits, magnitude_bits : of a weight's sign (1: no weight of a run is 0) and of a run's magnitude, stored less 1
+        unless ``has_empty_runs``; 0: every weight has a product of its own
     codebooks : levels of each codebook by code; layers name theirs by its number from 1
     pattern_bits : of the gap in a pattern layer's codes, the pattern's number lies above; 0: no such layers
     patterns : position offsets by pattern and element of each layer with patterns; layers name theirs by number from 1
@@ -184,7 +210,7 @@ class EngineConfig:
     has_two_steps : some scale takes TensorFlow Lite's rounding in two steps
     has_padding, has_pooling, has_half_away, has_half_even, has_floor, has_zero_excluded, has_row_offsets, has_linear,
     has_windowed, has_split, has_keep, has_counted, has_slow, has_core_words, has_functions,
-    has_banks, has_steps, has_sums, has_partial_sums : generate that hardware
+    has_banks, has_steps, has_sums, has_partial_sums, has_empty_runs : generate that hardware
     """
 
     geometry: Geometry
@@ -193,6 +219,8 @@ class EngineConfig:
     weight_width: int
     level_bits: int
     level_limit: int
+    sign_bits: int
+    magnitude_bits: int
     codebooks: tuple[tuple[int, ...], ...]
     pattern_bits: int
     patterns: tuple[tuple[tuple[int, ...], ...], ...]
@@ -228,6 +256,7 @@ class EngineConfig:
     has_steps: bool
     has_sums: bool
     has_partial_sums: bool
+    has_empty_runs: bool
 
     @property
     def lane_bits(self) -> int:
@@ -257,10 +286,10 @@ class EngineConfig:
     def logic_products(self) -> int:
         """Products made of logic cells: all of them where levels of -1 to 1, not paired, leave nothing to multiply."""
         in_logic = self.level_bits == 2 and not self.geometry.paired_products
-        return self.geometry.products if in_logic else self.geometry.logic_products
+        return self.geometry.multipliers if in_logic else self.geometry.logic_products
 
     @property
-    def shared_multipliers(self) -> int:
+    def paired_multipliers(self) -> int:
         """Hard multipliers that make two products: those of a lane in two neighbouring columns, neither in logic."""
         if not self.geometry.paired_products:
             return 0
@@ -270,8 +299,36 @@ class EngineConfig:
 
     @property
     def single_multipliers(self) -> int:
-        """Hard multipliers that make one product."""
-        return self.geometry.products - self.logic_products - 2 * self.shared_multipliers
+        """Hard multipliers that make one product a cycle."""
+        return self.geometry.multipliers - self.logic_products - 2 * self.paired_multipliers
+
+    @property
+    def run_code(self) -> RunCode | None:
+        """How the weight images hold runs; None where every weight has a product of its own."""
+        if self.geometry.sign_adds == 1:
+            return None
+        base = 0 if self.has_empty_runs else 1
+        return RunCode(self.geometry.sign_adds, self.sign_bits, self.magnitude_bits, base)
+
+    @property
+    def addend_bits(self) -> int:
+        """Bits of the multipliers' other operand: an activation, or the signed sum of a run."""
+        return 9 + (self.geometry.sign_adds - 1).bit_length()
+
+    @property
+    def operand_bits(self) -> int:
+        """Bits of what meets an activation in its lane: a weight, or the sign of one."""
+        return 2 if self.geometry.sign_adds > 1 else self.level_bits
+
+    @property
+    def product_cycles(self) -> int:
+        """Cycles from an activation to its product, or from the last one of a run to the run's in its first lane."""
+        return 4 if self.geometry.sign_adds > 1 else 2
+
+    @property
+    def turn_cycles(self) -> int:
+        """Cycles by which the product of the last lane that shares a multiplier comes after the first one's."""
+        return self.geometry.sign_adds - 1
 
     @property
     def indexed(self) -> bool:

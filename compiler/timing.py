@@ -41,7 +41,7 @@ LINEAR_ADDRESS = 1
 READ = 4
 """hw.gather: from the bank address to the activation."""
 ACCUMULATE = 4
-"""hw.array: from the activation to the first drained value; pooling adds 2."""
+"""hw.array: from the activation to the first drained value; pooling adds 2, a shared multiplier its turns."""
 SCALE = 9
 """hw.postprocess: from a drained value to the result, by multiplier and shift; each of two steps more takes 1 more."""
 COMPARE = 2
@@ -105,7 +105,8 @@ def column_wait(job: Job, config: EngineConfig) -> int:
 def first_result(job: Job, config: EngineConfig) -> int:
     """Return the cycles from the last slot of a unit to its first drained value."""
     wait = column_wait(job, config)
-    return address_cycles(job.linear, config) + READ + ACCUMULATE + 2 * int(config.has_pooling) + wait
+    runs = config.product_cycles - 2 + config.turn_cycles
+    return address_cycles(job.linear, config) + READ + ACCUMULATE + runs + 2 * int(config.has_pooling) + wait
 
 
 def front_gap(linear: bool, config: EngineConfig) -> int:
@@ -200,8 +201,8 @@ def _write_times(job: Job, ends: IntArray, config: EngineConfig) -> IntArray:
 def _read_times(job: Job, schedule: Schedule, config: EngineConfig) -> IntArray:
     """Return a cycle before which no element of the input is read, after the first slot; shape (C, H, W).
 
-    Exact for linear layers. For windowed ones a channel is read no earlier than its first slot in a row, a pixel no
-    earlier than the first tile that can see it.
+    Exact for linear layers, but for runs that wait for the drain. For windowed ones a channel is read no earlier than
+    its first slot in a row, a pixel no earlier than the first tile that can see it.
     """
     address = address_cycles(job.linear, config)
     if job.linear:
@@ -241,7 +242,7 @@ def _channel_slots(job: Job, schedule: Schedule) -> IntArray:
 
 
 def _unit_begins(schedule: Schedule) -> IntArray:
-    """Return the first slot of every unit, shape (groups, tiles): only a unit's last slot waits for the drain."""
+    """Return a cycle no later than the first slot of every unit, shape (groups, tiles): its last slot or run waits."""
     ends = unit_ends(schedule)
     begins: IntArray = np.concatenate([[0], ends[:-1] + 1]).reshape(-1, schedule.tiles)
     return begins
@@ -277,7 +278,7 @@ def _linear_reads(job: Job, schedule: Schedule) -> IntArray:
                 slot = np.flatnonzero((stream.positions >= 0) & (position < len(times)))
                 np.minimum.at(times, position[slot], slot + begin)
     elif job.keep is not None:
-        times[job.keep] = np.arange(len(job.keep))
+        np.minimum.at(times, job.keep, np.arange(len(job.keep)))
     else:
         times = np.arange(job.source.size) // job.split
     shape = (*job.source.shape, 1, 1)[:3]

@@ -6,9 +6,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigne
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from zeroskip.compiler.program import Program, Rom
+from zeroskip.compiler.program import Program, Rom, Storage
 from zeroskip.compiler.timing import LATE_FIELDS, LOADER, READ, WINDOWED_ADDRESS, post_cycles
 from zeroskip.hw.array import Array
+from zeroskip.hw.crossbar import Crossbar
 from zeroskip.hw.decoders.index import IndexDecoder
 from zeroskip.hw.gather import WALKED, Gather, TileWalk
 from zeroskip.hw.issue import Issue
@@ -16,6 +17,7 @@ from zeroskip.hw.memory import ActivationBank, DescriptorRom, RomReader
 from zeroskip.hw.pipeline import FLAGS, delay, descriptor_layout
 from zeroskip.hw.postprocess import PostProcessor
 from zeroskip.hw.sequencer import BackSequencer, FrontSequencer
+from zeroskip.hw.sign_add import RunFlags
 from zeroskip.hw.stream_ports import Loader, OutputBuffer
 from zeroskip.hw.weights import WeightFeed
 from zeroskip.hw.writer import Writer
@@ -127,7 +129,13 @@ class Accelerator(wiring.Component):
         value_bits = program.rom("functions").word_bits if config.has_functions else 0
         array = Array(config, self.back_layout, value_bits)
         m.submodules.array = array
-        m.d.comb += [array.descriptor.eq(self.back), array.flags.eq(delay(m, at_address, READ, FLAGS))]
+        m.d.comb += array.descriptor.eq(self.back)
+        flags = delay(m, at_address, READ, FLAGS)
+        if geometry.sign_adds > 1:
+            m.submodules.run_flags = runs = RunFlags(geometry.sign_adds)
+            m.d.comb += [runs.i.eq(flags), array.flags.eq(runs.o), array.begin.eq(runs.begin)]
+        else:
+            m.d.comb += array.flags.eq(flags)
         if config.drain_delay:
             m.d.comb += array.one_column.eq(delay(m, front.one_column, LATE_FIELDS + 1))
         self.gathers = []
@@ -149,6 +157,8 @@ class Accelerator(wiring.Component):
             feed.late_codebook.eq(late["codebook"]),
             array.weights.eq(feed.weights),
         ]
+        if geometry.sign_adds > 1:
+            m.d.comb += array.magnitudes.eq(feed.magnitudes)
         m.d.comb += [feed.fillers[core].eq(self._late_fillers(m, fillers[core], late)) for core in range(len(fillers))]
         for unit in range(geometry.units):
             reader = self._rom(m, f"weights_{unit}")
@@ -158,15 +168,16 @@ class Accelerator(wiring.Component):
     def _build_functions(self, m: Module, array: Array) -> None:
         """A table a lane that gives the operands of an addition by their codes, as fast as the multiplier."""
         front = self.front
-        # these stages come one and three cycles after those that the late fields are made for
+        # these stages come one and three cycles after those that the late fields are made for, and later with runs
+        late = self.config.product_cycles - RomReader.latency_cycles
         table = delay(m, front.function_table, LATE_FIELDS + 1)
-        m.d.comb += array.use_values.eq(delay(m, front.function, LATE_FIELDS + 3))
+        m.d.comb += array.use_values.eq(delay(m, front.function, LATE_FIELDS + 3 + late))
         for index in range(self.config.geometry.lanes * self.config.geometry.cores):
             reader = RomReader(self.program.rom("functions"))
             m.submodules[f"rom_functions_{index}"] = reader
             code = array.activations[index][:8]
             m.d.comb += [
-                reader.addr_0.eq(Cat(code, ~array.flags.first, table)),
+                reader.addr_0.eq(delay(m, Cat(code, ~array.flags.first, table), late)),
                 array.values[index].eq(reader.data_0),
             ]
 
@@ -182,7 +193,7 @@ class Accelerator(wiring.Component):
         config, program = self.config, self.program
         lanes, bits = config.geometry.lanes, self._position_bits()
         if not config.indexed:
-            issue = Issue(self.front_layout, lanes, bits)
+            issue = Issue(self.front_layout, lanes, bits, run=config.geometry.sign_adds)
             m.submodules.issue = issue
             words: list[Value] = [issue.position]
             if config.has_linear:
@@ -195,7 +206,14 @@ class Accelerator(wiring.Component):
         rows, indices = program.rom("rows"), program.rom("index_0")
         pointer_bits = _address_bits(indices) + config.lane_bits
         issue = Issue(
-            self.front_layout, lanes, bits, pointer_bits, _address_bits(rows), rows.word_bits, config.element_bits
+            self.front_layout,
+            lanes,
+            bits,
+            pointer_bits,
+            _address_bits(rows),
+            rows.word_bits,
+            config.element_bits,
+            config.geometry.sign_adds,
         )
         m.submodules.issue = issue
         lengths = self._rom(m, "rows")
@@ -395,52 +413,30 @@ class Accelerator(wiring.Component):
     def _build_banks(
         self, m: Module, addresses: list[Value], values: list[Value], valid: Value, loader: Loader
     ) -> None:
-        """Every core's copy of the banks, and the crossbar that writes up to R results (or an input word) into them.
-
-        Two registers lie on the way: the banks are spread over the device, far from the post-processors.
-        """
+        """Every core's copy of the banks, and the crossbar in front of them."""
         config, back = self.config, self.back
-        lanes, lane_bits, bits = config.geometry.lanes, config.lane_bits, config.position_bits
-        replicated_input = self.program.layouts[self.program.model.input].storage.value == "replicated"
-        replicated = Signal()
-        m.d.sync += replicated.eq(Mux(loader.valid, int(replicated_input), back.replicated))
-        places, data_in, enables = [], [], []
+        source = self.program.layouts[self.program.model.input]
+        crossbar = Crossbar(config, replicated_input=source.storage is Storage.REPLICATED)
+        m.submodules.crossbar = crossbar
+        m.d.comb += [
+            crossbar.valid.eq(valid & ~back.to_output.replicate(config.geometry.results)),
+            crossbar.replicated.eq(back.replicated),
+            crossbar.load.eq(loader.valid),
+            crossbar.load_address.eq(loader.address),
+            crossbar.load_value.eq(loader.data),
+        ]
         for index, (address, value) in enumerate(zip(addresses, values, strict=True)):
-            place, code, enable = (
-                Signal(shape, name=f"write_{name}_{index}")
-                for name, shape in (("place", bits), ("code", 8), ("enable", 1))
-            )
-            written = valid[index] & ~back.to_output
-            if index == 0:
-                m.d.sync += [
-                    place.eq(Mux(loader.valid, loader.address, address)),
-                    code.eq(Mux(loader.valid, loader.data, value)),
-                    enable.eq(loader.valid | written),
-                ]
-            else:
-                m.d.sync += [place.eq(address), code.eq(value), enable.eq(written)]
-            places.append(place)
-            data_in.append(code)
-            enables.append(enable)
-        for lane in range(lanes):
-            hits = [
-                enable & (replicated | (place[:lane_bits] == lane))
-                for enable, place in zip(enables, places, strict=True)
-            ]
-            word, code = places[0][lane_bits:], data_in[0]
-            for hit, place, value in list(zip(hits, places, data_in, strict=True))[1:]:
-                word, code = Mux(hit, place[lane_bits:], word), Mux(hit, value, code)
-            word = delay(m, Mux(replicated, places[0][: config.word_address_bits], word), 1)
-            code, enable = delay(m, code, 1), delay(m, Cat(*hits).any(), 1)
+            m.d.comb += [crossbar.address[index].eq(address), crossbar.value[index].eq(value)]
+        for lane in range(config.geometry.lanes):
             for core, gather in enumerate(self.gathers):
                 bank = ActivationBank(config.activation_depth)
                 m.submodules[f"bank_{core}_{lane}"] = bank
                 m.d.comb += [
                     bank.read_addr.eq(gather.bank_addr[lane]),
                     gather.bank_data[lane].eq(bank.read_data),
-                    bank.write_addr.eq(word),
-                    bank.write_data.eq(code),
-                    bank.write_en.eq(enable),
+                    bank.write_addr.eq(crossbar.write_addr[lane]),
+                    bank.write_data.eq(crossbar.write_data[lane]),
+                    bank.write_en.eq(crossbar.write_en[lane]),
                 ]
 
     def _build_output(self, m: Module, address: Value, value: Value, valid: Value) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from amaranth.hdl import Array as Choice
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.target import EngineConfig
-from zeroskip.hw.multiplier import ACTIVATION_BITS, Multiplier, PairedMultiplier
+from zeroskip.hw.adder import GatedAdder
 from zeroskip.hw.pipeline import FLAGS, delay
+from zeroskip.hw.products import Operands, Product, Products
 
 __all__ = ["Array"]
 
@@ -29,7 +30,8 @@ class Array(wiring.Component):
     A slow layer's words stay at the head for R cycles, one value each; where there are such layers the chain stands
     until the last column is captured.
 
-    Latency from activations to the first value: 4 cycles, 6 with pooling.
+    Latency from activations to the first value: 4 cycles, 6 with pooling; where n lanes share a multiplier n + 1 more,
+    from a run's last activations.
 
     Parameters
     ----------
@@ -42,9 +44,11 @@ class Array(wiring.Component):
     flags : In(FLAGS)
     one_column : In(1), with the flags: the results come from the first column alone (where the chain ever stands)
     activations : In(array of signed(9)), shape (cores * lanes,)
-    weights : In(array of signed(level_bits)), shape (units * lanes,), columns delayed by their skew
-    values : In(array of signed(value_bits)), shape (cores * lanes,), 2 cycles after the activations: what an addition
-        takes in place of products; use_values : In(1), at the same time
+    weights : In(array of signed(operand_bits)), shape (units * lanes,), columns delayed by their skew
+    magnitudes : In(array of signed(level_bits)), shape (multipliers,), where lanes share them, as in
+        :class:`zeroskip.hw.sign_add.SharedProduct`; begin : In(1), the activations are a run's first ones
+    values : In(array of signed(value_bits)), shape (cores * lanes,), ``product_cycles`` after the activations: what an
+        addition takes in place of products; use_values : In(1), at the same time
     o : Out(array of signed(accumulator_width)), shape (results,); a slow layer's values in o[0]
     o_valid : Out(1)
     """
@@ -60,13 +64,16 @@ class Array(wiring.Component):
             }
         if config.drain_delay:
             optional["one_column"] = In(1)
+        if config.run_code is not None:
+            optional["begin"] = In(1)
+            optional["magnitudes"] = In(data.ArrayLayout(signed(config.level_bits), geometry.multipliers))
         super().__init__(
             {
                 **optional,
                 "descriptor": In(back_layout),
                 "flags": In(FLAGS),
                 "activations": In(data.ArrayLayout(signed(9), geometry.lanes * geometry.cores)),
-                "weights": In(data.ArrayLayout(signed(config.level_bits), geometry.products)),
+                "weights": In(data.ArrayLayout(signed(config.operand_bits), geometry.products)),
                 "o": Out(data.ArrayLayout(signed(config.accumulator_width), geometry.results)),
                 "o_valid": Out(1),
             }
@@ -75,12 +82,13 @@ class Array(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the columns, then the chain."""
         m = Module()
-        geometry = self.config.geometry
+        config, geometry = self.config, self.config.geometry
         lanes = geometry.lanes
         flags: Value = self.flags
         late = self._late(m, flags)
+        begin: Value | None = self.begin if config.run_code is not None else None
         activations: list[Value] = [self.activations[lane] for lane in range(lanes)]
-        shared: dict[int, PairedMultiplier] = {}
+        products = Products(m, config, self.weights, self.magnitudes if config.run_code is not None else ())
         results: list[list[Value]] = []
         captures: list[Value] = []
         for unit in range(geometry.units):
@@ -89,9 +97,10 @@ class Array(wiring.Component):
             elif unit and geometry.skew(unit) > geometry.skew(unit - 1):
                 activations = [delay(m, value, 1) for value in activations]
                 flags = delay(m, flags, 1, FLAGS)
+                begin = delay(m, begin, 1) if begin is not None else None
                 late = self._late(m, flags)
-            products = [self._build_product(m, unit, lane, activations[lane], shared) for lane in range(lanes)]
-            results.append([self._build_lane(m, unit, lane, *products[lane], late) for lane in range(lanes)])
+            column = products.build(unit, Operands(activations, begin, flags.valid))
+            results.append([self._build_lane(m, unit, lane, column[lane], late) for lane in range(lanes)])
             end = late[-1]
             captures.append(end.valid & end.unit_last)
         self._build_drain(m, results, captures, len(late) - 1)
@@ -99,61 +108,45 @@ class Array(wiring.Component):
 
     def _late(self, m: Module, flags: Value) -> list[Value]:
         late = [flags]
-        for _ in range(5 if self.config.has_pooling else 3):
+        # up to the capture: product, the last lane's turn, accumulator, pooling
+        cycles = self.config.product_cycles + self.config.turn_cycles + (3 if self.config.has_pooling else 1)
+        for _ in range(cycles):
             late.append(delay(m, late[-1], 1, FLAGS))
         return late
 
-    def _build_product(
-        self, m: Module, unit: int, lane: int, activation: Value, shared: dict[int, PairedMultiplier]
-    ) -> tuple[Value, Value | None]:
-        """Return a product and what it lacks, if anything: the borrow of the product that it shares a multiplier with.
-
-        ``shared`` holds by number of product the multipliers that an earlier column has built for it.
-        """
-        config, lanes = self.config, self.config.geometry.lanes
-        index = unit * lanes + lane
-        if index in shared:
-            return shared[index].p_high, shared[index].borrow
-        # the last ones are made of logic
-        hard = config.geometry.products - config.logic_products
-        if config.geometry.paired_products and index + lanes < hard:
-            pair = shared[index + lanes] = PairedMultiplier(config.level_bits, config.level_limit)
-            m.submodules[f"multiplier_{unit}_{lane}"] = pair
-            m.d.comb += [
-                pair.a.eq(activation),
-                pair.b_low.eq(self.weights[index]),
-                pair.b_high.eq(self.weights[index + lanes]),
-            ]
-            return pair.p_low, None
-        kind = "multiplier" if index < hard else "logic_multiplier"
-        multiplier = Multiplier(ACTIVATION_BITS, config.level_bits, kind)
-        m.submodules[f"multiplier_{unit}_{lane}"] = multiplier
-        m.d.comb += [multiplier.a.eq(activation), multiplier.b.eq(self.weights[index])]
-        return multiplier.p, None
-
-    def _build_lane(
-        self, m: Module, unit: int, lane: int, product: Value, borrow: Value | None, late: list[Value]
-    ) -> Value:
+    def _build_lane(self, m: Module, unit: int, lane: int, product: Product, late: list[Value]) -> Value:
+        """Add up the products of a lane, which come in its turn, and keep the largest of a unit's sums."""
         config = self.config
+        turn = lane % config.geometry.sign_adds
+        now = late[config.product_cycles + turn]
         acc = Signal(signed(config.accumulator_width), name=f"acc_{unit}_{lane}")
+        addend, valid, first = product.value, now.valid, now.first
         if config.has_functions and (unit == 0 or config.geometry.columns == 1):
-            product = Mux(self.use_values, self.values[unit * config.geometry.lanes + lane], product)
-        before = Mux(late[2].first, 0, acc)
-        total: Value = before + product
-        if borrow is not None:
-            # one bit more at the low end makes the borrow the carry of the only addition
-            total = (Cat(Const(1, 1), before).as_signed() + Cat(borrow, product).as_signed())[1:]
-        with m.If(late[2].valid):
-            m.d.sync += acc.eq(total)
+            taken: Value = self.use_values
+            if turn:
+                # values come to all lanes together, while the last products of the layer before may still take turns
+                early = late[config.product_cycles]
+                taken = self.use_values & early.valid
+                valid = taken | (valid & ~delay(m, self.use_values, turn))
+                first = Mux(taken, early.first, first)
+            addend = Mux(taken, self.values[unit * config.geometry.lanes + lane], addend)
+        adder = GatedAdder(config.accumulator_width, carry=config.paired_multipliers > 0)
+        m.submodules[f"adder_{unit}_{lane}"] = adder
+        m.d.comb += [adder.clear.eq(first), adder.a.eq(acc), adder.b.eq(addend)]
+        if product.borrow is not None:
+            m.d.comb += adder.carry.eq(product.borrow)
+        with m.If(valid):
+            m.d.sync += acc.eq(adder.s)
         if not config.has_pooling:
             return acc
         # the comparison gets a cycle of its own: windows end at least two cycles apart
+        compared = late[config.product_cycles + turn + 2]
         best = Signal(signed(config.accumulator_width), name=f"best_{unit}_{lane}")
         held = Signal(signed(config.accumulator_width), name=f"held_{unit}_{lane}")
         higher = Signal(name=f"higher_{unit}_{lane}")
         # the sign of the difference comes straight out of the carry chain; a comparison would need logic behind it
         m.d.sync += [held.eq(acc), higher.eq((best - acc)[-1])]
-        with m.If(late[4].valid & late[4].last & (late[4].unit_first | higher)):
+        with m.If(compared.valid & compared.last & (compared.unit_first | higher)):
             m.d.sync += best.eq(held)
         return best
 

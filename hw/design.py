@@ -37,6 +37,7 @@ SETTINGS = (
     "logic_products",
     "banked_vectors",
     "paired_products",
+    "sign_adds",
     "index_bits",
     "bitmap",
 )
@@ -139,7 +140,7 @@ def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
             numbers[key] = int(value)
         except ValueError:
             raise InputError(f"Setting {key!r} must be a whole number, not {value!r}") from None
-    for key in ("columns", "cores", "results", "logic_products", "banked_vectors", "paired_products"):
+    for key in ("columns", "cores", "results", "logic_products", "banked_vectors", "paired_products", "sign_adds"):
         if key in numbers and "lanes" not in numbers:
             raise InputError(f"Setting {key!r} needs 'lanes' as well; add --set lanes=4, 8, 16 or 32")
     if not 1 <= numbers.get("index_bits", 1) <= 12:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.target import MIN_LEAD
 from zeroskip.hw.pipeline import FLAGS
+from zeroskip.hw.row_pointer import RowPointer
 
 __all__ = ["Issue"]
 
@@ -17,8 +18,9 @@ class Issue(wiring.Component):
 
     A *unit* accumulates one value a lane: its windows (pooled positions) one after the other, each over all slots of
     its row. Recurrence: one slot a cycle; the only stall is the last slot of a unit while the unit before it still
-    drains, so units take ``max(slots, drain)`` cycles and nothing inside the pipeline ever waits. The first slot issues
-    one cycle after ``start``.
+    drains, so units take ``max(slots, drain)`` cycles and nothing inside the pipeline ever waits. Where ``run`` slots
+    belong together the last run waits as a whole, and ends when its last slot would. The first slot issues one cycle
+    after ``start``.
 
     With a decoder, rows have their own length: the first group's comes with the descriptor, the following ones from the
     ``rows`` ROM, one group ahead; the first unit ends when the second group's is there, ``MIN_LEAD`` slots on at least.
@@ -31,6 +33,7 @@ class Issue(wiring.Component):
     pointer_bits : int, width of an index slot address; 0: the engine has no decoder
     row_address_bits, row_bits : int, of the ``rows`` ROM
     element_bits : int, of the number of a slot within its block; 0: every slot has its own index
+    run : int, slots that issue without a pause, a power of two; rows are whole runs
 
     Members
     -------
@@ -53,8 +56,12 @@ class Issue(wiring.Component):
         row_address_bits: int = 0,
         row_bits: int = 0,
         element_bits: int = 0,
+        run: int = 1,
     ) -> None:
+        self.run = run
         self.lanes = lanes
+        # slots from the row's last one, and from the first one of its last run, to the row's end
+        self.ends = (1,) if run == 1 else (1, run)
         self.element_bits = element_bits
         self.indexed = pointer_bits > 0
         members = {
@@ -83,16 +90,20 @@ class Issue(wiring.Component):
         tiles = Signal.like(d.tile_last)
         groups = Signal.like(d.group_last)
         timer = Signal.like(d.drain_wait)
+        run_bits = (self.run - 1).bit_length()
         first, unit_first = Signal(), Signal()
         unit_last, group_last, step = Signal(), Signal(), Signal()
         # whether each counter has arrived at 0, known with the count itself: what follows must not wait for comparisons
-        last, last_window, last_tile, last_group, waiting = (
-            Signal(name=name) for name in ("last", "last_window", "last_tile", "last_group", "waiting")
+        last_window, last_tile, last_group, waiting = (
+            Signal(name=name) for name in ("last_window", "last_tile", "last_group", "waiting")
         )
+        ends = Signal(len(self.ends), name="last")
+        last = ends[0]
+        held = unit_last if self.run == 1 else ends[1] & last_window
         m.d.comb += [
             unit_last.eq(last & last_window),
             group_last.eq(unit_last & last_tile),
-            step.eq(running & ~(unit_last & waiting)),
+            step.eq(running & ~(held & waiting)),
             Cat(self.flags.valid, self.flags.first, self.flags.last).eq(Cat(step, first, last)),
             Cat(self.flags.unit_first, self.flags.unit_last, self.flags.group_last).eq(
                 Cat(unit_first, unit_last, group_last)
@@ -100,15 +111,15 @@ class Issue(wiring.Component):
             self.done.eq(step & group_last & last_group),
         ]
         with m.If(waiting):
-            m.d.sync += [timer.eq(timer - 1), waiting.eq(timer != 1)]
+            m.d.sync += [timer.eq(timer - 1), waiting.eq(timer != self.run)]
         with m.If(step):
-            m.d.sync += [remaining.eq(remaining - 1), last.eq(remaining == 1), first.eq(last)]
+            m.d.sync += [remaining.eq(remaining - 1), ends.eq(Cat(remaining == n for n in self.ends)), first.eq(last)]
             with m.If(last):
                 m.d.sync += [windows.eq(windows - 1), last_window.eq(windows == 1), unit_first.eq(unit_last)]
             with m.If(unit_last):
                 m.d.sync += [windows.eq(d.window_last), last_window.eq(d.window_last == 0)]
                 m.d.sync += [tiles.eq(tiles - 1), last_tile.eq(tiles == 1)]
-                m.d.sync += [timer.eq(d.drain_wait), waiting.eq(d.drain_wait != 0)]
+                m.d.sync += [timer.eq(d.drain_wait), waiting.eq(d.drain_wait[run_bits:] != 0)]
             with m.If(group_last):
                 m.d.sync += [tiles.eq(d.tile_last), last_tile.eq(d.tile_last == 0)]
                 m.d.sync += [groups.eq(groups - 1), last_group.eq(groups == 1), running.eq(~last_group)]
@@ -123,63 +134,69 @@ class Issue(wiring.Component):
                 groups.eq(d.group_last),
                 last_group.eq(d.group_last == 0),
                 timer.eq(lead),
-                waiting.eq(lead > 0),
+                waiting.eq(lead >= self.run),
                 first.eq(1),
                 unit_first.eq(1),
             ]
         if self.indexed:
-            self._build_rows(m, remaining, step, last, group_last)
+            self._build_rows(m, remaining, ends, step, group_last)
         else:
-            self._build_slots(m, remaining, step, last)
+            self._build_slots(m, remaining, ends, step)
         return m
 
-    def _build_slots(self, m: Module, remaining: Signal, step: Signal, last: Signal) -> None:
+    def _ends(self, behind: Value) -> Value:
+        """Return ``ends`` of a slot with ``behind`` slots behind it in its row."""
+        return Cat(behind == slots - 1 for slots in self.ends)
+
+    def _build_slots(self, m: Module, remaining: Signal, ends: Signal, step: Signal) -> None:
         """No decoder: every pass walks the same slots."""
         d = self.descriptor
         with m.If(step):
             stride = d.position_step if hasattr(d, "position_step") else 1
             m.d.sync += self.position.eq(self.position + stride)
-        with m.If(self.start | (step & last)):
-            m.d.sync += [remaining.eq(d.slot_last), last.eq(d.slot_last == 0), self.position.eq(d.tap_base)]
+        with m.If(self.start | (step & ends[0])):
+            m.d.sync += [remaining.eq(d.slot_last), ends.eq(self._ends(d.slot_last)), self.position.eq(d.tap_base)]
 
-    def _build_rows(self, m: Module, remaining: Signal, step: Signal, last: Signal, group_last: Signal) -> None:
+    def _build_rows(self, m: Module, remaining: Signal, ends: Signal, step: Signal, group_last: Signal) -> None:
         """Decoder: a pass walks its row again until the group ends, then the row after it."""
         d = self.descriptor
         length = Signal.like(remaining)
-        # rows of a single slot; the ROM has answered a cycle before its answer is taken
-        single, following_single = Signal(), Signal()
-        m.d.sync += following_single.eq(self.row_data == 0)
-        row_start = Signal.like(self.pointer)
-        following = Signal.like(self.pointer)
-        stride = Mux(d.linear, Const(self.lanes), Const(1))
-        next_row = Signal()
-        m.d.comb += [following.eq(self.pointer + stride), next_row.eq(group_last & ~d.row_shared)]
+        # rows of a single slot or run; the ROM has answered a cycle before its answer is taken
+        single, following_single = Signal(len(ends)), Signal(len(ends))
+        m.d.sync += following_single.eq(self._ends(self.row_data))
+        m.submodules.walk = walk = RowPointer(len(self.pointer), (self.lanes - 1).bit_length())
+        next_row, leaves = Signal(), Signal(init=1)
+        m.d.comb += [
+            next_row.eq(group_last & ~d.row_shared),
+            walk.start.eq(self.start),
+            walk.base.eq(d.index_base),
+            walk.step.eq(step & leaves),
+            walk.last.eq(ends[0]),
+            walk.next_row.eq(next_row),
+            walk.whole_words.eq(d.linear),
+            self.pointer.eq(walk.pointer),
+        ]
         if self.element_bits:
             m.d.comb += self.element_last.eq(self.element == d.element_last)
             with m.If(step):
                 m.d.sync += self.element.eq(Mux(self.element_last, 0, self.element + 1))
             with m.If(self.start):
                 m.d.sync += self.element.eq(0)
-            stays = ~d.codes_a_slot & ~self.element_last
-            m.d.comb += following.eq(Mux(stays, self.pointer, self.pointer + stride))
+            m.d.comb += leaves.eq(d.codes_a_slot | self.element_last)
         with m.If(step):
-            m.d.sync += self.pointer.eq(following)
-            with m.If(last):
+            with m.If(ends[0]):
                 m.d.sync += [
                     remaining.eq(Mux(next_row, self.row_data, length)),
-                    last.eq(Mux(next_row, following_single, single)),
-                    self.pointer.eq(Mux(next_row, following, row_start)),
+                    ends.eq(Mux(next_row, following_single, single)),
                 ]
             with m.If(next_row):
                 m.d.sync += [length.eq(self.row_data), single.eq(following_single)]
-                m.d.sync += [row_start.eq(following), self.row_addr.eq(self.row_addr + 1)]
+                m.d.sync += self.row_addr.eq(self.row_addr + 1)
         with m.If(self.start):
             m.d.sync += [
                 self.row_addr.eq(d.row_base),
-                self.pointer.eq(d.index_base),
-                row_start.eq(d.index_base),
                 length.eq(d.first_length),
                 remaining.eq(d.first_length),
-                single.eq(d.first_length == 0),
-                last.eq(d.first_length == 0),
+                single.eq(self._ends(d.first_length)),
+                ends.eq(self._ends(d.first_length)),
             ]

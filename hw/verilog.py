@@ -5,6 +5,7 @@ from __future__ import annotations
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.target import pair_bits
 from zeroskip.hw.accelerator import Accelerator
+from zeroskip.hw.adder import gated_adder_verilog
 from zeroskip.hw.memory import bank_verilog, descriptor_verilog, rom_verilog
 from zeroskip.hw.multiplier import ACTIVATION_BITS, logic_multiplier_verilog, multiplier_verilog
 from zeroskip.hw.postprocess import scaler_bits
@@ -23,13 +24,14 @@ def rtl_files(program: Program) -> dict[str, str]:
     }
     files["activation_bank.v"] = bank_verilog(program.config.activation_depth)
     config = program.config
+    files["gated_adder.v"] = gated_adder_verilog(config.accumulator_width, carry=config.paired_multipliers > 0)
     if config.single_multipliers:
-        files["multiplier.v"] = multiplier_verilog(ACTIVATION_BITS, config.level_bits)
-    if config.shared_multipliers:
+        files["multiplier.v"] = multiplier_verilog(config.addend_bits, config.level_bits)
+    if config.paired_multipliers:
         operand_bits = pair_bits(config.level_limit)
         files["paired_multiplier.v"] = multiplier_verilog(ACTIVATION_BITS, operand_bits, "paired_multiplier")
     if config.logic_products:
-        files["logic_multiplier.v"] = logic_multiplier_verilog(ACTIVATION_BITS, config.level_bits)
+        files["logic_multiplier.v"] = logic_multiplier_verilog(config.addend_bits, config.level_bits)
     if program.config.multiplier_width:
         files["scaler.v"] = multiplier_verilog(*scaler_bits(program.config), "scaler")
     files["accelerator.v"] = verilog.convert(

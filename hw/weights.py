@@ -7,8 +7,11 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from zeroskip.compiler.sign_add import RunCode
 from zeroskip.compiler.target import EngineConfig
 from zeroskip.hw.pipeline import FLAGS, delay
+from zeroskip.hw.row_pointer import RowPointer
+from zeroskip.hw.sign_add import run_signs
 
 __all__ = ["WeightFeed", "weight_level"]
 
@@ -50,13 +53,16 @@ class WeightFeed(wiring.Component):
     flags : In(FLAGS), at the bank address
     fillers : In(array of lanes bits), one core each, 3 cycles after ``flags``
     rom_addr : Out(array), rom_data : In(array), one ROM a column or core
-    weights : Out(array of signed(level_bits)), column by column
+    weights : Out(array of signed(operand_bits)), column by column; where lanes share multipliers the weights' signs
+    magnitudes : Out(array of signed(level_bits)), one a multiplier, where lanes share them: of the runs, in step with
+        the signs as :class:`zeroskip.compiler.sign_add.RunCode` says
     """
 
     def __init__(self, config: EngineConfig, layout: data.StructLayout, depth: int) -> None:
         self.config = config
         geometry = config.geometry
-        word_bits = geometry.lanes * config.weight_width
+        code = config.run_code
+        word_bits = geometry.lanes * config.weight_width if code is None else geometry.lanes // code.adds * code.bits
         address_bits = max(1, (depth - 1).bit_length())
         super().__init__(
             {
@@ -69,7 +75,12 @@ class WeightFeed(wiring.Component):
                 "fillers": In(data.ArrayLayout(geometry.lanes, geometry.cores)),
                 "rom_addr": Out(data.ArrayLayout(address_bits, geometry.units)),
                 "rom_data": In(data.ArrayLayout(word_bits, geometry.units)),
-                "weights": Out(data.ArrayLayout(signed(config.level_bits), geometry.products)),
+                "weights": Out(data.ArrayLayout(signed(config.operand_bits), geometry.products)),
+                **(
+                    {"magnitudes": Out(data.ArrayLayout(signed(config.level_bits), geometry.multipliers))}
+                    if code is not None
+                    else {}
+                ),
             }
         )
         self.address_bits = address_bits
@@ -92,29 +103,25 @@ class WeightFeed(wiring.Component):
                 fillers = [delay(m, fillers[0], 1)] if config.indexed else fillers
             idle = fillers[0 if geometry.columns > 1 else unit]
             m.d.comb += self.rom_addr[unit].eq(skewed[config.lane_bits :])
-            self._build_unit(m, unit, idle, slot, linear, excluded, book)
+            if config.run_code is None:
+                self._build_unit(m, unit, idle, slot, linear, excluded, book)
+            else:
+                self._build_runs(m, unit, idle, slot, linear, config.run_code)
         return m
 
-    def _build_pointer(self, m: Module) -> Signal:
+    def _build_pointer(self, m: Module) -> Value:
         """Walk the slots: a pass walks its row again until the group ends."""
         config, d, flags = self.config, self.descriptor, self.flags
-        lanes = config.geometry.lanes
-        pointer, row_start, following = (
-            Signal(self.address_bits + config.lane_bits, name=n) for n in ("pointer", "row", "next")
-        )
-        stride: Value = Const(1)
-        if config.has_linear:
-            stride = Mux(d.linear, Const(lanes), Const(1)) if config.has_windowed else Const(lanes)
-        m.d.comb += following.eq(pointer + stride)
-        with m.If(flags.valid):
-            m.d.sync += pointer.eq(following)
-            with m.If(flags.last):
-                m.d.sync += pointer.eq(row_start)
-            with m.If(flags.group_last & ~d.row_shared):
-                m.d.sync += [pointer.eq(following), row_start.eq(following)]
-        with m.If(self.start):
-            m.d.sync += [pointer.eq(d.weight_base), row_start.eq(d.weight_base)]
-        return pointer
+        m.submodules.walk = walk = RowPointer(self.address_bits + config.lane_bits, config.lane_bits)
+        m.d.comb += [
+            walk.start.eq(self.start),
+            walk.base.eq(d.weight_base),
+            walk.step.eq(flags.valid),
+            walk.last.eq(flags.last),
+            walk.next_row.eq(flags.group_last & ~d.row_shared),
+            walk.whole_words.eq(d.linear if config.has_windowed else 1),
+        ]
+        return walk.pointer
 
     def _build_unit(
         self, m: Module, unit: int, idle: Value, slot: Value, linear: Value, excluded: Value, book: Value
@@ -142,3 +149,27 @@ class WeightFeed(wiring.Component):
             if config.indexed:
                 level = Mux(idle[lane], 0, level)
             m.d.sync += self.weights[unit * lanes + lane].eq(level)
+
+    def _build_runs(self, m: Module, unit: int, idle: Value, slot: Value, linear: Value, code: RunCode) -> None:
+        """Signs and magnitudes: a windowed layer takes those of one slot for all lanes, a linear one the whole word."""
+        config = self.config
+        lanes, adds = config.geometry.lanes, code.adds
+        signs, magnitudes = run_signs(self.rom_data[unit], code)
+        shared, magnitude = Signal(signed(2), name=f"shared_{unit}"), Signal(code.magnitude_bits, name=f"run_{unit}")
+        if config.has_windowed:
+            run = slot[(adds - 1).bit_length() :]
+            m.d.sync += [shared.eq(Choice(signs)[slot]), magnitude.eq(Choice(magnitudes)[run])]
+        for lane in range(lanes):
+            sign: Value = shared
+            if config.has_linear:
+                mine = Signal(signed(2), name=f"slot_{unit}_{lane}")
+                m.d.sync += mine.eq(signs[lane])
+                sign = Mux(linear, mine, shared) if config.has_windowed else mine
+            m.d.sync += self.weights[unit * lanes + lane].eq(Mux(idle[lane], 0, sign) if config.indexed else sign)
+        for number in range(lanes // adds):
+            stored: Value = magnitude
+            if config.has_linear:
+                own = Signal(code.magnitude_bits, name=f"run_{unit}_{number}")
+                m.d.sync += own.eq(magnitudes[number])
+                stored = Mux(linear, own, magnitude) if config.has_windowed else own
+            m.d.sync += self.magnitudes[unit * lanes // adds + number].eq(stored + code.base)

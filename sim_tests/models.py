@@ -564,6 +564,16 @@ TINY: Mapping[str, tuple[Tensor, tuple[Spec, ...]]] = {
         )
         for structure, detail in STRUCTURE_DETAILS.items()
     },
+    "unified": (
+        replace(_IMAGE, signed=True, zero_point=-5),
+        (
+            conv(8, 2, padding=(1, 1, 0, 0), structure="micro_block", keep=0.6, detail={"size": 4}),
+            max_pool(2),
+            conv(4, 3, structure="micro_block", keep=0.5, detail={"size": 8}),
+            linear(6, structure="micro_block", keep=0.5, detail={"size": 4}),
+            linear(5, structure="micro_block", keep=1.0, detail={"size": 2}, **_LAST),
+        ),
+    ),
     "structure_vector_output": (
         _IMAGE,
         (

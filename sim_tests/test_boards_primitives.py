@@ -21,6 +21,7 @@ from zeroskip.boards.tools import find_tool
 from zeroskip.boards.verilator_cache import build_model
 from zeroskip.compiler.errors import CapacityError, InputError, ToolError, VerificationError
 from zeroskip.compiler.target import pair_bits
+from zeroskip.hw.adder import gated_adder_verilog
 from zeroskip.hw.memory import bank_verilog, rom_module
 from zeroskip.hw.multiplier import multiplier_verilog
 
@@ -59,7 +60,7 @@ int main(int, char** argv) {
 """
 
 
-def write_modules(directory, roms, *, bank=None, multiplier=None, paired=None):
+def write_modules(directory, roms, *, bank=None, multiplier=None, paired=None, adder=None):
     """Write a folder with nothing but modules that may be replaced."""
     for folder in ("rtl", "rom"):
         (directory / folder).mkdir()
@@ -75,6 +76,8 @@ def write_modules(directory, roms, *, bank=None, multiplier=None, paired=None):
     if paired:
         text = multiplier_verilog(*paired, "paired_multiplier")
         (directory / "rtl" / "paired_multiplier.v").write_text(text)
+    if adder:
+        (directory / "rtl" / "gated_adder.v").write_text(gated_adder_verilog(adder[0], carry=adder[1]))
     return directory
 
 
@@ -186,7 +189,7 @@ def test_multiplier_too_wide_for_the_device_is_left_to_synthesis(tmp_path, bits,
     assert {board.name for board in (ECP5, ICE40, GOWIN) if replace_modules(directory, board)} == boards
 
 
-def compare(directory, board, bank, multiplier, paired=None):
+def compare(directory, board, bank, multiplier, paired=None, adder=None):
     """Run the replaced modules beside the RTL under random stimuli from random state; return the differences."""
     checks, portable = [], []
     folder = directory / board.name
@@ -198,7 +201,8 @@ def compare(directory, board, bank, multiplier, paired=None):
             (directory / "rtl" / f"{module}.v").read_text().replace(f"module {module}(", f"module {module}_rtl(")
         )
         text = text.replace(f"module {module}(", f"module {module}_own(")
-        checks.append(_check(module, bank, paired if module == "paired_multiplier" else multiplier))
+        numbers = {"paired_multiplier": paired, "gated_adder": adder}.get(module, multiplier)
+        checks.append(_check(module, bank, numbers))
     files = {"rtl.v": "".join(portable), "own.v": text + replacement.cells, "main.cpp": MAIN}
     files["bench.v"] = (
         "module bench(input clk); reg [63:0] in; integer cycle = 0;\n"
@@ -223,6 +227,12 @@ def _check(module, bank, multiplier):
         outputs = {"p": a_bits + b_bits}
         inputs = [f".a(in[{a_bits - 1}:0])", f".b(in[{31 + b_bits}:32])"]
         extra = ""
+    elif module == "gated_adder":
+        bits, carry = multiplier
+        outputs = {"s": bits}
+        inputs = [".clear(in[63])", f".a(in[{bits - 1}:0])", f".b(in[{30 + bits}:31])"]
+        inputs += [".carry(in[62])"] if carry else []
+        extra = ""
     elif module == "activation_bank":
         outputs = {"read_data": 8}
         bits = (bank - 1).bit_length()
@@ -241,7 +251,7 @@ def _check(module, bank, multiplier):
         f"wire [{bits - 1}:0] {module}_{name}_want, {module}_{name}_got;\n" for name, bits in outputs.items()
     )
     instances = "".join(
-        f"{module}_{kind} {module}_{end}(.clk(clk), {', '.join(inputs)}, "
+        f"{module}_{kind} {module}_{end}({'' if module == 'gated_adder' else '.clk(clk), '}{', '.join(inputs)}, "
         f"{', '.join(f'.{name}({module}_{name}_{end})' for name in outputs)});\n"
         for kind, end in (("rtl", "want"), ("own", "got"))
     )
@@ -281,6 +291,12 @@ def test_multiplier_behaves_like_the_rtl(tmp_path, tools, board):
     directory = write_modules(tmp_path, {}, multiplier=(9, 2), paired=(9, PAIR_BITS[board.name]))
     differences = compare(directory, board, None, (9, 2), (9, PAIR_BITS[board.name]))
     assert differences == {"multiplier": 0, "paired_multiplier": 0}
+
+
+@pytest.mark.parametrize("adder", [(20, False), (21, False), (20, True), (5, True)], ids=str)
+def test_gated_adder_behaves_like_the_rtl(tmp_path, tools, adder):
+    directory = write_modules(tmp_path, {}, adder=adder)
+    assert compare(directory, ECP5, None, None, adder=adder) == {"gated_adder": 0}
 
 
 def test_two_levels_too_wide_for_the_device_are_refused(tmp_path):

@@ -21,7 +21,7 @@ from zeroskip.compiler.geometry import (
     program_blocks,
     program_multipliers,
 )
-from zeroskip.compiler.ir import Model
+from zeroskip.compiler.ir import Model, Tensor
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
@@ -213,6 +213,40 @@ def test_ledger_accounts_for_every_physical_parameter_bit(choice):
         assert plan.storage["total"] == sum(plan.storage[key] for key in parts)
         assert min(plan.storage[key] for key in parts) >= 0
         assert plan.storage["entropy_bound"] <= plan.storage["value"] + plan.storage["index"] + plan.storage["filler"]
+
+
+@pytest.mark.parametrize("geometry", [Geometry(4, columns=3), Geometry(8, cores=2)], ids=str)
+@pytest.mark.parametrize("name", sorted(models.TINY))
+def test_no_kind_of_bits_is_negative_with_indices(name, geometry):
+    for plan in compiled(models.tiny(name), (geometry, Engine.SPARSE)).layers:
+        assert min(plan.storage.values()) >= 0
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_ledger_counts_an_index_once_for_all_columns(columns):
+    specs = (models.conv(5, 2, structure="nonstructured", keep=0.4), models.linear(3, relu=False, out_signed=True))
+    model = models.build_model(np.random.default_rng(0), Tensor("input", (3, 5, 5)), specs)
+    plan = lower(model, Geometry(4, columns), layer_formats(model, Engine.SPARSE), index_bits=4).layers[0]
+    kept = np.asarray(plan.layer.weight).reshape(5, -1) != 0
+    groups = [kept[first : first + columns] for first in range(0, 5, columns)]
+    named = [int(group.any(axis=0).sum()) for group in groups]
+    # 12 positions a row: gaps of 4 bits need no escapes
+    assert plan.schedule.lengths == tuple(named)
+    assert plan.storage["index"] == 4 * sum(named)
+    assert plan.storage["value"] == int(kept.sum()) * plan.weight_bits
+    assert plan.storage["filler"] == (columns * sum(named) - int(kept.sum())) * plan.weight_bits
+
+
+def test_ledger_counts_an_index_once_for_a_block():
+    model = models.tiny("structure_block")
+    program = lower(model, Geometry(4, cores=2), layer_formats(model, Engine.SPARSE))
+    blocks = [plan for plan in program.layers if plan.format is Format.BLOCKS]
+    assert blocks
+    for plan in blocks:
+        assert plan.decoding is not None and plan.decoding.elements > 1
+        entries = plan.storage["index"] // plan.index_bits
+        weights = plan.storage["value"] // plan.weight_bits
+        assert entries < weights <= entries * plan.decoding.elements
 
 
 def bitmap_program(model: Model, geometry: Geometry) -> Program:
@@ -445,3 +479,49 @@ def test_columns_are_paired_where_multipliers_are_short():
 def test_geometry_is_checked(sizes, text):
     with pytest.raises(CompileError, match=f"^{text}$"):
         Geometry(**sizes)
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+@pytest.mark.parametrize("banked", [False, True])
+def test_parts_of_a_concatenation_lie_one_behind_the_other(lanes, banked):
+    specs = (
+        models.conv(3, 2, out_scale=1.0),
+        models.conv(5, 2, inputs=("input",), out_scale=1.0),
+        models.conv(1, 2, inputs=("input",), out_scale=1.0),
+        models.concat("conv1", "conv2", "conv3"),
+        models.linear(4, relu=False, out_signed=True),
+    )
+    model = models.build_model(np.random.default_rng(0), Tensor("input", (2, 4, 4)), specs)
+    program = lower(model, Geometry(lanes, columns=2, banked_vectors=banked), {})
+
+    def addresses(name: str) -> list[int]:
+        layout = program.layouts[name]
+        base = layout.base * (lanes if banked else 1)
+        return [
+            base + channel * layout.channel_step + row + column
+            for channel in range(model.tensors[name].shape[0])
+            for row in layout.rows
+            for column in layout.columns
+        ]
+
+    parts = [address for name in ("conv1", "conv2", "conv3") for address in addresses(name)]
+    assert parts == addresses("concat1")
+    assert parts == list(range(parts[0], parts[0] + 81))
+
+
+def test_part_that_a_layer_reads_must_begin_in_the_first_bank():
+    specs = (
+        models.linear(4, out_scale=1.0),
+        models.linear(2, out_scale=1.0, inputs=("input",)),
+        models.linear(6, out_scale=1.0, inputs=("fc2",)),
+        models.concat("fc1", "fc2", "fc3"),
+        models.linear(3, relu=False, out_signed=True),
+    )
+    model = models.build_model(np.random.default_rng(0), Tensor("input", (9,)), specs)
+    lower(model, Geometry(4, banked_vectors=True), {})
+    with pytest.raises(
+        CompileError,
+        match="Layer 'fc3' reads tensor 'fc2', which begins in bank 4 as a part of 'concat1', but vectors over the "
+        "banks are read from the first bank on; leave out --set banked_vectors=1",
+    ):
+        lower(model, Geometry(8, banked_vectors=True), {})

@@ -24,6 +24,14 @@ from zeroskip.compiler.target import MAX_ACTIVATION, Geometry, pair_bits, pair_s
             {"lanes": 4, "cores": 2, "paired_products": True},
             "paired_products must have at least 2 columns, not 1: the two products of a multiplier have the same",
         ),
+        ({"lanes": 4, "sign_adds": 3}, "sign_adds must be 1, 2, 4, 8 or 16, up to the 4 lanes, not 3"),
+        ({"lanes": 4, "sign_adds": 8}, "sign_adds must be 1, 2, 4, 8 or 16, up to the 4 lanes, not 8"),
+        ({"lanes": 4, "sign_adds": 2, "banked_vectors": True}, "Geometry has 2 sign_adds and banked_vectors; only one"),
+        (
+            {"lanes": 4, "columns": 2, "sign_adds": 2, "paired_products": True},
+            "Geometry has 2 sign_adds and paired_products; only one of them may be set: a multiplier is",
+        ),
+        ({"lanes": 8, "sign_adds": 4, "logic_products": 3}, "logic_products must be 0 to the 2 products, not 3"),
     ],
 )
 def test_refused_geometry_names_the_number_and_its_limit(sizes, text):
@@ -60,10 +68,10 @@ def test_columns_whose_products_are_paired_go_together():
 def test_pairs_have_one_multiplier_and_what_is_in_logic_none(columns, logic, level_bits, shared, single):
     geometry = Geometry(4, columns, logic_products=logic, paired_products=True)
     config = engine_config(geometry, level_bits=level_bits)
-    assert (config.shared_multipliers, config.single_multipliers) == (shared, single)
+    assert (config.paired_multipliers, config.single_multipliers) == (shared, single)
     alone = engine_config(Geometry(4, columns, logic_products=logic), level_bits=level_bits)
     products = 0 if level_bits == 2 else geometry.products - logic
-    assert (alone.shared_multipliers, alone.single_multipliers) == (0, products)
+    assert (alone.paired_multipliers, alone.single_multipliers) == (0, products)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 15, 16, 127])
@@ -74,3 +82,4 @@ def test_two_levels_share_an_operand_of_the_fewest_bits(limit):
     assert largest >= 1 << (spacing - 2)
     packed = (limit << spacing) + limit
     assert 1 << (bits - 2) <= packed < 1 << (bits - 1)
+    assert str(Geometry(8, sign_adds=4)) == "8 lanes x 1 columns, 4 additions a product"

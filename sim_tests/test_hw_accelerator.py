@@ -34,6 +34,11 @@ DENSE = [
     ("thresholds", {"lanes": 4, "columns": 2}),
     ("mixed_roundings", {"lanes": 8, "columns": 2, "results": 4}),
     ("thresholds_of_8_bits", {"lanes": 4, "columns": 3, "results": 4}),
+    ("unified", {"lanes": 4, "columns": 3, "sign_adds": 2}),
+    ("unified", {"lanes": 8, "columns": 2, "sign_adds": 4, "results": 2}),
+    ("add_scales", {"lanes": 4, "columns": 3, "sign_adds": 4}),
+    ("global_pool", {"lanes": 8, "columns": 1, "sign_adds": 2}),
+    ("binary", {"lanes": 4, "columns": 1, "sign_adds": 4}),
 ]
 SPARSE = [
     ("stride_2", {"lanes": 8, "results": 4}),
@@ -54,6 +59,10 @@ SPARSE = [
     ("mixed_roundings", {"lanes": 4, "cores": 2}),
     ("one_threshold", {"lanes": 8, "results": 8}),
     ("wide_multipliers", {"lanes": 4, "results": 2}),
+    ("unified", {"lanes": 4, "cores": 3, "sign_adds": 4}),
+    ("unified", {"lanes": 8, "columns": 3, "sign_adds": 4, "logic_products": 3}),
+    ("add_scales", {"lanes": 8, "cores": 2, "sign_adds": 2, "results": 4}),
+    ("empty_rows", {"lanes": 8, "cores": 1, "sign_adds": 4}),
 ]
 PAIRED = [
     ("asymmetric_padding", "dense", {"lanes": 4, "columns": 3}),
@@ -110,8 +119,9 @@ def test_sparse_engine_equals_reference(name, settings, tmp_path):
 @pytest.mark.parametrize(("name", "engine", "settings"), PAIRED)
 def test_two_products_of_one_multiplier_equal_reference(name, engine, settings, tmp_path):
     program = designs.write_design(models.tiny(name), tmp_path, engine, **settings, paired_products=1)
-    assert program.config.shared_multipliers
+    assert program.config.paired_multipliers
     assert (tmp_path / "design" / "rtl" / "paired_multiplier.v").is_file()
+    check(program, tmp_path, 4)
 
 
 @pytest.mark.parametrize(("geometry", "bits"), BITMAP, ids=str)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from designs import write_program
-from models import Spec, add, build_model, conv, linear, max_pool
+from models import Spec, add, build_model, concat, conv, linear, max_pool
 from zeroskip.boards.simulation import StallPattern, simulate
 from zeroskip.compiler import reference
 from zeroskip.compiler.cycle_model import program_cycles
@@ -71,6 +71,15 @@ CASES = {
     "fewer_inputs_than_lanes": Case(
         (3,), (linear(5, **SPARSE), linear(4, **LAST)), Geometry(8, banked_vectors=True),
         {"fc1": Format.RELATIVE, "fc2": Format.RELATIVE},
+    ),
+    # a part of a joined vector was written from the word on in which it begins
+    "part_begins_within_a_word": Case(
+        (2, 3, 3),
+        (
+            conv(3, 2, out_scale=1.0), conv(2, 2, inputs=("input",), out_scale=1.0), concat("conv1", "conv2"),
+            linear(4, **LAST),
+        ),
+        Geometry(8, columns=2, results=2, banked_vectors=True),
     ),
 }  # fmt: skip
 

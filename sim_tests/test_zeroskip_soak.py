@@ -85,6 +85,8 @@ def test_every_feature_is_drawn(drawn):
         "products in logic": any(configuration.geometry.get("logic_products") for configuration in drawn),
         "vectors over the banks": any("banked_vectors" in configuration.geometry for configuration in drawn),
         "paired products": any("paired_products" in configuration.geometry for configuration in drawn),
+        "shared multipliers": any("sign_adds" in configuration.geometry for configuration in drawn),
+        "micro-blocks": any(spec.structure == "micro_block" for spec in weighted),
         "no passes": any(not configuration.passes for configuration in drawn),
     }
     assert [name for name, found in features.items() if not found] == []

@@ -240,7 +240,7 @@ def compile(
     engine : ``dense``, ``sparse`` or ``auto``
     board : name of the board whose size the geometry must fit; an ECP5-25F by default
     settings : ``lanes``, ``columns``, ``cores``, ``results``, ``logic_products``, ``banked_vectors``,
-        ``paired_products``, ``index_bits``, ``bitmap``
+        ``paired_products``, ``sign_adds``, ``index_bits``, ``bitmap``
     """
     from zeroskip.boards import find_board
     from zeroskip.hw.design import compile_artifact

@@ -186,7 +186,8 @@ def prune(options: Options, project: Path, out: Path | None, data: Path | None, 
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="lanes, columns, cores, results, logic_products, banked_vectors, paired_products, index_bits or bitmap",
+    help="lanes, columns, cores, results, logic_products, banked_vectors, paired_products, sign_adds, index_bits or "
+    "bitmap",
 )
 @click.option("--explain", is_flag=True, help="say what became of every layer")
 @common

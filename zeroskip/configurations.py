@@ -50,6 +50,12 @@ ROUNDINGS = {
 KEEPS = (0.0, 1e-9, 0.03, 0.1, 0.25, 0.5, 0.9, 1.0)
 """Fractions of weights that stay; 0: none, next to 0: one."""
 
+SHARED = 0.2
+"""Configurations whose lanes share multipliers."""
+
+UNIFIED = (Grid.ZERO_EXCLUDED, Grid.SYMMETRIC, Grid.TERNARY)
+"""Grids on which every magnitude has both signs, or none."""
+
 STRUCTURES = {
     "nonstructured": 0.4,
     "ends": 0.1,
@@ -142,7 +148,7 @@ def draw_configuration(seed: int, index: int) -> Configuration:
     if rng.random() < 0.25:
         gaps = [float(rng.choice([0.0, 0.3, 0.6, 0.95])) for _ in range(2)]
         stalls = StallPattern(gaps[0], gaps[1], int(rng.integers(1, 1 << 31)))
-    return Configuration(
+    configuration = Configuration(
         seed,
         index,
         family,
@@ -154,6 +160,29 @@ def draw_configuration(seed: int, index: int) -> Configuration:
         bool(rng.random() < 0.75),
         stalls,
     )
+    return _share_multipliers(configuration)
+
+
+def _share_multipliers(configuration: Configuration) -> Configuration:
+    """Let lanes share multipliers in some configurations, and unify the weights of most of their layers."""
+    # numbers of its own: all other configurations stay what they are
+    rng = np.random.default_rng((configuration.seed, configuration.index, 3))
+    if rng.random() >= SHARED:
+        return configuration
+    clashes = ("banked_vectors", "paired_products")
+    geometry = {key: value for key, value in configuration.geometry.items() if key not in clashes}
+    lanes, units = geometry["lanes"], geometry.get("columns", 1) * geometry.get("cores", 1)
+    geometry["sign_adds"] = int(rng.choice([adds for adds in (2, 4, 8, 16) if adds <= lanes]))
+    if "logic_products" in geometry:
+        geometry["logic_products"] = min(geometry["logic_products"], lanes * units // geometry["sign_adds"])
+    size = int(rng.integers(1, 10)) if rng.random() < 0.3 else geometry["sign_adds"]
+    specs = []
+    for spec in configuration.specs:
+        if spec.kind in (Kind.CONV2D, Kind.LINEAR) and spec.grid in UNIFIED and rng.random() < 0.8:
+            keep = float(rng.choice(KEEPS[1:]))
+            spec = replace(spec, structure="micro_block", keep=keep, detail={"size": size})
+        specs.append(spec)
+    return replace(configuration, geometry=geometry, specs=tuple(specs))
 
 
 def _draw_geometry(rng: np.random.Generator) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Column", "comparison_table", "design_text", "html_page", "render", "result_rows", "write_html"]
 
 WIDTH = 120
-STORAGE_KINDS = ("value", "index", "filler", "row_end", "tap_table", "bias", "requantize", "padding")
+STORAGE_KINDS = ("value", "sign", "index", "filler", "row_end", "tap_table", "bias", "requantize", "padding")
 RESOURCES = ("lut", "ff", "bram", "dsp")
 
 
@@ -76,7 +76,7 @@ def result_rows(report: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten a report into the keys of the comparison tables."""
     storage = report["storage_bits"]
     row: dict[str, Any] = {"storage": storage["total"], "cycles": report["cycles"]["total"]}
-    for kind in STORAGE_KINDS:
+    for kind in storage_kinds(report):
         row[kind] = sum(layer[kind] for layer in storage["layers"])
     for name in RESOURCES:
         row[name] = report["resources"][name]["used"] if report["resources"] else None
@@ -115,11 +115,18 @@ def storage_table(report: Mapping[str, Any]) -> Table:
     """Return the bit ledger of every layer."""
     table = Table(title="Stored bits (counted)", title_justify="left")
     table.add_column("layer")
-    for kind in (*STORAGE_KINDS, "total", "entropy_bound"):
+    kinds = (*storage_kinds(report), "total", "entropy_bound")
+    for kind in kinds:
         table.add_column(kind.replace("_", " "), justify="right")
     for layer in report["storage_bits"]["layers"]:
-        table.add_row(layer["name"], *(f"{layer[kind]:,}" for kind in (*STORAGE_KINDS, "total", "entropy_bound")))
+        table.add_row(layer["name"], *(f"{layer[kind]:,}" for kind in kinds))
     return table
+
+
+def storage_kinds(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the bit ledger counts: signs only where lanes share multipliers."""
+    layers = report["storage_bits"]["layers"]
+    return tuple(kind for kind in STORAGE_KINDS if all(kind in layer for layer in layers))
 
 
 def design_text(design: Design) -> str:
@@ -202,7 +209,7 @@ def html_page(design: Design) -> str:
         layers=layers,
         most_cycles=most,
         simulation=_simulation(design, report["accuracy"]),
-        storage_kinds=STORAGE_KINDS,
+        storage_kinds=storage_kinds(report),
         resources=RESOURCES,
         storage=report["storage_bits"],
         most_bits=max((layer["total"] for layer in report["storage_bits"]["layers"]), default=1),

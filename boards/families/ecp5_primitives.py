@@ -10,6 +10,7 @@ from zeroskip.boards.families.primitives import BlockRam, Primitives, Tile, memo
 __all__ = ["ECP5_PRIMITIVES"]
 
 _OPERAND_BITS = 18
+_GATED_SUM = "16'hc6cc"
 _ADDRESS_BITS = 14
 _ROWS = 64
 _ROW_BITS = 320
@@ -42,6 +43,35 @@ def _multiplier(name: str, a_bits: int, b_bits: int) -> str:
     ]
     parameters = {key: f'"{value}"' for key, value in _REGISTERS.items()}
     return module_text(name, ports, _cell("MULT18X18D", parameters, pins))
+
+
+def _adder(name: str, bits: int, carry: bool) -> str:
+    """Return a chain of ``CCU2C`` whose cells gate ``a`` by ``clear``, two bits a cell.
+
+    A cell's LUT has D tied to 1 and gives b with C set, else a ^ b; where that is 0, the carry is b (its inner LUT of
+    A and B).
+    """
+    ends = [(f"a[{bit}]", f"b[{bit}]", "clear", f"s[{bit}]") for bit in range(bits)]
+    if carry:
+        # a ^ b is 0 and the carry b: the chain begins with the carry
+        ends.insert(0, ("carry", "carry", "1'b0", ""))
+    if len(ends) % 2:
+        ends.append(("1'b0", "1'b0", "1'b0", ""))
+    cells = []
+    for number, pair in enumerate(zip(ends[::2], ends[1::2], strict=True)):
+        pins = {"CIN": f"chain[{number}]", "COUT": f"chain[{number + 1}]"}
+        for half, (a, b, c, s) in enumerate(pair):
+            pins |= {f"A{half}": a, f"B{half}": b, f"C{half}": c, f"D{half}": "1'b1", f"S{half}": s}
+        parameters = {"INIT0": _GATED_SUM, "INIT1": _GATED_SUM, "INJECT1_0": '"NO"', "INJECT1_1": '"NO"'}
+        cells.append(_cell("CCU2C", parameters, pins, f"pair_{number}"))
+    ports = [
+        "input wire clear",
+        *(f"input wire [{bits - 1}:0] {operand}" for operand in "ab"),
+        *(["input wire carry"] if carry else []),
+        f"output wire [{bits - 1}:0] s",
+    ]
+    count = len(ends) // 2
+    return module_text(name, ports, f"  wire [{count}:0] chain;\n  assign chain[0] = 1'b0;\n" + "".join(cells))
 
 
 def _memory_shapes(read_ports: int, writable: bool) -> tuple[tuple[int, int], ...]:
@@ -94,10 +124,10 @@ def _address(port: str, source: str, width: int) -> str:
     return f"  wire [{_ADDRESS_BITS - 1}:0] address_{port.lower()} = {{{source}{low}}};\n"
 
 
-def _cell(kind: str, parameters: Mapping[str, str], pins: Mapping[str, str]) -> str:
+def _cell(kind: str, parameters: Mapping[str, str], pins: Mapping[str, str], name: str = "_TECHMAP_REPLACE_") -> str:
     settings = ",\n".join(f"    .{key}({value})" for key, value in sorted(parameters.items()))
     wires = ",\n".join(f"    .{key}({value})" for key, value in sorted(pins.items()))
-    return f"  {kind} #(\n{settings}\n  ) _TECHMAP_REPLACE_ (\n{wires}\n  );\n"
+    return f"  {kind} #(\n{settings}\n  ) {name} (\n{wires}\n  );\n"
 
 
 def _initial_rows(words: Sequence[int], width: int) -> list[int]:
@@ -148,4 +178,4 @@ def _memory_words(parameters: Mapping[str, Any], tile: Tile) -> list[int]:
     return [port(i << shift) for i in range(tile.depth)]
 
 
-ECP5_PRIMITIVES = Primitives(_multiplier, BlockRam(_memory_shapes, _memory, _memory_words))
+ECP5_PRIMITIVES = Primitives(_multiplier, BlockRam(_memory_shapes, _memory, _memory_words), _adder)

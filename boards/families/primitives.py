@@ -53,7 +53,7 @@ class BlockRam:
 @dataclass(frozen=True)
 class Primitives:
     """How a family gives its own cells for the multipliers (``multiplier``, ``paired_multiplier``, ``scaler``), the
-    modules ``rom_<name>`` and ``activation_bank``.
+    modules ``rom_<name>``, ``activation_bank`` and ``gated_adder``.
 
     Each cell is the text of one Verilog module without parameters, whose instances take the place of black boxes after
     synthesis; nothing but cells of the device and constants may be in it.
@@ -65,10 +65,14 @@ class Primitives:
         :func:`zeroskip.hw.multiplier.multiplier_verilog`.
     block_ram : BlockRam or None
         None where the block RAM has no output register, so that nothing is gained.
+    adder : Callable[[str, int, bool], str] or None
+        Name of the module, bits, whether it has a carry -> module; behaves as that of
+        :func:`zeroskip.hw.adder.gated_adder_verilog`. None where a carry chain cannot gate an operand.
     """
 
     multiplier: Callable[[str, int, int], str]
     block_ram: BlockRam | None = None
+    adder: Callable[[str, int, bool], str] | None = None
 
 
 def address_bits(depth: int) -> int:

@@ -1,0 +1,94 @@
+"""The way of results and input words into the activation banks."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from zeroskip.compiler.target import EngineConfig
+
+__all__ = ["Crossbar"]
+
+
+class Crossbar(wiring.Component):
+    """Bring up to R results of a cycle, or one input word, each to its bank; a replicated value goes to all of them.
+
+    No two results of a cycle are for the same bank (the compiler sees to that), so a bank ors together what is meant
+    for it. First cycle: which value is for which bank; second cycle: the or. Its registers stand for themselves since
+    the banks are spread over the device, far from the post-processors.
+
+    Latency 2 cycles, initiation interval 1, never stalls.
+
+    Parameters
+    ----------
+    config : EngineConfig
+    replicated_input : bool, every bank takes the input words
+
+    Members
+    -------
+    valid : In(results), address : In(array of position_bits), value : In(array of 8 bits): the results
+    replicated : In(1), every bank takes the first result; the others are not valid then
+    load : In(1), load_address : In(position_bits), load_value : In(8): an input word; no result is valid then
+    write_en : Out(lanes), write_addr : Out(array of word address bits), write_data : Out(array of 8 bits), the banks
+    """
+
+    def __init__(self, config: EngineConfig, *, replicated_input: bool) -> None:
+        self.config = config
+        self.replicated_input = replicated_input
+        lanes, results = config.geometry.lanes, config.geometry.results
+        super().__init__(
+            {
+                "valid": In(results),
+                "address": In(data.ArrayLayout(config.position_bits, results)),
+                "value": In(data.ArrayLayout(8, results)),
+                "replicated": In(1),
+                "load": In(1),
+                "load_address": In(config.position_bits),
+                "load_value": In(8),
+                "write_en": Out(lanes),
+                "write_addr": Out(data.ArrayLayout(config.word_address_bits, lanes)),
+                "write_data": Out(data.ArrayLayout(8, lanes)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the choice of banks, then the ors."""
+        m = Module()
+        config = self.config
+        lanes, lane_bits, word_bits = config.geometry.lanes, config.lane_bits, config.word_address_bits
+        words: list[Value] = []
+        codes: list[Value] = []
+        hits: list[list[Value]] = [[] for _ in range(lanes)]
+        for index in range(config.geometry.results):
+            word, code = Signal(word_bits, name=f"word_{index}"), Signal(8, name=f"code_{index}")
+            place, value, valid = self.address[index], self.value[index], self.valid[index]
+            everywhere: Value | int = 0
+            banked = place[lane_bits:]
+            if index == 0:
+                place, value = Mux(self.load, self.load_address, place), Mux(self.load, self.load_value, value)
+                valid = self.load | valid
+                everywhere = Mux(self.load, int(self.replicated_input), self.replicated)
+                banked = Mux(everywhere, place[:word_bits], place[lane_bits:])
+            m.d.sync += [word.eq(banked), code.eq(value)]
+            words.append(word)
+            codes.append(code)
+            for lane in range(lanes):
+                hit = Signal(name=f"hit_{lane}_{index}")
+                m.d.sync += hit.eq(valid & (everywhere | (place[:lane_bits] == lane)))
+                hits[lane].append(hit)
+        for lane, mine in enumerate(hits):
+            m.d.sync += [
+                self.write_addr[lane].eq(_meant(words, mine)),
+                self.write_data[lane].eq(_meant(codes, mine)),
+                self.write_en[lane].eq(Cat(*mine).any()),
+            ]
+        return m
+
+
+def _meant(values: list[Value], hits: list[Value]) -> Value:
+    """Return the value whose hit is set; only one is."""
+    return reduce(or_, (value & hit.replicate(len(value)) for value, hit in zip(values, hits, strict=True)))

@@ -1,0 +1,58 @@
+"""The walk along the slots of rows in an image: what index and weight addresses have in common."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["RowPointer"]
+
+
+class RowPointer(wiring.Component):
+    """Walk a row's slots once a pass, the same row again or the one behind it.
+
+    Recurrence: ``pointer' = again ? row's begin : pointer + stride``. The sum is kept beside the pointer, so that the
+    choice stands before the addition and nothing behind it. Latency 1 cycle, initiation interval 1.
+
+    Parameters
+    ----------
+    bits : int, of a slot address
+    lane_bits : int, of a slot's number within its word
+
+    Members
+    -------
+    start : In(1), begin at ``base``; base : In(bits)
+    step : In(1), leave the present slot
+    last : In(1), with ``step``: the slot is its row's last one; next_row : In(1), with ``last``: the row is done with
+    whole_words : In(1), steady from ``start`` on: a step leads to the next word, not to the next slot
+    pointer : Out(bits), address of the present slot
+    """
+
+    def __init__(self, bits: int, lane_bits: int) -> None:
+        self.lane_bits = lane_bits
+        super().__init__(
+            {
+                "start": In(1),
+                "base": In(bits),
+                "step": In(1),
+                "last": In(1),
+                "next_row": In(1),
+                "whole_words": In(1),
+                "pointer": Out(bits),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the pointer, the sum and the begin of the row."""
+        m = Module()
+        following, row_start, chosen = Signal.like(self.pointer), Signal.like(self.pointer), Signal.like(self.pointer)
+        again = self.last & ~self.next_row
+        m.d.comb += chosen.eq(Mux(self.start, self.base, Mux(again, row_start, following)))
+        # a pointer of whole words has no slot bits: with ones in their place, adding 1 leads to the next word
+        slot_bits = self.whole_words.replicate(self.lane_bits)
+        with m.If(self.start | self.step):
+            m.d.sync += [self.pointer.eq(chosen), following.eq((chosen | slot_bits) + 1)]
+        with m.If(self.start | (self.step & self.last & self.next_row)):
+            m.d.sync += row_start.eq(chosen)
+        return m
