@@ -239,15 +239,15 @@ def _starts_unknown(cell: Cell, family: Family) -> bool:
 
 def _simplify_lut(cell: Cell, family: Family) -> None:
     """Turn a look-up table of the device into Yosys' own, which is written as an expression."""
-    inputs = family.luts.get(cell["type"])
-    if inputs is None:
+    kind, inputs, output, table = family.lut
+    if cell["type"] != kind:
         return
     pins = cell["connections"]
     address = [pins[pin][0] if pins.get(pin) else "0" for pin in inputs]
     cell["type"] = "$lut"
-    cell["parameters"] = {"WIDTH": f"{len(inputs):032b}", "LUT": cell["parameters"][family.lut_table]}
+    cell["parameters"] = {"WIDTH": f"{len(inputs):032b}", "LUT": cell["parameters"][table]}
     cell["port_directions"] = {"A": "input", "Y": "output"}
-    cell["connections"] = {"A": address, "Y": pins[family.lut_output]}
+    cell["connections"] = {"A": address, "Y": pins[output]}
 
 
 def simulation_library(folder: Path, family: Family) -> list[Path]:

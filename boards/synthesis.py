@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import json
 import math
 import os
@@ -31,12 +32,14 @@ from zeroskip.boards.netlist_check import netlist_check as check_netlist
 from zeroskip.boards.primitives import Replacement, replace_modules
 from zeroskip.boards.reports import (
     CriticalPath,
+    RouteReport,
     fmax_summary,
     parse_route_report,
     read_netlist,
     resource_table,
 )
 from zeroskip.boards.steps import Progress, StepRecord, Steps, file_digest, write_atomically
+from zeroskip.boards.timing import count_cells_named, slowest_path
 from zeroskip.boards.tools import Tool, find_tool, run_tool
 from zeroskip.boards.top import DEFAULT_BAUD, Plan, plan_top
 from zeroskip.boards.verilator_cache import find_toolchain
@@ -45,6 +48,9 @@ from zeroskip.compiler.errors import CapacityError, InputError, ToolError
 __all__ = ["SynthesisResult", "synthesize"]
 
 _LOG_LINES = 12
+
+_CLOCK_TOLERANCE = 1.001
+"""Delay files hold whole picoseconds."""
 
 _HIDE_NAMES = "hierarchy -top top; proc; flatten; rename -hide w:*"
 """Yosys 0.70 stops or joins two wires when names clash in its ABC9 reader, on some designs; private names do not."""
@@ -73,10 +79,9 @@ class SynthesisResult:
         ``{"lut": {"used", "available"}, "ff": ..., "bram": ..., "dsp": ...}`` after place and route, and
         ``primitives``: whether the family's own multipliers and memories took the place of RTL modules.
     fmax_mhz : Mapping or None
-        ``{"median", "min", "max", "seeds", "constraint"}``; no more than a block RAM bears. None as well where the
-        router cannot time the device (``board.family.untimed`` says why).
+        ``{"median", "min", "max", "seeds", "constraint"}``; no more than a block RAM bears.
     critical_path : CriticalPath or None
-        Of the fastest seed, whose bitstream is kept; None together with ``fmax_mhz``.
+        Of the fastest seed, whose bitstream is kept.
     check : NetlistCheck or None
     bitstream : Path
     best_seed : int
@@ -96,39 +101,37 @@ class SynthesisResult:
 
     def to_report(self) -> dict[str, Any]:
         """Return the parts of report.json that a board build fills; None where nothing was measured."""
-        groups = {"resources": self.resources, "fmax_mhz": self.fmax_mhz}
+        measured = self.check is not None
         return {
             "device": self.board.device,
             "tools": dict(self.tools),
-            "kinds": {name: "measured" for name, group in groups.items() if group is not None},
-            **groups,
-            "untimed": self.board.family.untimed or None,
+            "kinds": {"resources": "measured", "fmax_mhz": self._clock_kind} if measured else {},
+            "resources": self.resources,
+            "fmax_mhz": self.fmax_mhz,
             "critical_path": str(self.critical_path) if self.critical_path is not None else None,
             "netlist_check": self.check.to_report() if self.check is not None else None,
         }
 
+    @property
+    def _clock_kind(self) -> str:
+        return "estimated" if self.board.family.missing_delays else "measured"
+
     def __str__(self) -> str:
-        if self.resources is None or self.check is None:
+        if self.resources is None or self.fmax_mhz is None or self.check is None:
             return f"{self.board.name}: no numbers without a netlist check; run with --netlist-check"
         counts = {name: self.resources[name] for name in RESOURCE_NAMES}
         cells = ", ".join(
             f"{RESOURCE_NAMES[name]} {count['used']} of {count['available']}" for name, count in counts.items()
         )
-        lines = [
-            f"{self.board.name} ({self.board.part}): {cells}",
-            self._clock_text(),
-            f"netlist check: {self.check.values} values, {self.check.mismatches} differ",
-        ]
-        return "\n".join(lines if self.critical_path is None else [*lines, f"slowest path: {self.critical_path}"])
-
-    def _clock_text(self) -> str:
         fmax = self.fmax_mhz
-        if fmax is None:
-            return f"Fmax not measured: {self.board.family.untimed}"
         seeds = f"{len(fmax['seeds'])} seed" + ("s" if len(fmax["seeds"]) > 1 else "")
+        kind = "estimated, " if self._clock_kind == "estimated" else ""
         return (
-            f"Fmax {fmax['median']} MHz (median of {seeds}, {fmax['min']} to {fmax['max']}; "
-            f"constraint {fmax['constraint']:g})"
+            f"{self.board.name} ({self.board.part}): {cells}\n"
+            f"Fmax {fmax['median']} MHz ({kind}median of {seeds}, {fmax['min']} to {fmax['max']}; "
+            f"constraint {fmax['constraint']:g})\n"
+            f"netlist check: {self.check.values} values, {self.check.mismatches} differ\n"
+            f"slowest path: {self.critical_path}"
         )
 
 
@@ -241,6 +244,7 @@ class _Flow:
             place = f"{inner}/{scratch.name}"
             (scratch / "top.il").write_text(self.plan.rtlil, encoding="utf-8")
             (scratch / "synth.ys").write_text(script.format(place=place), encoding="utf-8")
+            (scratch / "remap.v").write_text(self.board.family.remap, encoding="utf-8")
             if self.replacement is not None:
                 (scratch / "wrappers.v").write_text(self.replacement.wrappers, encoding="utf-8")
                 (scratch / "cells.v").write_text(self.replacement.cells, encoding="utf-8")
@@ -263,6 +267,7 @@ class _Flow:
                 f"{self.board.family.synthesis} -top top",
                 # Only now: ABC9 stops without a word at multipliers with registers.
                 *(["techmap -map {place}/cells.v", "opt_clean"] if replaced else []),
+                *(["techmap -map {place}/remap.v"] if self.board.family.remap else []),
                 "tee -q -o {place}/stat.json stat -json",
                 "write_json {place}/top.json",
                 "",
@@ -271,6 +276,7 @@ class _Flow:
         identity = {
             "tool": self.yosys.label,
             "script": script,
+            "remap": self.board.family.remap,
             "spare": _HIDE_NAMES,
             "top": self.plan.rtlil,
             "primitives": self.replacement.wrappers + self.replacement.cells if self.replacement is not None else "",
@@ -330,6 +336,7 @@ class _Flow:
         family = self.board.family
         stem = f"seed-{seed}"
         routed, report, pins = f"{stem}.{family.routed_suffix}", f"{stem}.json", f"top.{family.constraint_suffix}"
+        delays = [f"{stem}.sdf"] if family.missing_delays else []
         inner = os.path.relpath(self.folder, self.directory)
         named = ((family.package_option, self.board.package), (family.speed_option, self.board.speed))
         options = [
@@ -344,6 +351,7 @@ class _Flow:
             files = [
                 "--json", f"{inner}/top.json", f"{family.constraint_option}{place}/{pins}",
                 "--report", f"{place}/{report}", family.routed_option, f"{place}/{routed}",
+                *(part for name in delays for part in ("--sdf", f"{place}/{name}")),
             ]  # fmt: skip
             log = scratch / f"{stem}.log"
             code = run_tool(self.router, ["-q", "-l", f"{place}/{stem}-nextpnr.log", *options, *files],
@@ -359,7 +367,7 @@ class _Flow:
             "netlist": file_digest(self.folder / "top.json"),
             "pins": self.plan.pins,
         }
-        outputs = [report, routed, f"{stem}.{family.bitstream_suffix}", f"{stem}-nextpnr.log"]
+        outputs = [report, routed, *delays, f"{stem}.{family.bitstream_suffix}", f"{stem}-nextpnr.log"]
         expected = _ROUTE_BASE_S + len(self.cells) * _ROUTE_CELL_S
         self.steps.run(f"place and route seed {seed}", identity, outputs, action, expected_s=expected)
 
@@ -378,7 +386,7 @@ class _Flow:
     def finish(self, check: NetlistCheck | None) -> SynthesisResult:
         """Collect the reports, keep the fastest seed's bitstream and refuse a design too slow for the board."""
         suffix = self.board.family.bitstream_suffix
-        routes = {seed: parse_route_report(self.folder / f"seed-{seed}.json") for seed in self.seeds}
+        routes = {seed: self._read_route(seed) for seed in self.seeds}
         best = max(self.seeds, key=lambda seed: routes[seed].fmax_mhz)
         if check is not None and routes[best].fmax_mhz < self.board.clock_mhz:
             raise CapacityError(
@@ -390,7 +398,6 @@ class _Flow:
         scratch.replace(self.bitstream)
         fmax = [min(routes[seed].fmax_mhz, self._clock_limit()) for seed in self.seeds]
         measured = check is not None
-        timed = measured and not self.board.family.untimed
         tools = [self.yosys, self.router, *([find_tool("verilator")] if measured else [])]
         return SynthesisResult(
             board=self.board,
@@ -402,13 +409,32 @@ class _Flow:
             }
             if measured
             else None,
-            fmax_mhz=fmax_summary(fmax, self.board.constraint_mhz) if timed else None,
-            critical_path=routes[best].path if timed else None,
+            fmax_mhz=fmax_summary(fmax, self.board.constraint_mhz) if measured else None,
+            critical_path=routes[best].path if measured else None,
             check=check,
             bitstream=self.bitstream,
             best_seed=best,
             steps=tuple(self.steps.records),
         )
+
+    def _read_route(self, seed: int) -> RouteReport:
+        """Return the router's report; where the router lacks delays, with the clock and the LUTs by its delay file."""
+        route = parse_route_report(self.folder / f"seed-{seed}.json")
+        family = self.board.family
+        if not family.missing_delays:
+            return route
+        delays = self.folder / f"seed-{seed}.sdf"
+        path = slowest_path(delays, family.missing_delays[self.board.speed], family.sources)
+        fmax = 1000 / path.delay_ns
+        if fmax > route.fmax_mhz * _CLOCK_TOLERANCE:
+            raise ToolError(
+                f"Delay file '{delays}' must hold the router's slowest path of {route.fmax_mhz:.2f} MHz, but its own "
+                f"gives {fmax:.2f} MHz"
+            )
+        lut = family.lut[0]
+        spare = count_cells_named(delays, family.spare_lut) if family.spare_lut else 0
+        used = {**route.used, lut: route.used[lut] - spare}
+        return dataclasses.replace(route, fmax_mhz=fmax, path=path, used=used)
 
     def _clock_limit(self) -> float:
         """Return the clock in MHz that the design's block RAMs bear, whatever the paths between them allow."""

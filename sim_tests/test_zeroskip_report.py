@@ -16,6 +16,7 @@ from zeroskip.report import Column, comparison_table, html_page, render, result_
 
 BOARD = "ulx3s-25f"
 SYNTHESIZED = {
+    "kinds": {"resources": "measured", "fmax_mhz": "measured"},
     "resources": {
         "lut": {"used": 2028, "available": 24288},
         "ff": {"used": 1502, "available": 24288},
@@ -115,6 +116,12 @@ def test_the_page_is_self_contained(design):
     assert "121.9 MHz (median of 1 seed)" in page
 
 
+def test_an_estimated_clock_says_so(design):
+    edit(design, BOARD, **{**SYNTHESIZED, "kinds": {"resources": "measured", "fmax_mhz": "estimated"}})
+    assert "  Fmax 121.9 MHz (estimated, median of 1 seed, 121.9 to 121.9)" in str(design)
+    assert "121.9 MHz (estimated, median of 1 seed)" in html_page(design)
+
+
 def test_names_are_escaped_on_the_page(design):
     edit(design, model="<b>net</b>")
     assert "<h1>&lt;b&gt;net&lt;/b&gt;</h1>" in html_page(design)
@@ -202,12 +209,3 @@ def test_reports_hold_the_keys_of_the_contract(design):
     )
     assert set(expected.split()) <= set(content)
     assert content["fmax_mhz"] is content["resources"] is content["netlist_check"] is None
-
-
-def test_a_board_that_cannot_be_timed_shows_its_resources(design):
-    edit(design, BOARD, **{**SYNTHESIZED, "fmax_mhz": None, "latency_us": None, "untimed": "the router has no delays"})
-    text = str(design)
-    assert f"{BOARD}: LUT 2,028 of 24,288" in text
-    assert "\n  Fmax not measured: the router has no delays\n  netlist check: 1 vector, 0 values differ" in text
-    assert "Fmax not measured: the router has no delays. Netlist check: 1 vectors" in html_page(design)
-    assert result_rows(design.report(BOARD))["fmax"] is None

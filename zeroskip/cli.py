@@ -311,9 +311,7 @@ def synth(options: Options, folder: Path, board: str, seeds: int, netlist_check:
         progress=options.say,
     )
     report = design.report(result.board.name)
-    text = board_text(result.board.name, report)
-    if report["critical_path"] is not None:
-        text += f"\n  slowest path: {report['critical_path']}"
+    text = f"{board_text(result.board.name, report)}\n  slowest path: {report['critical_path']}"
     text += f"\n  bitstream: {result.bitstream}"
     options.result(text if netlist_check else str(result), report)
 

@@ -151,29 +151,21 @@ def design_text(design: Design) -> str:
 
 def board_text(board: str, report: Mapping[str, Any]) -> str:
     """Return the resources and clock of a design on a board."""
-    if not report["resources"]:
+    if not report["resources"] or not report["fmax_mhz"]:
         return f"{board}: not measured (the netlist was not checked)"
     cells = ", ".join(
         f"{name.upper()} {value['used']:,} of {value['available']:,}"
         for name, value in ((name, report["resources"][name]) for name in RESOURCES)
     )
     portable = "; plain Verilog only" if report["resources"].get("primitives") is False else ""
-    check = report["netlist_check"]
+    fmax, check = report["fmax_mhz"], report["netlist_check"]
+    kind = "estimated, " if report["kinds"]["fmax_mhz"] == "estimated" else ""
     return (
         f"{board}: {cells}{portable}\n"
-        f"  {_clock_text(report)}\n"
-        f"  netlist check: {_plural(check['vectors'], 'vector')}, {check['mismatches']:,} values differ"
-    )
-
-
-def _clock_text(report: Mapping[str, Any]) -> str:
-    fmax = report["fmax_mhz"]
-    if not fmax:
-        return f"Fmax not measured: {report['untimed']}"
-    return (
-        f"Fmax {fmax['median']:.1f} MHz (median of {_plural(len(fmax['seeds']), 'seed')}, "
+        f"  Fmax {fmax['median']:.1f} MHz ({kind}median of {_plural(len(fmax['seeds']), 'seed')}, "
         f"{fmax['min']:.1f} to {fmax['max']:.1f}), latency {report['latency_us']:.1f} us, "
-        f"{report['throughput_per_s']:,.0f} inferences/s"
+        f"{report['throughput_per_s']:,.0f} inferences/s\n"
+        f"  netlist check: {_plural(check['vectors'], 'vector')}, {check['mismatches']:,} values differ"
     )
 
 

@@ -9,10 +9,29 @@ from typing import Any
 
 from zeroskip.boards.families.primitives import Primitives
 
-__all__ = ["Cell", "Family", "without_module"]
+__all__ = ["Cell", "CellDelays", "Family", "without_module"]
 
 Cell = dict[str, Any]
 """A cell of Yosys' JSON netlist: ``type``, ``parameters``, ``connections``, ``attributes``."""
+
+
+@dataclass(frozen=True)
+class CellDelays:
+    """Delays of one kind of cell in picoseconds at the slow corner, by port, with its number in the bus or without.
+
+    Parameters
+    ----------
+    through : Mapping[str, int]
+        Input -> delay from there to every output.
+    setup : Mapping[str, int]
+        Input -> time before the clock edge.
+    launch : Mapping[str, int]
+        Output -> time after the clock edge.
+    """
+
+    through: Mapping[str, int] = field(default_factory=dict)
+    setup: Mapping[str, int] = field(default_factory=dict)
+    launch: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -26,6 +45,8 @@ class Family:
         Yosys command; ``-top`` is appended.
     router, packer : str
         Names of the place-and-route and the bitstream tool.
+    remap : str
+        Verilog that Yosys' ``techmap`` applies to the mapped netlist; empty where there is none.
     constraint_suffix, routed_suffix, bitstream_suffix : str
         File name endings, without the dot.
     constraint_option : str
@@ -44,10 +65,8 @@ class Family:
         Mapped cell -> LUTs or multipliers it takes, for the capacity check before place and route.
     ff_prefix : str
         Start of the names of flip-flop cells.
-    luts : Mapping[str, tuple[str, ...]]
-        Cell type of a look-up table -> its inputs, low address bit first.
-    lut_output, lut_table : str
-        Output and parameter of every one of them.
+    lut : tuple[str, tuple[str, ...], str, str]
+        Cell type of the look-up table, its inputs (low address bit first), its output and its table.
     block_rams : tuple[str, ...]
         Cell types.
     distributed_ram : str
@@ -75,8 +94,14 @@ class Family:
     pack_options : tuple[str, ...]
     packed_option : str
         Option of the packer before the bitstream's name, where it needs one.
-    untimed : str
-        Why the router's frequency is not the design's, as a sentence; empty where it is.
+    missing_delays : Mapping[str, Mapping[str, CellDelays]]
+        Speed grade -> kind of cell -> delays that the router does not know; where there are any, the clock is
+        calculated from the router's delays and these (:func:`zeroskip.boards.timing.slowest_path`), and is estimated.
+    sources : tuple[str, ...]
+        Kinds of routed cells that give constants or what comes from outside; used with ``missing_delays`` only.
+    spare_lut : str
+        End of the names of look-up tables that the router adds as a wire to a flip-flop where one is left; they are not
+        counted. Used with ``missing_delays`` only; empty where there are none.
     primitives : Primitives or None
         The family's own multiplier and memory with their pipeline registers; None where there are none.
     block_ram_mhz : Mapping[str, float], MHz
@@ -98,9 +123,7 @@ class Family:
     lut_cost: Mapping[str, float]
     dsp_cost: Mapping[str, float]
     ff_prefix: str
-    luts: Mapping[str, tuple[str, ...]]
-    lut_output: str
-    lut_table: str
+    lut: tuple[str, tuple[str, ...], str, str]
     block_rams: tuple[str, ...]
     distributed_ram: str
     operand_bits: int
@@ -111,12 +134,15 @@ class Family:
     simulation_cells: tuple[str, ...]
     own_cells: tuple[str, ...]
     random_start: Callable[[str], str]
+    remap: str = ""
     ties: Mapping[str, str] = field(default_factory=dict)
     package_option: str = "--package"
     speed_option: str = "--speed"
     pack_options: tuple[str, ...] = ()
     packed_option: str = ""
-    untimed: str = ""
+    missing_delays: Mapping[str, Mapping[str, CellDelays]] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    spare_lut: str = ""
     primitives: Primitives | None = None
     block_ram_mhz: Mapping[str, float] = field(default_factory=dict)
 

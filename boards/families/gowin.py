@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from zeroskip.boards.families.family import Cell, Family, without_module
+from zeroskip.boards.families.family import Cell, CellDelays, Family, without_module
 from zeroskip.boards.families.gowin_primitives import GOWIN_PRIMITIVES
 from zeroskip.compiler.errors import ToolError
 
@@ -53,9 +53,37 @@ def _random_start(text: str) -> str:
     return text
 
 
+_BLOCK_RAM = CellDelays(setup={"ADB": 43}, launch={"DOB": 3460})
+_MULTIPLIER = CellDelays(setup={"A": 399, "B": 399}, launch={"DOUT": 458})
+_C6_DELAYS = {
+    "LUT4": CellDelays(through={"I0": 1031, "I1": 1098, "I2": 822, "I3": 625}),
+    **dict.fromkeys(("DP", "DPX9"), _BLOCK_RAM),
+    "RAM16SDP4": CellDelays(setup={"DI": 43}),
+    **dict.fromkeys(("MULT9X9", "MULT18X18", "MULT36X36"), _MULTIPLIER),
+}
+"""What nextpnr leaves out: the LUTs that it adds to lead a wire into a flip-flop, port B of a block RAM, the data of a
+distributed one, and all of the multipliers. The numbers are those of project Apicula's data base, which has none of the
+multipliers: their registers are taken for flip-flops."""
+
+_LUT_INPUTS = ("I0", "I1", "I2", "I3")
+
+
+def _wider_lut(inputs: int) -> str:
+    """Return a LUT of one to three inputs as one of four: nextpnr follows no path through the others."""
+    given = _LUT_INPUTS[:inputs]
+    pins = [f".{pin}({pin})" if pin in given else f".{pin}(1'b0)" for pin in _LUT_INPUTS]
+    return (
+        f"module LUT{inputs}(input {', '.join(given)}, output F);\n"
+        f"  parameter [{2**inputs - 1}:0] INIT = 0;\n"
+        f"  LUT4 #(.INIT({{{16 >> inputs}{{INIT}}}})) _TECHMAP_REPLACE_ ({', '.join(pins)}, .F(F));\n"
+        "endmodule\n"
+    )
+
+
 GOWIN = Family(
     name="gowin",
     synthesis="synth_gowin -family gw1n",
+    remap="".join(map(_wider_lut, (1, 2, 3))),
     router="nextpnr-himbaechel-gowin",
     packer="gowin_pack",
     constraint_suffix="cst",
@@ -66,17 +94,15 @@ GOWIN = Family(
     clock_constraint="",
     reset_us=1.0,
     used={
-        "lut": {"LUT4": 1, "ALU": 1, "RAM16SDP4": 4},
+        "lut": {"LUT4": 1, "ALU": 1},
         "ff": {"DFF": 1},
         "bram": {"BSRAM": 1},
         "dsp": {"MULT9X9": 0.5, "MULT18X18": 1, "MULT36X36": 4},
     },
-    lut_cost={"LUT1": 1, "LUT2": 1, "LUT3": 1, "LUT4": 1, "ALU": 1, "RAM16SDP4": 4},
+    lut_cost={"LUT4": 1, "ALU": 1, "RAM16SDP4": 4},
     dsp_cost={"MULT9X9": 0.5, "MULT18X18": 1, "MULT36X36": 4},
     ff_prefix="DFF",
-    luts={f"LUT{inputs}": tuple(f"I{number}" for number in range(inputs)) for inputs in range(1, 5)},
-    lut_output="F",
-    lut_table="INIT",
+    lut=("LUT4", _LUT_INPUTS, "F", "INIT"),
     block_rams=tuple(_WRITE_PINS),
     distributed_ram="RAM16SDP4",
     operand_bits=18,
@@ -91,6 +117,8 @@ GOWIN = Family(
     package_option="",
     speed_option="",
     packed_option="-o",
-    untimed="nextpnr has no delays for the multipliers of Gowin devices and for one port of their dual-port block RAM",
+    missing_delays={"C6/I5": _C6_DELAYS},
+    sources=("IBUF", "GOWIN_VCC", "GOWIN_GND"),
+    spare_lut="_passthrough_lut$",
     primitives=GOWIN_PRIMITIVES,
 )
