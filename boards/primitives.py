@@ -30,7 +30,7 @@ _ROM = re.compile(
     r"// ROM image (?P<name>\w+): (?P<depth>\d+) words of (?P<word_bits>\d+) bits, format (?P<format>.*)\n"
     r"[\s\S]*rom_style = \"(?P<style>\w+)\""
 )
-_BANK = re.compile(r"// One activation bank: (?P<depth>\d+) words")
+_BANK = re.compile(r"// One activation bank: (?P<depth>\d+) words of 8 bits, (?P<parts>\d+) written at once")
 _PARAMETER = re.compile(r"^ +\.(\w+)\((\d+'h[0-9a-f]+|\d+)\),?$", re.MULTILINE)
 """A parameter of a generated cell that is a number."""
 _ADDER = re.compile(r"// Gated adder, (?P<bits>\d+) bits, (?P<carry>with|without) carry")
@@ -40,13 +40,17 @@ _MULTIPLIER = re.compile(r"// Signed multiplier, (?P<a_bits>\d+) x (?P<b_bits>\d
 
 @dataclass(frozen=True)
 class Memory:
-    """A ROM in block RAM (``words`` is its image) or the activation bank (``words`` is empty)."""
+    """A ROM in block RAM (``words`` is its image) or the activation bank (``words`` is empty).
+
+    ``parts`` words of a bank are written at once.
+    """
 
     module: str
     depth: int
     width: int
     read_ports: int
     words: tuple[int, ...]
+    parts: int = 1
 
     @property
     def writable(self) -> bool:
@@ -133,9 +137,9 @@ def find_modules(directory: Path) -> list[Memory | Multiplier | Adder]:
         if path.stem.startswith("rom_"):
             found += _find_rom(directory, path.stem, text)
         elif match := (_BANK.match(text) if path.stem == "activation_bank" else None):
-            depth = int(match["depth"])
-            if text == bank_verilog(depth):
-                found.append(Memory(path.stem, depth, 8, 1, ()))
+            depth, parts = int(match["depth"]), int(match["parts"])
+            if text == bank_verilog(depth, parts):
+                found.append(Memory(path.stem, depth, 8, 1, (), parts))
         elif match := (_MULTIPLIER.match(text) if path.stem in _MULTIPLIERS else None):
             bits = int(match["a_bits"]), int(match["b_bits"])
             if text == multiplier_verilog(*bits, path.stem):
@@ -203,7 +207,8 @@ def replace_modules(directory: Path, board: Board) -> Replacement | None:
         cells.append(cell)
         names.append(adder.module)
     if primitives.block_ram is not None:
-        memories = [module for module in found if isinstance(module, Memory)]
+        most = primitives.block_ram.most_parts
+        memories = [module for module in found if isinstance(module, Memory) and module.parts <= most]
         shapes = choose_shapes(memories, _instances(directory, memories), primitives.block_ram, board.bram)
         for memory in memories:
             tiles[memory.module] = _cut(memory, shapes[memory.module])
@@ -256,6 +261,9 @@ def choose_shapes(
     chosen, saving = {}, {}
     for memory in memories:
         shapes = block_ram.shapes(memory.read_ports, memory.writable)
+        if memory.parts > 1:
+            # a byte has one enable: no cut by bits
+            shapes = tuple(shape for shape in shapes if shape[1] >= memory.width)
         flat = [shape for shape in shapes if shape[0] >= memory.depth]
         least = min(shapes, key=lambda shape: (_blocks(memory, shape), -shape[0]))
         first = min(flat, key=lambda shape: (_blocks(memory, shape), -shape[1])) if flat else least
@@ -277,7 +285,7 @@ def _blocks(memory: Memory, shape: tuple[int, int]) -> int:
 def _cut(memory: Memory, shape: tuple[int, int]) -> dict[str, tuple[Tile, tuple[int, ...]]]:
     """Return the tiles of a memory by instance name: row by row of words, from the low bits on."""
     depth, width = shape
-    tile = Tile(depth, width, memory.read_ports, memory.writable)
+    tile = Tile(depth, width, memory.read_ports, memory.writable, memory.parts)
     mask = (1 << width) - 1
     return {
         f"tile_{row}_{column}": (
@@ -306,7 +314,8 @@ def _wrap_memory(memory: Memory, shape: tuple[int, int]) -> str:
     depth, width = shape
     rows, columns = -(-memory.depth // depth), -(-memory.width // width)
     bits, low = address_bits(memory.depth), address_bits(depth)
-    whole = Tile(memory.depth, memory.width, memory.read_ports, memory.writable)
+    whole = Tile(memory.depth, memory.width, memory.read_ports, memory.writable, memory.parts)
+    write_bits, write_low = address_bits(memory.depth // memory.parts), address_bits(depth // memory.parts)
     ports = [("read_addr", "read_data")] if memory.writable else []
     ports = ports or [(f"addr_{port}", f"data_{port}") for port in range(memory.read_ports)]
     body = ""
@@ -329,16 +338,22 @@ def _wrap_memory(memory: Memory, shape: tuple[int, int]) -> str:
                 pins.append(f".{addr}({_local(addr, bits, low)})")
                 pins.append(f".{data}({data}_row_{row}[{width * (column + 1) - 1}:{width * column}])")
             if memory.writable:
-                here = f"write_en && write_addr[{bits - 1}:{low}] == {row}" if rows > 1 else "write_en"
-                top = min(memory.width, width * (column + 1)) - 1
-                value = f"write_data[{top}:{width * column}]"
-                missing = width * (column + 1) - 1 - top
-                pins.append(f".write_addr({_local('write_addr', bits, low)})")
-                pins.append(f".write_data({{{missing}'b0, {value}}})" if missing else f".write_data({value})")
+                chosen = f"write_addr[{write_bits - 1}:{write_low}] == {row}"
+                here = f"write_en & {{{memory.parts}{{{chosen}}}}}" if rows > 1 else "write_en"
+                pins.append(f".write_addr({_local('write_addr', write_bits, write_low)})")
+                pins.append(f".write_data({{{', '.join(reversed(_write_parts(memory, width, column)))}}})")
                 pins.append(f".write_en({here})")
             instance = f"tile_{row}_{column}"
             body += f"  {memory.module}_{instance} {instance}({', '.join(pins)});\n"
     return module_text(memory.module, memory_ports(whole), body)
+
+
+def _write_parts(memory: Memory, width: int, column: int) -> list[str]:
+    """Return what a tile takes of each word that is written at once, filled up to its width."""
+    low, top = width * column, min(memory.width, width * (column + 1)) - 1
+    missing = width * (column + 1) - 1 - top
+    words = (f"write_data[{memory.width * part + top}:{memory.width * part + low}]" for part in range(memory.parts))
+    return [f"{missing}'b0, {word}" if missing else word for word in words]
 
 
 def _local(addr: str, bits: int, low: int) -> str:

@@ -27,10 +27,14 @@ _MAX_RESULTS = 32
 
 @dataclass(frozen=True)
 class Places:
-    """What the places in the trace of a layer mean: place ``first + i`` is element ``elements[i]`` of a map."""
+    """What the places in the trace of a layer mean: place ``first + i`` is element ``elements[i]`` of a map.
+
+    With more than one of ``rows``, the places of a word are those of so many channels.
+    """
 
     first: int
     elements: tuple[int, ...]
+    rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,10 @@ def read_design(directory: Path) -> SimulatedDesign:
             shapes=tuple(tuple(layer["shape"]) for layer in layers),
             signed=tuple(layer.get("signed") for layer in layers),
             places=tuple(
-                Places(layer["first_place"], tuple(layer["places"])) if "places" in layer else None for layer in layers
+                Places(layer["first_place"], tuple(layer["places"]), layer.get("rows_together", 1))
+                if "places" in layer
+                else None
+                for layer in layers
             ),
             input_shape=tuple(plan["input"]["shape"]),
             output_shape=tuple(plan["output"]["shape"]),

@@ -82,6 +82,19 @@ class TensorTrace:
         outside = (element < 0) | (element >= count)
         return np.where(outside, -1, element // self.shape[2]), np.where(outside, -1, element % self.shape[2])
 
+    def channels(self, channel: IntArray, place: IntArray) -> IntArray:
+        """Return the channels of the records in a trace; those that only fill a word up lie past the last one."""
+        if self.places is None or self.places.rows == 1:
+            return channel
+        together: IntArray = channel * self.places.rows + (place - self.places.first) % self.places.rows
+        return together
+
+    @property
+    def filled(self) -> int:
+        """Channels with those that fill the last word up."""
+        rows = 1 if self.places is None else self.places.rows
+        return -(-self.shape[0] // rows) * rows
+
     @property
     def size(self) -> int:
         """Values of one vector."""
@@ -185,10 +198,12 @@ def compare_trace(
                 "late" if known else "outside", number, nobody, vectors, places, None, data[rows], cycle[rows]
             )
         for number, tensor in enumerate(tensors):
-            rows = np.flatnonzero((layer == number) & ~late)
+            channels = tensor.channels(channel, place)
+            filling = (channels >= tensor.shape[0]) & (channels < tensor.filled)
+            rows = np.flatnonzero((layer == number) & ~late & ~filling)
             if rows.size:
                 y, x = tensor.positions(place[rows])
-                columns = (inference[rows], channel[rows], y, x, data[rows], cycle[rows])
+                columns = (inference[rows], channels[rows], y, x, data[rows], cycle[rows])
                 _compare_rows(number, tensor, columns, written[number], vector_of, comparison)
     for number, (tensor, counts) in enumerate(zip(tensors, written, strict=True)):
         # Only finished inferences can be said to miss a value.

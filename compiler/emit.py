@@ -80,6 +80,7 @@ def _program_header(program: Program, index_bits: int | None) -> dict[str, Any]:
                 "output": plan.output,
                 "shape": list(plan.shape),
                 "signed": tensors[plan.output].signed,
+                "rows_together": plan.rows_together,
                 "first_place": plan.back["place_base"] * geometry.results,
                 "places": [-1 if place is None else place[0] * plan.shape[-1] + place[1] for place in plan.places],
                 "k": plan.index_bits or None,

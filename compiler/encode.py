@@ -191,8 +191,9 @@ def _choose_split(job: Job, geometry: Geometry) -> int:
         padded[:, : job.weight.shape[1]] = job.weight
         counts = np.maximum(np.count_nonzero(padded.reshape(-1, step), axis=1), 1) * geometry.sign_adds
         groups = [counts[i : i + lanes] for i in range(0, len(counts), lanes)]
-        cycles = sum(max(int(group.max()), len(group), MIN_DRAIN) for group in groups[:-1])
-        cycles += int(groups[-1].max()) + len(groups[-1])
+        together = 1 if job.slow or split > 1 else geometry.results
+        cycles = sum(max(int(group.max()), -(-len(group) // together), MIN_DRAIN) for group in groups[:-1])
+        cycles += int(groups[-1].max()) - (-len(groups[-1]) // together)
         if best is None or cycles < best[0]:
             best = (cycles, split)
         split *= 2

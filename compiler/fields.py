@@ -9,7 +9,7 @@ from zeroskip.compiler.job import Job
 from zeroskip.compiler.program import Schedule, Storage, TensorLayout
 from zeroskip.compiler.rom import places_of
 from zeroskip.compiler.streams import Decoding
-from zeroskip.compiler.target import MIN_DRAIN, MIN_LEAD, EngineConfig, Format, Geometry
+from zeroskip.compiler.target import MIN_DRAIN, MIN_LEAD, WRITE_WIDTHS, EngineConfig, Format, Geometry
 from zeroskip.compiler.thresholds import search_stages
 
 __all__ = [
@@ -18,20 +18,26 @@ __all__ = [
     "drained_values",
     "front_fields",
     "is_slow",
+    "is_wide",
+    "rows_together",
     "schedule_of",
     "waits_for_columns",
 ]
 
 
-def is_slow(job: Job, layout: TensorLayout, geometry: Geometry) -> bool:
+def is_slow(job: Job, layout: TensorLayout, geometry: Geometry, part: int | None) -> bool:
     """Whether the results of a layer must leave the array one a cycle.
 
-    So it is for linear layers, for tensors that every bank or the output buffer takes, and where results that would
-    leave together lie in the same bank.
+    So it is for reduced maps, where results that would leave together lie in the same bank, and for vectors and outputs
+    whose results do not fill words (:func:`is_wide`). ``part`` is the offset of the layer's
+    output in the concatenation it is a part of, if it is. A linear layer is slow in any case if its rows are spread
+    over lanes, which is decided later.
     """
     if geometry.results == 1:
         return False
-    if job.sums or layout.storage is not Storage.BANKED:
+    if layout.storage is not Storage.BANKED:
+        return not is_wide(job, layout, geometry, part)
+    if job.sums:
         return True
     places = places_of(job, geometry.lanes)
     for first in range(0, len(places), geometry.results):
@@ -40,6 +46,34 @@ def is_slow(job: Job, layout: TensorLayout, geometry: Geometry) -> bool:
         if len(banks) < len(word):
             return True
     return False
+
+
+def is_wide(job: Job, layout: TensorLayout, geometry: Geometry, part: int | None) -> bool:
+    """Whether the results of a cycle are one word of a vector or of the output, in order.
+
+    Then every bank, or the output buffer, takes them at once.
+
+    Rows of a linear layer are; their last word may end behind the vector, where no other part may follow.
+    """
+    results = geometry.results
+    if results not in WRITE_WIDTHS or layout.storage is Storage.BANKED or job.reduce or (part or 0) % results:
+        return False
+    if job.linear:
+        return job.scales is not None and (part is None or job.out_channels % results == 0)
+    places = places_of(job, geometry.lanes)
+    if layout.channel_step % results and job.out_channels > 1:
+        return False
+    offsets = [-1 if place is None else layout.rows[place[0]] + layout.columns[place[1]] for place in places]
+    for start in range(0, len(offsets), results):
+        word = offsets[start : start + results]
+        if any(offset >= 0 and (word[0] % results or offset != word[0] + n) for n, offset in enumerate(word)):
+            return False
+    return True
+
+
+def rows_together(job: Job, geometry: Geometry) -> int:
+    """Return how many rows of a linear layer leave the array in a cycle, 1 of any other layer."""
+    return 1 if job.slow or not job.linear else geometry.results
 
 
 def waits_for_columns(job: Job, geometry: Geometry) -> bool:
@@ -54,7 +88,7 @@ def drained_values(job: Job, geometry: Geometry) -> int:
 
 def drain_cycles(job: Job, geometry: Geometry) -> int:
     """Return the cycles in which a unit's results leave the array."""
-    return drained_values(job, geometry) // (1 if job.slow else geometry.results)
+    return -(-drained_values(job, geometry) // (1 if job.slow else geometry.results))
 
 
 def schedule_of(job: Job, geometry: Geometry, drain_delay: int, indexed: bool) -> Schedule:
@@ -207,17 +241,17 @@ def _pad_code(job: Job) -> int:
 def back_fields(job: Job, schedule: Schedule, layout: TensorLayout, config: EngineConfig) -> dict[str, int]:
     """Return the fields of drain, post-processor and writer that do not point into an image."""
     geometry = config.geometry
-    per_member = job.split if job.linear else geometry.lanes
-    if not job.slow:
-        per_member //= geometry.results
+    # rows that leave together are one member, and their word one channel
+    rows = rows_together(job, geometry)
+    per_member = job.split if job.linear else geometry.lanes // (1 if job.slow else geometry.results)
     fields = {
         "drain_last": drain_cycles(job, geometry) - 1,
         "place_last": per_member - 1,
-        "member_last": job.members - 1,
+        "member_last": -(-job.members // rows) - 1,
         "tile_last": schedule.tiles - 1,
         "group_last": job.group_count - 1,
-        "channels": job.out_channels,
-        "channel_step": layout.channel_step,
+        "channels": -(-job.out_channels // rows),
+        "channel_step": layout.channel_step * rows,
         "out_base": layout.base * (geometry.lanes if layout.storage is Storage.BANKED else 1),
         "replicated": int(layout.storage is Storage.REPLICATED),
         "to_output": int(layout.storage is Storage.OUTPUT),

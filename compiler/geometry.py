@@ -13,7 +13,7 @@ from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.lower import Formats, LayerCost, estimate_cycles, layer_costs, lower
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.requantization import scaler_count
-from zeroskip.compiler.target import Engine, EngineConfig, Format, Geometry, pair_bits
+from zeroskip.compiler.target import WRITE_WIDTHS, Engine, EngineConfig, Format, Geometry, pair_bits
 
 __all__ = ["DEFAULT_LIMITS", "Choice", "Limits", "choose_program", "program_blocks", "program_multipliers"]
 
@@ -303,7 +303,7 @@ def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geo
     weights = [np.asarray(layer.weight, np.int64) for layer in model.layers if layer.weight is not None]
     largest = max((int(np.abs(weight).max()) for weight in weights), default=0)
     pairs = engine is Engine.DENSE and 1 < largest and pair_bits(largest) <= limits.operand_bits
-    linear = any(layer.kind is Kind.LINEAR for layer in model.layers)
+    only_linear = all(layer.kind in (Kind.LINEAR, Kind.CONCAT) for layer in model.layers)
     result = []
     room = max(limits.multipliers, 4)
     for lanes in LANES:
@@ -311,7 +311,7 @@ def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geo
             for results in RESULTS:
                 if results > min(lanes // 2, 8) or (results > 1 and lanes * units // results < 8):
                     continue
-                if results > 1 and linear and not any(layer.kind is not Kind.LINEAR for layer in model.layers):
+                if results > 1 and results not in WRITE_WIDTHS and only_linear:
                     continue
                 columns, cores = (units, 1) if engine is Engine.DENSE else (1, units)
                 size = Geometry(lanes, columns, cores, results)

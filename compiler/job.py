@@ -354,8 +354,10 @@ def _choose_split(job: Job, geometry: Geometry) -> int:
             groups = -(-job.out_channels // members)
             last = job.out_channels - (groups - 1) * members
             length = -(-inputs // split)
-            # the next layer waits for the last group's sums, which leave one lane a cycle
-            cycles = (groups - 1) * max(length, members * split) + length + last * split
+            # the next layer waits for the last group's results; the sums of lanes leave one lane a cycle
+            together = 1 if job.slow or split > 1 else geometry.results
+            drain, last_drain = (-(-rows * split // together) for rows in (members, last))
+            cycles = (groups - 1) * max(length, drain) + length + last_drain
             if best is None or cycles < best[0]:
                 best = (cycles, split)
         split *= 2

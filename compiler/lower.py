@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,11 +10,11 @@ import numpy as np
 from zeroskip.compiler.balance import balance_rows
 from zeroskip.compiler.encode import choose_mask_bits, encode_indexed
 from zeroskip.compiler.errors import CompileError
-from zeroskip.compiler.fields import back_fields, front_fields, is_slow, schedule_of
+from zeroskip.compiler.fields import back_fields, front_fields, is_slow, rows_together, schedule_of
 from zeroskip.compiler.ir import Kind, Model, Rounding
 from zeroskip.compiler.job import Job, encode_dense, place_job, prepare_job, start_encoding
 from zeroskip.compiler.ledger import bit_ledger
-from zeroskip.compiler.program import LayerPlan, Program, Rom, Schedule, TensorLayout
+from zeroskip.compiler.program import LayerPlan, Program, Rom, Schedule, Storage, TensorLayout
 from zeroskip.compiler.requantization import align_shifts
 from zeroskip.compiler.rom import Tables, descriptor_rom, lane_rows, places_of, slot_count
 from zeroskip.compiler.rom_check import check_roms
@@ -23,6 +23,7 @@ from zeroskip.compiler.schedule import (
     choose_plane,
     memory_map,
     output_layout,
+    part_offsets,
     plane_layout,
     replicated_layout,
 )
@@ -52,12 +53,14 @@ def lower(model: Model, geometry: Geometry, formats: Formats, *, index_bits: int
         If a layer cannot be served; the text names it and the remedy.
     """
     model, row_orders, jobs, layouts = plan_jobs(model, geometry, formats, index_bits)
-    placed, depth, release = memory_map(model, layouts, geometry.lanes)
-    config = _config(model, jobs, geometry, depth)
+    wide = {layouts[job.layer.output].storage for job in jobs if not job.slow} if geometry.results > 1 else set()
+    granule = geometry.results if Storage.REPLICATED in wide else 1
+    placed, depth, release = memory_map(model, layouts, geometry.lanes, granule)
+    config = _config(model, jobs, geometry, depth, wide)
     if geometry.paired_products:
         _refuse_wide_levels(jobs)
     schedules = [schedule_of(job, geometry, config.drain_delay, config.indexed) for job in jobs]
-    tables = Tables(jobs, config, model, placed)
+    tables = Tables(jobs, config, model, placed, [rows_together(job, geometry) for job in jobs])
     timing = plan_timing(model, jobs, schedules, config, release)
     for index, (job, schedule) in enumerate(zip(jobs, schedules, strict=True)):
         tables.front[index].update(front_fields(job, schedule, placed, config))
@@ -87,8 +90,10 @@ def plan_jobs(
     ]
     align_shifts([job.scales for job in jobs if job.scales is not None])
     layouts = _layouts(model, jobs, geometry)
+    offsets = part_offsets(model)
     for job in jobs:
-        job.slow = is_slow(job, layouts[job.layer.output], geometry)
+        name = job.layer.output
+        job.slow = is_slow(job, layouts[name], geometry, offsets.get(name))
         start_encoding(job, geometry)
         if job.format is Format.DENSE:
             encode_dense(job, geometry)
@@ -98,6 +103,8 @@ def plan_jobs(
     if index_bits is None:
         _widen_gaps(jobs, geometry)
     _align_patterns(jobs, geometry)
+    for job in jobs:
+        job.slow = job.slow or (geometry.results > 1 and job.linear and job.split > 1)
     return model, row_orders, jobs, layouts
 
 
@@ -234,7 +241,7 @@ def _classes(model: Model) -> list[list[str]]:
     return list(classes.values())
 
 
-def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -> EngineConfig:
+def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int, wide: Set[Storage]) -> EngineConfig:
     """Derive every width of the hardware from the layers."""
     low = high = 0
     bias_low = bias_high = 0
@@ -303,6 +310,9 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int) -
         has_steps=any(decoding.step > 0 for decoding in decodings),
         has_functions=any(job.functions is not None for job in jobs),
         has_empty_runs=has_empty_runs,
+        has_wide_writes=Storage.REPLICATED in wide,
+        has_wide_output=Storage.OUTPUT in wide,
+        has_row_words=any(rows_together(job, geometry) > 1 for job in jobs),
         has_core_words=geometry.cores > 1 and any(job.per_channel for job in jobs),
     )
 
@@ -430,5 +440,6 @@ def _plan(
         decoding=job.decoding,
         storage=bit_ledger(job, config, roms),
         idle_slots=job.idle_taps,
+        rows_together=rows_together(job, geometry),
         notes=tuple(job.notes),
     )

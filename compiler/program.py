@@ -110,7 +110,7 @@ class LayerPlan:
     output shape, ``(C, H, W)`` or ``(F,)``; ``places`` the output position ``(y, x)`` of each place, None outside the
     map. ``products`` is the number of products a cycle the layer can use. ``macs_dense`` and ``macs_useful`` follow
     the report's definitions; ``entries`` counts the encoded entries of a sparse layer, escapes included; ``idle_slots``
-    of a dense row multiply nothing.
+    of a dense row multiply nothing. ``rows_together`` rows of a linear layer leave the array in a cycle.
     """
 
     name: str
@@ -133,6 +133,7 @@ class LayerPlan:
     decoding: Decoding | None
     storage: Mapping[str, int]
     idle_slots: int = 0
+    rows_together: int = 1
     notes: tuple[str, ...] = ()
 
 

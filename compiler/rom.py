@@ -105,11 +105,17 @@ def _rom(
 class Tables:
     """The ROM images of a network while they are filled, and the base of each layer in each of them.
 
-    ``front`` and ``back`` collect the descriptor fields that point into the images.
+    ``front`` and ``back`` collect the descriptor fields that point into the images. ``rows`` are how many rows of each
+    layer leave the array together.
     """
 
     def __init__(
-        self, jobs: Sequence[Job], config: EngineConfig, model: Model, placed: Mapping[str, TensorLayout]
+        self,
+        jobs: Sequence[Job],
+        config: EngineConfig,
+        model: Model,
+        placed: Mapping[str, TensorLayout],
+        rows: Sequence[int],
     ) -> None:
         self.config = config
         self.lanes = config.geometry.lanes
@@ -121,7 +127,7 @@ class Tables:
             self._row_lengths(jobs)
         self._taps(jobs, placed)
         if config.has_scales:
-            self._bias(jobs)
+            self._bias(jobs, rows)
         self._thresholds(jobs)
         self._offsets(jobs)
         if config.has_padding:
@@ -207,26 +213,33 @@ class Tables:
             fields = field_layout(rows)
             self._add("taps", fields, (pack_word(fields, row) for row in rows), segments)
 
-    def _bias(self, jobs: Sequence[Job]) -> None:
+    def _bias(self, jobs: Sequence[Job], rows: Sequence[int]) -> None:
+        """An entry for every channel; where rows leave together, a word has one for each result of a cycle."""
         config = self.config
+        slots = config.geometry.results if config.has_row_words else 1
         fields = [FieldSpec("bias", 0, config.bias_width, True)]
         if config.per_channel:
             fields.append(FieldSpec("multiplier", config.bias_width, max(config.multiplier_width, 1)))
             fields.append(FieldSpec("shift", config.bias_width + fields[1].bits, max(config.shift_width, 1)))
         words: list[int] = []
         segments = []
-        for job, base in zip(jobs, self.back, strict=True):
+        for job, base, together in zip(jobs, self.back, rows, strict=True):
             if job.scales is None:
                 continue
             base["bias_base"] = len(words)
             channels = len(job.bias)
-            segments.append(Segment(job.layer.name, len(words), channels))
             multiplier = np.broadcast_to(job.scales.multiplier, channels)
             shift = np.broadcast_to(job.scales.shift, channels) - config.shift_min
-            for bias, m, s in zip(job.bias, multiplier, shift, strict=True):
-                values = {"bias": int(bias), "multiplier": int(m), "shift": int(s)}
-                words.append(pack_word(fields, values))
-        self._add("bias", fields, words, segments)
+            entries = [
+                pack_word(fields, {"bias": int(bias), "multiplier": int(m), "shift": int(s)})
+                for bias, m, s in zip(job.bias, multiplier, shift, strict=True)
+            ]
+            entries += [0] * (-channels % together)
+            # one row a word: all results of a cycle are of its channel
+            table = np.repeat(np.array(entries, object).reshape(-1, together), slots // together, axis=1)
+            words.extend(pack_slots(table, sum(spec.bits for spec in fields)))
+            segments.append(Segment(job.layer.name, base["bias_base"], len(words) - base["bias_base"]))
+        self._add("bias", fields, words, segments, slots=slots)
 
     def _thresholds(self, jobs: Sequence[Job]) -> None:
         """One image a stage of the search: 2**s thresholds a channel in stage s.

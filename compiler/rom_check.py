@@ -68,11 +68,27 @@ def _compare(layer: str, what: str, got: np.ndarray, expected: np.ndarray) -> No
 
 
 def _bias(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    rom = program.rom("bias")
-    base, count = back["bias_base"], plan.shape[0]
-    got = np.array([unpack_word(rom.fields, word)["bias"] for word in rom.words[base : base + count]], np.int64)
+    count = plan.shape[0]
+    entries = _bias_entries(program, plan, back)
+    wrong = [number for number, word in enumerate(entries) if any(entry != word[0] for entry in word)]
+    if wrong and plan.rows_together == 1:
+        raise VerificationError(
+            f"Layer {plan.name!r}: the results of a cycle have different biases in channel {wrong[0]}; compile again"
+        )
+    got = np.array([entry["bias"] for word in entries for entry in word[: plan.rows_together]][:count], np.int64)
     expected = np.zeros(count, np.int64) if plan.layer.bias is None else np.asarray(plan.layer.bias, np.int64)
     return got, expected
+
+
+def _bias_entries(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> list[list[Mapping[str, int]]]:
+    """Return the bias words of a layer, an entry for each result of a cycle."""
+    rom = program.rom("bias")
+    base = back["bias_base"]
+    words = rom.words[base : base + -(-plan.shape[0] // plan.rows_together)]
+    mask = (1 << rom.slot_bits) - 1
+    return [
+        [unpack_word(rom.fields, word >> (slot * rom.slot_bits) & mask) for slot in range(rom.slots)] for word in words
+    ]
 
 
 def _thresholds(program: Program, plan: LayerPlan, back: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -97,8 +113,8 @@ def _check_scales(program: Program, plan: LayerPlan, back: Mapping[str, int]) ->
     wanted = [np.broadcast_to(array[part], count).tolist() for array in (layer.multiplier, layer.shift)]
     entries: list[Mapping[str, int]] = [back] * count
     if config.per_channel:
-        rom = program.rom("bias")
-        entries = [unpack_word(rom.fields, word) for word in rom.words[back["bias_base"] :][:count]]
+        words = _bias_entries(program, plan, back)
+        entries = [entry for word in words for entry in word[: plan.rows_together]][:count]
     held = (
         [entry.get("multiplier", 1) for entry in entries],
         [entry.get("shift", 0) + config.shift_min for entry in entries],
@@ -261,7 +277,7 @@ def _linear_rows(
     program: Program, plan: LayerPlan, front: Mapping[str, int], back: Mapping[str, int]
 ) -> Iterator[tuple[int, list[int], list[int]]]:
     lanes, layout = program.config.geometry.lanes, program.layouts[plan.layer.inputs[0]]
-    members, split = back["member_last"] + 1, back["place_last"] + 1
+    members, split = (back["member_last"] + 1) * plan.rows_together, back["place_last"] + 1
     cursor = 0
     for group, length in enumerate(_lengths(program, front)):
         for unit in range(-(-members * split // lanes)):

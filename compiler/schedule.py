@@ -22,6 +22,7 @@ __all__ = [
     "choose_tile",
     "memory_map",
     "output_layout",
+    "part_offsets",
     "plane_layout",
     "replicated_layout",
     "tile_count",
@@ -234,12 +235,13 @@ def banked_layout(shape: Sequence[int], lanes: int) -> TensorLayout:
 
 
 def memory_map(
-    model: Model, layouts: Mapping[str, TensorLayout], lanes: int
+    model: Model, layouts: Mapping[str, TensorLayout], lanes: int, granule: int = 1
 ) -> tuple[dict[str, TensorLayout], int, int]:
     """Place every tensor; return the placed layouts, the bank depth in words and the layer that releases the input.
 
-    A tensor lives from the layer that writes it to the last layer that reads it; first fit, the largest first. The
-    input keeps its place for itself when that costs no block RAM: then the next input is loaded while the layers run.
+    Tensors begin at multiples of ``granule`` words. A tensor lives from the layer that writes it to the last layer that
+    reads it; first fit, the largest first. The input keeps its place for itself when that costs no block RAM: then the
+    next input is loaded while the layers run.
 
     Raises
     ------
@@ -259,8 +261,9 @@ def memory_map(
                 live[root] = (min(born, index), max(dies, index))
     # a network that begins with a concatenation keeps its input inside another tensor
     held = views.get(model.input, (model.input, 0))[0]
-    shared, depth = _place(live, layouts)
-    alone, alone_depth = _place({**live, held: (-1, last)}, layouts)
+    words = {name: -(-layout.words // granule) * granule for name, layout in layouts.items()}
+    shared, depth = _place(live, words)
+    alone, alone_depth = _place({**live, held: (-1, last)}, words)
     if -(-alone_depth // BLOCK_WORDS) <= -(-depth // BLOCK_WORDS):
         bases, depth, release = alone, alone_depth, live[held][1]
     else:
@@ -280,7 +283,12 @@ def memory_map(
             )
         rows = tuple(row + within for row in layout.rows)
         placed[name] = replace(layout, base=bases.get(root, 0) + first, rows=rows)
-    return placed, max(depth, 1), release
+    return placed, max(depth, granule), release
+
+
+def part_offsets(model: Model) -> dict[str, int]:
+    """Return where each tensor begins in the concatenation it is a part of, in elements."""
+    return {name: channel * int(np.prod(model.tensors[name].shape[1:])) for name, (_, channel) in _views(model).items()}
 
 
 def _views(model: Model) -> dict[str, tuple[str, int]]:
@@ -308,20 +316,20 @@ def _views(model: Model) -> dict[str, tuple[str, int]]:
     return views
 
 
-def _place(live: Mapping[str, tuple[int, int]], layouts: Mapping[str, TensorLayout]) -> tuple[dict[str, int], int]:
+def _place(live: Mapping[str, tuple[int, int]], words: Mapping[str, int]) -> tuple[dict[str, int], int]:
     """First fit of intervals ``(born, dies)``: a tensor written by a layer may not overlap what that layer reads."""
     bases: dict[str, int] = {}
-    for name in sorted(live, key=lambda item: (-layouts[item].words, live[item])):
+    for name in sorted(live, key=lambda item: (-words[item], live[item])):
         born, dies = live[name]
         taken = sorted(
-            (bases[other], bases[other] + layouts[other].words)
+            (bases[other], bases[other] + words[other])
             for other in bases
             if live[other][0] <= dies and born <= live[other][1]
         )
         base = 0
         for first, end in taken:
-            if base + layouts[name].words <= first:
+            if base + words[name] <= first:
                 break
             base = max(base, end)
         bases[name] = base
-    return bases, max((bases[name] + layouts[name].words for name in bases), default=0)
+    return bases, max((bases[name] + words[name] for name in bases), default=0)

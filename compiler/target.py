@@ -13,6 +13,7 @@ __all__ = [
     "MAX_PRODUCTS",
     "MIN_DRAIN",
     "MIN_LEAD",
+    "WRITE_WIDTHS",
     "Engine",
     "EngineConfig",
     "Format",
@@ -28,6 +29,9 @@ MIN_LEAD = 4
 """Fewest cycles of a layer's first unit with a decoder: the second row's length takes that long from the start."""
 
 MAX_PRODUCTS = 1024
+
+WRITE_WIDTHS = (2, 4)
+"""Results a cycle that a bank can take at once: as many bytes as a block RAM's write port has enables for."""
 
 MAX_ACTIVATION = 255
 """Largest magnitude of an activation: codes have 8 bits, signed or not."""
@@ -210,6 +214,9 @@ class EngineConfig:
     has_two_steps : some scale takes TensorFlow Lite's rounding in two steps
     has_padding, has_pooling, has_half_away, has_half_even, has_floor, has_zero_excluded, has_row_offsets, has_linear,
     has_windowed, has_split, has_keep, has_counted, has_slow, has_core_words, has_functions,
+    has_wide_writes : some vector is written as many values at a time as leave the array
+    has_wide_output : the network's output is written as many values at a time as leave the array
+    has_row_words : the rows of some linear layer leave several at a time, each with a bias of its own
     has_banks, has_steps, has_sums, has_partial_sums, has_empty_runs : generate that hardware
     """
 
@@ -257,6 +264,14 @@ class EngineConfig:
     has_sums: bool
     has_partial_sums: bool
     has_empty_runs: bool
+    has_wide_writes: bool
+    has_wide_output: bool
+    has_row_words: bool
+
+    @property
+    def bank_bytes(self) -> int:
+        """Words of 8 bits that a bank's write port takes at once."""
+        return self.geometry.results if self.has_wide_writes else 1
 
     @property
     def lane_bits(self) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import CompileError
-from zeroskip.compiler.fields import drain_cycles, waits_for_columns
+from zeroskip.compiler.fields import drain_cycles, rows_together, waits_for_columns
 from zeroskip.compiler.ir import Kind, Model
 from zeroskip.compiler.job import Job
 from zeroskip.compiler.program import Schedule, Timing
@@ -185,6 +185,8 @@ def _write_times(job: Job, ends: IntArray, config: EngineConfig) -> IntArray:
     results = 1 if job.slow else geometry.results
     channel = np.arange(job.out_channels)
     group, member = channel // job.members, channel % job.members
+    if (rows := rows_together(job, geometry)) > 1:
+        return (ends[group] + member // rows)[:, None, None]
     if job.sums:
         # the last of the lanes that share a row or a map completes its sum
         lanes = job.split if job.linear else geometry.lanes

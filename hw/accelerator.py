@@ -346,7 +346,7 @@ class Accelerator(wiring.Component):
         valid = delay(m, writer.inside, late)
         loader = self._build_loader(m, array.o_valid)
         self._build_banks(m, addresses, values, valid, loader)
-        self._build_output(m, addresses[0], values[0], valid[0])
+        self._build_output(m, addresses[0], values, valid)
         odd = Signal()
         with m.If(self.back_sequencer.finished):
             m.d.sync += odd.eq(~odd)
@@ -360,7 +360,10 @@ class Accelerator(wiring.Component):
         ]
 
     def _build_posts(self, m: Module, array: Array) -> list[Value]:
-        """Build the post-processors and their images; results that leave together belong to one channel."""
+        """Build the post-processors and their images.
+
+        Results that leave together belong to one channel, or each has an entry of its own in the bias word.
+        """
         program, config, writer = self.program, self.config, self.writer
         bias = program.rom("bias") if config.has_scales else None
         entry = self._rom(m, "bias") if config.has_scales else None
@@ -373,7 +376,8 @@ class Accelerator(wiring.Component):
             m.submodules[f"post_{index}"] = post
             m.d.comb += [post.descriptor.eq(self.back), post.i.eq(array.o[index]), post.first.eq(writer.first)]
             if entry is not None:
-                m.d.comb += post.entry.eq(entry.data_0)
+                slot = index if config.has_row_words else 0
+                m.d.comb += post.entry.eq(entry.data_0.word_select(slot, len(post.entry)))
             if self.thresholds:
                 m.d.comb += post.channel.eq(writer.bias_addr)
                 # all results compare with the first threshold of their channel, then each with its own
@@ -416,11 +420,13 @@ class Accelerator(wiring.Component):
         """Every core's copy of the banks, and the crossbar in front of them."""
         config, back = self.config, self.back
         source = self.program.layouts[self.program.model.input]
+        slow = back.slow if config.has_slow else 0
         crossbar = Crossbar(config, replicated_input=source.storage is Storage.REPLICATED)
         m.submodules.crossbar = crossbar
         m.d.comb += [
             crossbar.valid.eq(valid & ~back.to_output.replicate(config.geometry.results)),
             crossbar.replicated.eq(back.replicated),
+            *([crossbar.wide.eq(back.replicated & ~slow)] if config.has_wide_writes else []),
             crossbar.load.eq(loader.valid),
             crossbar.load_address.eq(loader.address),
             crossbar.load_value.eq(loader.data),
@@ -429,7 +435,7 @@ class Accelerator(wiring.Component):
             m.d.comb += [crossbar.address[index].eq(address), crossbar.value[index].eq(value)]
         for lane in range(config.geometry.lanes):
             for core, gather in enumerate(self.gathers):
-                bank = ActivationBank(config.activation_depth)
+                bank = ActivationBank(config.activation_depth, config.bank_bytes)
                 m.submodules[f"bank_{core}_{lane}"] = bank
                 m.d.comb += [
                     bank.read_addr.eq(gather.bank_addr[lane]),
@@ -439,8 +445,10 @@ class Accelerator(wiring.Component):
                     bank.write_en.eq(crossbar.write_en[lane]),
                 ]
 
-    def _build_output(self, m: Module, address: Value, value: Value, valid: Value) -> None:
-        buffer = OutputBuffer(self.config.output_size)
+    def _build_output(self, m: Module, address: Value, values: list[Value], valid: Value) -> None:
+        """Buffer the output: a value or, of a wide output, all results of a cycle at the first one's address."""
+        parts = self.config.geometry.results if self.config.has_wide_output else 1
+        buffer = OutputBuffer(self.config.output_size, parts)
         m.submodules.output_buffer = buffer
         self.output_buffer = buffer
         wiring.connect(m, buffer.o, wiring.flipped(self.o))
@@ -451,9 +459,9 @@ class Accelerator(wiring.Component):
         with m.Elif(sequencer.start & (sequencer.index == self.layers - 1)):
             m.d.sync += filling.eq(1)
         m.d.comb += [
-            buffer.write_en.eq(delay(m, valid & self.back.to_output, 1)),
-            buffer.write_addr.eq(delay(m, address, 1)),
-            buffer.write_data.eq(delay(m, value, 1)),
+            buffer.write_en.eq(delay(m, valid[:parts] & self.back.to_output.replicate(parts), 1)),
+            buffer.write_addr.eq(delay(m, address[(parts - 1).bit_length() :], 1)),
+            buffer.write_data.eq(delay(m, Cat(*values[:parts]), 1)),
             buffer.start.eq(self.back_sequencer.finished),
             sequencer.output_free.eq(buffer.free & ~filling),
         ]

@@ -89,33 +89,35 @@ class DescriptorRom(wiring.Component):
 class ActivationBank(wiring.Component):
     """One bank of the activation memory: a read port for the gather, a write port for write-back and host.
 
-    Read latency 2 cycles (the memory, then a register). A word read in the cycle it is written is undefined; layers
-    never do that.
+    The write port is ``parts`` words wide, each of which has an enable: as the byte enables of a block RAM, whose ports
+    may differ in width. Read latency 2 cycles (the memory, then a register). A word read in the cycle it is written is
+    undefined; layers never do that.
 
     Parameters
     ----------
-    depth : int, words of 8 bits
+    depth : int, words of 8 bits, a multiple of ``parts``
+    parts : int, a power of two
 
     Members
     -------
-    read_addr, write_addr : In(address bits), words
+    read_addr : In(address bits), words; write_addr : In(fewer bits), ``parts`` words each
     read_data : Out(8)
-    write_data : In(8)
-    write_en : In(1)
+    write_data : In(8 * parts)
+    write_en : In(parts)
     """
 
     latency_cycles = 2
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, parts: int = 1) -> None:
         self.depth = depth
-        bits = max(1, (depth - 1).bit_length())
+        bits, write_bits = (max(1, (words - 1).bit_length()) for words in (depth, depth // parts))
         super().__init__(
             {
                 "read_addr": In(bits),
                 "read_data": Out(8),
-                "write_addr": In(bits),
-                "write_data": In(8),
-                "write_en": In(1),
+                "write_addr": In(write_bits),
+                "write_data": In(8 * parts),
+                "write_en": In(parts),
             }
         )
 
@@ -173,15 +175,24 @@ def descriptor_verilog(rom: Rom) -> str:
     )
 
 
-def bank_verilog(depth: int) -> str:
-    """Return the Verilog module of an activation bank of ``depth`` words."""
-    high = max(1, (depth - 1).bit_length()) - 1
+def bank_verilog(depth: int, parts: int = 1) -> str:
+    """Return the Verilog module of an activation bank of ``depth`` words, of which ``parts`` are written at once."""
+    high, write_high = (max(1, (words - 1).bit_length()) - 1 for words in (depth, depth // parts))
+    low = (parts - 1).bit_length()
+    ports = f"    input wire [{write_high}:0] write_addr,\n    input wire [{8 * parts - 1}:0] write_data,\n"
+    ports += f"    input wire {f'[{parts - 1}:0] ' if parts > 1 else ''}write_en\n"
+    writes = "        if (write_en) mem[write_addr] <= write_data;\n"
+    if parts > 1:
+        writes = "".join(
+            f"        if (write_en[{part}]) mem[{{write_addr, {low}'d{part}}}] <= write_data[{8 * part} +: 8];\n"
+            for part in range(parts)
+        )
     return (
-        f"// One activation bank: {depth} words of 8 bits\n"
+        f"// One activation bank: {depth} words of 8 bits, {parts} written at once\n"
         "module activation_bank(\n    input wire clk,\n"
         f"    input wire [{high}:0] read_addr,\n    output reg [7:0] read_data,\n"
-        f"    input wire [{high}:0] write_addr,\n    input wire [7:0] write_data,\n    input wire write_en\n);\n"
+        f"{ports});\n"
         f'    (* no_rw_check, ram_style = "block" *) reg [7:0] mem [0:{depth - 1}];\n    reg [7:0] word;\n'
-        "    always @(posedge clk) begin\n        if (write_en) mem[write_addr] <= write_data;\n"
+        f"    always @(posedge clk) begin\n{writes}"
         "        word <= mem[read_addr];\n        read_data <= word;\n    end\nendmodule\n"
     )

@@ -54,7 +54,7 @@ class PostProcessor(wiring.Component):
     -------
     descriptor : In(layout)
     i : In(signed(accumulator_width)); first : In(1), starts a sum
-    entry : In(bias.word_bits), bias and scale of the value's channel, 2 cycles after ``i``
+    entry : In(bias.slot_bits), bias and scale of the value's channel, 2 cycles after ``i``
     channel : In(channel_bits), with ``i``; addr_0, addr_1 ... : Out; data_0, data_1 ... : In, of the threshold ROMs
     o : Out(8)
     """
@@ -77,7 +77,7 @@ class PostProcessor(wiring.Component):
             "o": Out(8),
         }
         if bias is not None:
-            members["entry"] = In(bias.word_bits)
+            members["entry"] = In(bias.slot_bits)
         self.search = ThresholdSearch(config, layout, thresholds, channel_bits) if thresholds else None
         if self.search is not None:
             members |= {name: member for name, member in self.search.signature.members.items() if name not in members}

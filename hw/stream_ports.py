@@ -104,23 +104,25 @@ class OutputBuffer(wiring.Component):
     Parameters
     ----------
     size : int, words of 8 bits
+    parts : int, a power of two: so many words are written at once, from a multiple of it on
 
     Members
     -------
-    write_en, write_addr, write_data : In
+    write_en : In(parts); write_addr : In(address bits), ``parts`` words each; write_data : In(8 * parts)
     start : In(1), one cycle: the tensor is complete
     free : Out(1), the tensor has left
     o : Out(stream of 8 bits)
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, parts: int = 1) -> None:
         self.size = size
-        bits = max(1, (size - 1).bit_length())
+        self.parts = parts
+        self.depth = max(-(-size // parts), 2)
         super().__init__(
             {
-                "write_en": In(1),
-                "write_addr": In(bits),
-                "write_data": In(8),
+                "write_en": In(parts),
+                "write_addr": In((self.depth - 1).bit_length()),
+                "write_data": In(8 * parts),
                 "start": In(1),
                 "free": Out(1),
                 "o": Out(stream.Signature(unsigned(8))),
@@ -130,23 +132,25 @@ class OutputBuffer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the memory and its reader."""
         m = Module()
-        m.submodules.memory = memory = Memory(shape=unsigned(8), depth=max(self.size, 2), init=[])
-        write, read = memory.write_port(), memory.read_port()
+        part_bits = (self.parts - 1).bit_length()
+        m.submodules.memory = memory = Memory(shape=unsigned(8 * self.parts), depth=self.depth, init=[])
+        write, read = memory.write_port(granularity=8), memory.read_port()
         m.d.comb += [
             write.addr.eq(self.write_addr),
             write.data.eq(self.write_data),
             write.en.eq(self.write_en),
         ]
-        sending, address, advance = Signal(), Signal(range(max(self.size, 2))), Signal()
+        sending, address, advance = Signal(), Signal(range(self.depth * self.parts)), Signal()
+        part = Signal(part_bits)
         m.d.comb += [
             advance.eq(~self.o.valid | self.o.ready),
-            read.addr.eq(address),
+            read.addr.eq(address[part_bits:]),
             read.en.eq(advance),
-            self.o.payload.eq(read.data),
+            self.o.payload.eq(read.data.word_select(part, 8)),
             self.free.eq(~sending & ~self.o.valid),
         ]
         with m.If(advance):
-            m.d.sync += self.o.valid.eq(sending)
+            m.d.sync += [self.o.valid.eq(sending), part.eq(address[:part_bits])]
             with m.If(sending):
                 m.d.sync += address.eq(Mux(address == self.size - 1, 0, address + 1))
                 m.d.sync += sending.eq(address != self.size - 1)

@@ -22,7 +22,7 @@ def rtl_files(program: Program) -> dict[str, str]:
         f"rom_{rom.name}.v": descriptor_verilog(rom) if rom.name in descriptors else rom_verilog(rom)
         for rom in program.roms
     }
-    files["activation_bank.v"] = bank_verilog(program.config.activation_depth)
+    files["activation_bank.v"] = bank_verilog(program.config.activation_depth, program.config.bank_bytes)
     config = program.config
     files["gated_adder.v"] = gated_adder_verilog(config.accumulator_width, carry=config.paired_multipliers > 0)
     if config.single_multipliers:

@@ -70,7 +70,7 @@ def write_modules(directory, roms, *, bank=None, multiplier=None, paired=None, a
         words = [int.from_bytes(generator.bytes(16), "big") >> (128 - width) for _ in range(depth)]
         (directory / "rom" / f"{name}.mem").write_text("".join(f"{word:x}\n" for word in words))
     if bank:
-        (directory / "rtl" / "activation_bank.v").write_text(bank_verilog(bank))
+        (directory / "rtl" / "activation_bank.v").write_text(bank_verilog(*bank))
     if multiplier:
         (directory / "rtl" / "multiplier.v").write_text(multiplier_verilog(*multiplier))
     if paired:
@@ -82,7 +82,7 @@ def write_modules(directory, roms, *, bank=None, multiplier=None, paired=None, a
 
 
 def test_generated_modules_are_found_and_others_left_alone(tmp_path):
-    directory = write_modules(tmp_path, {"a": (4, 5, 2), "b": (3, 2, 1)}, bank=100, multiplier=(9, 4))
+    directory = write_modules(tmp_path, {"a": (4, 5, 2), "b": (3, 2, 1)}, bank=(100, 1), multiplier=(9, 4))
     found = find_modules(directory)
     words = tuple(int(word, 16) for word in (directory / "rom" / "a.mem").read_text().split())
     assert found[:2] == [Memory("activation_bank", 100, 8, 1, ()), Multiplier("multiplier", 9, 4)]
@@ -96,7 +96,7 @@ def test_generated_modules_are_found_and_others_left_alone(tmp_path):
 
 
 def test_family_without_block_ram_registers_replaces_the_multiplier_only(tmp_path):
-    directory = write_modules(tmp_path, {"a": (4, 5, 1)}, bank=100, multiplier=(9, 4))
+    directory = write_modules(tmp_path, {"a": (4, 5, 1)}, bank=(100, 1), multiplier=(9, 4))
     assert replace_modules(directory, ICE40).modules == replace_modules(directory, GOWIN).modules == ("multiplier",)
     assert replace_modules(directory, ECP5).modules == ("multiplier", "activation_bank", "rom_a")
     plain = dataclasses.replace(ICE40, family=dataclasses.replace(ICE40.family, primitives=None))
@@ -235,12 +235,15 @@ def _check(module, bank, multiplier):
         extra = ""
     elif module == "activation_bank":
         outputs = {"read_data": 8}
-        bits = (bank - 1).bit_length()
-        inputs = [".read_addr(read)", ".write_addr(write)", ".write_data(in[62:55])", ".write_en(write_en)"]
+        depth, parts = bank
+        bits, words = (depth - 1).bit_length(), depth // parts
+        write_bits = (words - 1).bit_length()
+        inputs = [".read_addr(read)", ".write_addr(write)", ".write_data(value)", ".write_en(write_en)"]
         extra = (
-            f"wire [{bits - 1}:0] read = in[{bits - 1}:0] % {bank};\n"
-            f"wire [{bits - 1}:0] write = cycle < {bank} ? cycle : in[{bits + 19}:20] % {bank};\n"
-            f"wire write_en = cycle < {bank} || (in[63] && read != write);\n"
+            f"wire [{bits - 1}:0] read = in[{bits - 1}:0] % {depth};\n"
+            f"wire [{write_bits - 1}:0] write = cycle < {words} ? cycle : in[{write_bits + 19}:20] % {words};\n"
+            f"reg [{8 * parts - 1}:0] value; always @(posedge clk) value <= $random;\n"
+            f"wire [{parts - 1}:0] write_en = cycle < {words} ? -1 : read / {parts} != write ? in[63:60] : 0;\n"
         )
     else:
         depth, width, ports = ROMS[module.removeprefix("rom_")]
@@ -274,16 +277,24 @@ def tools():
 
 @pytest.mark.slow
 def test_ecp5_cells_behave_like_the_rtl(tmp_path, tools):
-    directory = write_modules(tmp_path, ROMS, bank=2000, multiplier=(9, 9))
+    directory = write_modules(tmp_path, ROMS, bank=(2000, 1), multiplier=(9, 9))
     modules = ("multiplier", "activation_bank", *sorted(f"rom_{name}" for name in ROMS))
-    assert compare(directory, ECP5, 2000, (9, 9)) == dict.fromkeys(modules, 0)
+    assert compare(directory, ECP5, (2000, 1), (9, 9)) == dict.fromkeys(modules, 0)
 
 
 @pytest.mark.slow
-def test_deep_bank_behaves_like_the_rtl(tmp_path, tools, monkeypatch):
-    directory = write_modules(tmp_path, {}, bank=2100)
+@pytest.mark.parametrize("bank", [(2100, 1), (2000, 2), (2000, 4), (2100, 4)], ids=str)
+def test_bank_of_bytes_behaves_like_the_rtl(tmp_path, tools, monkeypatch, bank):
+    directory = write_modules(tmp_path, {}, bank=bank)
     monkeypatch.setattr(primitives, "choose_shapes", lambda *_: {"activation_bank": (2048, 9)})
-    assert compare(directory, ECP5, 2100, None) == {"activation_bank": 0}
+    assert compare(directory, ECP5, bank, None) == {"activation_bank": 0}
+
+
+def test_bank_with_byte_enables_is_not_cut_by_bits(tmp_path):
+    directory = write_modules(tmp_path, {}, bank=(4000, 2))
+    tiles = replace_modules(directory, ECP5).tiles["activation_bank"]
+    assert sorted(tiles) == ["tile_0_0", "tile_1_0"]
+    assert {(tile.width, tile.parts) for tile, _ in tiles.values()} == {(9, 2)}
 
 
 @pytest.mark.parametrize("board", [ECP5, ICE40, GOWIN], ids=lambda board: board.name)

@@ -26,14 +26,17 @@ class OutputProof(wiring.Component):
     The solver chooses the writes, which address is watched, and when the host is ready.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, parts: int = 1) -> None:
         self.size = size
+        self.parts = parts
+        self.part_bits = (parts - 1).bit_length()
+        depth = max(-(-size // parts), 2)
         bits = max(1, (size - 1).bit_length())
         super().__init__(
             {
-                "write_en": In(1),
-                "write_addr": In(bits),
-                "write_data": In(8),
+                "write_en": In(parts),
+                "write_addr": In((depth - 1).bit_length()),
+                "write_data": In(8 * parts),
                 "start": In(1),
                 "ready": In(1),
                 "watch": In(bits),
@@ -42,7 +45,7 @@ class OutputProof(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.dut = dut = stream_ports.OutputBuffer(self.size)
+        m.submodules.dut = dut = stream_ports.OutputBuffer(self.size, self.parts)
         hold(m, self.watch)
         m.d.comb += [
             dut.write_en.eq(self.write_en),
@@ -51,14 +54,15 @@ class OutputProof(wiring.Component):
             dut.start.eq(self.start),
             dut.o.ready.eq(self.ready),
             # what the sequencers guarantee
-            Assume(~(self.write_en | self.start) | dut.free),
+            Assume(~(self.write_en.any() | self.start) | dut.free),
             Assume(self.watch < self.size),
             # the buffer does not look at its words: two kinds of them are enough to tell them apart
-            Assume(self.write_data < 2),
+            *(Assume(self.write_data.word_select(part, 8) < 2) for part in range(self.parts)),
         ]
         watched, sent, owed = Signal(8), Signal(range(self.size + 1)), Signal()
-        with m.If(self.write_en & (self.write_addr == self.watch)):
-            m.d.sync += watched.eq(self.write_data)
+        part = self.watch[: self.part_bits]
+        with m.If(self.write_en.bit_select(part, 1) & (self.write_addr == self.watch[self.part_bits :])):
+            m.d.sync += watched.eq(self.write_data.word_select(part, 8))
         accepted = dut.o.valid & self.ready
         with m.If(accepted):
             m.d.sync += [sent.eq(sent + 1), owed.eq(sent != self.size - 1)]
@@ -157,6 +161,11 @@ class LoaderProof(wiring.Component):
 @pytest.mark.slow
 def test_output_leaves_once_and_in_order():
     prove(OutputProof(SIZE), 12)
+
+
+@pytest.mark.parametrize(("size", "parts"), [(2, 2), (4, 2), pytest.param(5, 4, marks=pytest.mark.slow)])
+def test_output_of_several_words_a_write_leaves_in_order(size, parts):
+    prove(OutputProof(size, parts), 12)
 
 
 def test_single_output_leaves_once():

@@ -75,7 +75,7 @@ def _adder(name: str, bits: int, carry: bool) -> str:
 
 
 def _memory_shapes(read_ports: int, writable: bool) -> tuple[tuple[int, int], ...]:
-    """Return the shapes of a memory; a written one keeps clear of the byte enables of the wide ports."""
+    """Return the shapes of a memory; the words of a written one have no more than one byte enable."""
     if writable:
         return _NARROW_SHAPES
     return (*_NARROW_SHAPES, _PORT_SHAPE, *([_PAIR_SHAPE] if read_ports == 1 else []))
@@ -99,14 +99,19 @@ def _memory(name: str, tile: Tile, words: Sequence[int]) -> str:
     for port in reads:
         pins |= {f"CLK{port}": "clk", f"CE{port}": "1'b1", f"OCE{port}": "1'b1"}
         pins |= {f"DO{port}{bit}": f"out_{port.lower()}[{bit}]" for bit in range(18)}
+    write_width = width * tile.parts
     if tile.writable:
-        body += _address("A", "write_addr", width)
-        pins |= {"CLKA": "clk", "CEA": "1'b1", "WEA": "write_en"}
-        pins |= {f"DIA{bit}": f"write_data[{bit}]" for bit in range(width)}
+        body += _address("A", "write_addr", write_width)
+        pins |= {"CLKA": "clk", "CEA": "1'b1", "WEA": "write_en" if tile.parts == 1 else "1'b1"}
+        # a port of 36 bits takes the upper half of its word from port B's pins
+        pins |= {f"DI{'AB'[bit // 18]}{bit % 18}": f"write_data[{bit}]" for bit in range(write_width)}
     for port in {*reads, *("A" if tile.writable else "")}:
         pins |= {f"AD{port}{bit}": f"address_{port.lower()}[{bit}]" for bit in range(_ADDRESS_BITS)}
+    if tile.parts > 1:
+        # the lowest address bits of a wide port are its byte enables
+        pins |= {f"ADA{part}": f"write_en[{part}]" for part in range(tile.parts)}
     pins |= {f"CS{port}{bit}": "1'b0" for port in "AB" for bit in range(3)}
-    parameters = {f"DATA_WIDTH_{port}": str(width) for port in "AB"}
+    parameters = {"DATA_WIDTH_A": str(write_width), "DATA_WIDTH_B": str(width)}
     parameters |= {f"REGMODE_{port}": '"OUTREG"' if port in reads else '"NOREG"' for port in "AB"}
     parameters |= {f"WRITEMODE_{port}": '"NORMAL"' for port in "AB"}
     parameters |= {"RESETMODE": '"SYNC"', "ASYNC_RESET_RELEASE": '"SYNC"', "CLKAMUX": '"CLKA"', "CLKBMUX": '"CLKB"'}
@@ -178,4 +183,4 @@ def _memory_words(parameters: Mapping[str, Any], tile: Tile) -> list[int]:
     return [port(i << shift) for i in range(tile.depth)]
 
 
-ECP5_PRIMITIVES = Primitives(_multiplier, BlockRam(_memory_shapes, _memory, _memory_words), _adder)
+ECP5_PRIMITIVES = Primitives(_multiplier, BlockRam(_memory_shapes, _memory, _memory_words, most_parts=4), _adder)

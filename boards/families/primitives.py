@@ -23,12 +23,15 @@ class Tile:
     read_ports : int
     writable : bool
         Whether there is a write port as well; without one the content is fixed.
+    parts : int
+        Words that the write port takes at once, each with an enable.
     """
 
     depth: int
     width: int
     read_ports: int
     writable: bool
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,14 @@ class BlockRam:
         Name, size and content -> module with the ports of :func:`memory_ports`.
     words : Callable[[Mapping[str, Any], Tile], list[int]]
         Numeric parameters of such a cell by name, and the size -> the words it holds; written apart from ``cell``.
+    most_parts : int
+        Words of 8 bits that a write port can take at once, each with an enable.
     """
 
     shapes: Callable[[int, bool], tuple[tuple[int, int], ...]]
     cell: Callable[[str, Tile, Sequence[int]], str]
     words: Callable[[Mapping[str, Any], Tile], list[int]]
+    most_parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -88,9 +94,9 @@ def memory_ports(tile: Tile) -> list[str]:
             "input wire clk",
             f"input wire {address} read_addr",
             f"output wire {word} read_data",
-            f"input wire {address} write_addr",
-            f"input wire {word} write_data",
-            "input wire write_en",
+            f"input wire [{address_bits(tile.depth // tile.parts) - 1}:0] write_addr",
+            f"input wire [{tile.width * tile.parts - 1}:0] write_data",
+            f"input wire {f'[{tile.parts - 1}:0] ' if tile.parts > 1 else ''}write_en",
         ]
     ports = range(tile.read_ports)
     pins = [(f"input wire {address} addr_{port}", f"output wire {word} data_{port}") for port in ports]
