@@ -35,6 +35,15 @@ ROWS = {
     "nonstructured-25f": Row(
         "lenet5-mnist-nonstructured-71x-w4a8", "sparse", "ulx3s-25f", {"lanes": "8", "cores": "3", "results": "2"}
     ),
+    "cycles-25f": Row(
+        "lenet5-mnist-nonstructured-90x-w4a8-pow2", "sparse", "ulx3s-25f", {"lanes": "8", "cores": "3", "results": "2"}
+    ),
+    "cycles-25f-logic": Row(
+        "lenet5-mnist-nonstructured-90x-w4a8-pow2",
+        "sparse",
+        "ulx3s-25f",
+        {"lanes": "16", "cores": "2", "results": "4", "logic_products": "4"},
+    ),
     "nonstructured-up5k": Row("lenet5-mnist-nonstructured-167x-w4a8-pow2", "sparse", "icebreaker", {"lanes": "4"}),
 }
 

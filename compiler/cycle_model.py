@@ -46,8 +46,8 @@ def program_cycles(program: Program) -> ProgramCycles:
     # a word leaves one cycle after its address, and the cycle of the last one counts
     unload = tensors[program.model.output].size + 1
     total = load + sum(layer.cycles for layer in layers) + unload
-    # the last layer waits until the output of the inference before has left
-    sent = timing.finish + unload + 1 - timing.starts[-1]
+    # the last layer waits until the output of the inference before has left, and sees that a cycle late
+    sent = timing.finish + unload + 2 - timing.starts[-1]
     return ProgramCycles(load, layers, unload, total, max(timing.period, timing.loaded, sent))
 
 

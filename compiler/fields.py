@@ -14,6 +14,7 @@ from zeroskip.compiler.thresholds import search_stages
 
 __all__ = [
     "back_fields",
+    "bank_conflicts",
     "drain_cycles",
     "drained_values",
     "front_fields",
@@ -37,15 +38,18 @@ def is_slow(job: Job, layout: TensorLayout, geometry: Geometry, part: int | None
         return False
     if layout.storage is not Storage.BANKED:
         return not is_wide(job, layout, geometry, part)
-    if job.sums:
-        return True
+    return job.sums or bank_conflicts(job, layout, geometry) > 0
+
+
+def bank_conflicts(job: Job, layout: TensorLayout, geometry: Geometry) -> int:
+    """Return how many words of R results that leave together have two for the same bank."""
     places = places_of(job, geometry.lanes)
+    conflicts = 0
     for first in range(0, len(places), geometry.results):
         word = [place for place in places[first : first + geometry.results] if place is not None]
         banks = {(layout.rows[y] + layout.columns[x]) % geometry.lanes for y, x in word}
-        if len(banks) < len(word):
-            return True
-    return False
+        conflicts += len(banks) < len(word)
+    return conflicts
 
 
 def is_wide(job: Job, layout: TensorLayout, geometry: Geometry, part: int | None) -> bool:

@@ -10,7 +10,14 @@ import numpy as np
 from zeroskip.compiler.balance import balance_rows
 from zeroskip.compiler.encode import choose_mask_bits, encode_indexed
 from zeroskip.compiler.errors import CompileError
-from zeroskip.compiler.fields import back_fields, front_fields, is_slow, rows_together, schedule_of
+from zeroskip.compiler.fields import (
+    back_fields,
+    bank_conflicts,
+    front_fields,
+    is_slow,
+    rows_together,
+    schedule_of,
+)
 from zeroskip.compiler.ir import Kind, Model, Rounding
 from zeroskip.compiler.job import Job, encode_dense, place_job, prepare_job, start_encoding
 from zeroskip.compiler.ledger import bit_ledger
@@ -19,6 +26,7 @@ from zeroskip.compiler.requantization import align_shifts
 from zeroskip.compiler.rom import Tables, descriptor_rom, lane_rows, places_of, slot_count
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.schedule import (
+    Plane,
     banked_layout,
     choose_plane,
     memory_map,
@@ -191,7 +199,9 @@ def _layouts(model: Model, jobs: Sequence[Job], geometry: Geometry) -> dict[str,
         elif all(job.linear for job in readers):
             layouts.update({name: _vector_layout(shape, geometry) for name, shape in shapes.items()})
         else:
-            layouts.update(_windowed_layouts(names, shapes, readers, geometry))
+            plane = _choose_plane(names[0], shapes[names[0]], readers, geometry)
+            writers = [job for job in jobs if job.layer.output in names and not job.linear]
+            layouts.update(_plane_layouts(plane, shapes, writers, readers, geometry))
     return layouts
 
 
@@ -199,11 +209,8 @@ def _vector_layout(shape: tuple[int, ...], geometry: Geometry) -> TensorLayout:
     return banked_layout(shape, geometry.lanes) if geometry.banked_vectors else replicated_layout(shape)
 
 
-def _windowed_layouts(
-    names: Sequence[str], shapes: Mapping[str, tuple[int, ...]], readers: Sequence[Job], geometry: Geometry
-) -> dict[str, TensorLayout]:
-    """Choose one plane for tensors that are stored alike, and the tiles of their readers."""
-    shape = next(iter(shapes.values()))
+def _choose_plane(name: str, shape: tuple[int, ...], readers: Sequence[Job], geometry: Geometry) -> Plane:
+    """Choose one plane for all readers of a tensor, or of tensors that are stored alike."""
     windowed = [
         (job.access, job.source.shape, 1)
         if job.reducible
@@ -211,13 +218,41 @@ def _windowed_layouts(
         for job in readers
         if job.access is not None
     ]
-    plane = choose_plane(windowed, shape, geometry.lanes) if len(windowed) == len(readers) else None
+    plane = choose_plane(windowed, shape, geometry.lanes, geometry.results) if len(windowed) == len(readers) else None
     if plane is None:
         which = ", ".join(repr(job.layer.name) for job in readers)
-        raise CompileError(f"Tensor {names[0]!r} is read by layers that need it stored differently: {which}")
+        raise CompileError(f"Tensor {name!r} is read by layers that need it stored differently: {which}")
+    return plane
+
+
+def _plane_layouts(
+    plane: Plane,
+    shapes: Mapping[str, tuple[int, ...]],
+    writers: Sequence[Job],
+    readers: Sequence[Job],
+    geometry: Geometry,
+) -> dict[str, TensorLayout]:
+    """Lay tensors out on ``plane`` and fix the tiles of their readers.
+
+    The phases are moved apart by the fewest words with which the results of a cycle of all ``writers``, whose tiles
+    are fixed, lie in different banks, or meet least often.
+    """
+    moved = [plane]
+    if geometry.results > 1 and plane.stride != (1, 1):
+        moved = [replace(plane, spare=spare) for spare in range(geometry.lanes)]
+    best: tuple[int, Plane, dict[str, TensorLayout]] | None = None
+    for candidate in moved:
+        layouts = {name: plane_layout(candidate, shape, geometry.lanes) for name, shape in shapes.items()}
+        conflicts = sum(bank_conflicts(job, layouts[job.layer.output], geometry) for job in writers if not job.reduce)
+        if best is None or conflicts < best[0]:
+            best = (conflicts, candidate, layouts)
+        if not conflicts:
+            break
+    if best is None:
+        raise ValueError("There must be a plane to choose")
     for job in readers:
-        place_job(job, plane, geometry.lanes)
-    return {name: plane_layout(plane, shapes[name], geometry.lanes, geometry.results) for name in names}
+        place_job(job, best[1], geometry.lanes)
+    return best[2]
 
 
 def _classes(model: Model) -> list[list[str]]:

@@ -282,9 +282,7 @@ class Tables:
                     words.extend([0] * (len(job.taps) if axis == 0 else 1))
                     continue
                 for t in range(access.span[axis]):
-                    offset = window_offset(
-                        plane, job.source.shape, self.lanes, config.geometry.results, axis, t - access.padding[axis]
-                    )
+                    offset = window_offset(plane, job.source.shape, axis, t - access.padding[axis])
                     words.append(offset & mask)
             segments.append(Segment(job.layer.name, first, len(words) - first))
         if words:

@@ -61,10 +61,14 @@ class Access:
 
 @dataclass(frozen=True)
 class Plane:
-    """How maps are stored for consumers of one ``stride``: a plane a stride phase, rows ``pitch`` apart."""
+    """How maps are stored for consumers of one ``stride``: a plane a stride phase, rows ``pitch`` apart.
+
+    ``spare`` words behind each phase move the phases apart, to other banks.
+    """
 
     stride: tuple[int, int]
     pitch: int
+    spare: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,15 +104,18 @@ def access_of(layer: Layer) -> Access:
 
 
 def choose_plane(
-    consumers: Sequence[tuple[Access, tuple[int, ...], int]], in_shape: Sequence[int], lanes: int
+    consumers: Sequence[tuple[Access, tuple[int, ...], int]], in_shape: Sequence[int], lanes: int, results: int = 1
 ) -> Plane | None:
-    """Choose the pitch at which all consumers together need the fewest cycles, then the least memory.
+    """Choose the pitch at which all consumers together need the fewest cycles.
+
+    Of these the one whose results of a cycle are neighbours in a row, since a vector takes them at once, then the least
+    memory.
 
     Parameters
     ----------
     consumers : access, output shape and slots a tile of every layer that reads the tensor
     in_shape : of the tensor
-    lanes : of the array
+    lanes, results : of the array
 
     Returns
     -------
@@ -121,7 +128,7 @@ def choose_plane(
     width = -(-in_shape[2] // stride[1])
     candidates = {width + ((1 << bit) - width) % lanes for bit in range(lanes.bit_length())}
     candidates.update(shape[2] for _, shape, _ in consumers if shape[2] >= width)
-    best: tuple[tuple[int, int], Plane] | None = None
+    best: tuple[tuple[int, int, int], Plane] | None = None
     for pitch in sorted(candidates):
         tiles = [choose_tile(shape, pitch, lanes) for _, shape, _ in consumers]
         if any(tile is None for tile in tiles):
@@ -131,8 +138,9 @@ def choose_plane(
             for tile, (_, shape, slots) in zip(tiles, consumers, strict=True)
             if tile is not None
         )
-        if best is None or (cost, pitch) < best[0]:
-            best = ((cost, pitch), Plane(stride, pitch))
+        narrow = sum(tile.x < results for tile in tiles if tile is not None)
+        if best is None or (cost, narrow, pitch) < best[0]:
+            best = ((cost, narrow, pitch), Plane(stride, pitch))
     return None if best is None else best[1]
 
 
@@ -184,33 +192,25 @@ def tile_of_positions(tile: Tile, out_shape: Sequence[int], lanes: int) -> tuple
     return number, y % tile.y * tile.x + x % tile.x
 
 
-def plane_layout(plane: Plane, shape: Sequence[int], lanes: int, results: int) -> TensorLayout:
-    """Lay a tensor out for windowed consumers: one plane a stride phase, so that strided lanes are neighbours.
-
-    With several results a cycle the planes are moved apart, so that neighbours in different planes lie in different
-    banks.
-    """
+def plane_layout(plane: Plane, shape: Sequence[int], lanes: int) -> TensorLayout:
+    """Lay a tensor out for windowed consumers: one plane a stride phase, so that strided lanes are neighbours."""
     channels, height, width = shape
     stride_y, stride_x = plane.stride
-    size = _plane_size(plane, shape, lanes, results)
+    size = _plane_size(plane, shape)
     rows = tuple((y % stride_y) * stride_x * size + (y // stride_y) * plane.pitch for y in range(height))
     columns = tuple((x % stride_x) * size + x // stride_x for x in range(width))
     step = -(-(stride_y * stride_x * size) // lanes) * lanes
     return TensorLayout(Storage.BANKED, 0, channels * step // lanes, step, rows, columns)
 
 
-def _plane_size(plane: Plane, shape: Sequence[int], lanes: int, results: int) -> int:
-    size = -(-shape[1] // plane.stride[0]) * plane.pitch
-    near = results // 2
-    while plane.stride[1] > 1 and results > 1 and min(size % lanes, -size % lanes) < near:
-        size += 1
-    return size
+def _plane_size(plane: Plane, shape: Sequence[int]) -> int:
+    return -(-shape[1] // plane.stride[0]) * plane.pitch + plane.spare
 
 
-def window_offset(plane: Plane, in_shape: Sequence[int], lanes: int, results: int, axis: int, t: int) -> int:
+def window_offset(plane: Plane, in_shape: Sequence[int], axis: int, t: int) -> int:
     """Return the address offset of input coordinate ``stride * position + t`` along ``axis`` (0: y, 1: x)."""
     stride_y, stride_x = plane.stride
-    size = _plane_size(plane, in_shape, lanes, results)
+    size = _plane_size(plane, in_shape)
     if axis == 0:
         return (t % stride_y) * stride_x * size + (t // stride_y) * plane.pitch
     return (t % stride_x) * size + t // stride_x

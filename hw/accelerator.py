@@ -118,7 +118,8 @@ class Accelerator(wiring.Component):
             sequencer.gap.eq(front.gap),
         ]
         walk = self._build_walk(m, flags)
-        at_address = self._address_flags(m, flags, walk)
+        before_address = self._address_flags(m, flags, walk)
+        at_address = delay(m, before_address, 1, FLAGS)
         late = {
             "linear": delay(m, front.linear, LATE_FIELDS),
             "zero_excluded": delay(m, front.zero_excluded, LATE_FIELDS),
@@ -151,7 +152,7 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             feed.descriptor.eq(front),
             feed.start.eq(sequencer.start),
-            feed.flags.eq(at_address),
+            feed.flags.eq(before_address),
             feed.late_linear.eq(late["linear"]),
             feed.late_zero_excluded.eq(late["zero_excluded"]),
             feed.late_codebook.eq(late["codebook"]),
@@ -273,17 +274,18 @@ class Accelerator(wiring.Component):
         return walk
 
     def _address_flags(self, m: Module, flags: Value, walk: TileWalk | None) -> Value:
-        """Return the flags at the bank address: after the windowed stages, or at once for a linear position."""
+        """Return the flags a cycle before the bank address: after the windowed stages, or at once when linear."""
         config = self.config
-        after = Signal(FLAGS, name="address_flags")
+        before = Signal(FLAGS, name="before_address")
         linear = delay(m, flags, 2, FLAGS) if config.has_keep else flags
         if walk is None:
-            m.d.sync += after.eq(linear)
+            m.d.comb += before.eq(linear)
         elif config.has_linear:
-            m.d.sync += after.eq(Mux(self.front.linear, linear.as_value(), walk.o_flags.as_value()))
+            # a copy of its own: the pointers that follow are far from the descriptor
+            m.d.comb += before.eq(Mux(delay(m, self.front.linear, 1), linear.as_value(), walk.o_flags.as_value()))
         else:
-            m.d.sync += after.eq(walk.o_flags)
-        return after
+            m.d.comb += before.eq(walk.o_flags)
+        return before
 
     def _late_fillers(self, m: Module, fillers: Value, late: dict[str, Value]) -> Value:
         """Bring the escapes of a core to its weights: one for all lanes in a windowed layer, one a lane otherwise."""

@@ -12,8 +12,9 @@ __all__ = ["RowPointer"]
 class RowPointer(wiring.Component):
     """Walk a row's slots once a pass, the same row again or the one behind it.
 
-    Recurrence: ``pointer' = again ? row's begin : pointer + stride``. The sum is kept beside the pointer, so that the
-    choice stands before the addition and nothing behind it. Latency 1 cycle, initiation interval 1.
+    Recurrence: ``pointer' = again ? row's begin : following``, ``following' = again ? row's begin + stride : following
+    + stride``. The sums are kept in registers, so that nothing that arrives late stands in front of an addition.
+    Latency 1 cycle, initiation interval 1.
 
     Parameters
     ----------
@@ -46,13 +47,20 @@ class RowPointer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the pointer, the sum and the begin of the row."""
         m = Module()
-        following, row_start, chosen = Signal.like(self.pointer), Signal.like(self.pointer), Signal.like(self.pointer)
+        following, chosen, chosen_following, row_start, row_following = (
+            Signal.like(self.pointer, name=name)
+            for name in ("following", "chosen", "chosen_following", "row_start", "row_following")
+        )
         again = self.last & ~self.next_row
-        m.d.comb += chosen.eq(Mux(self.start, self.base, Mux(again, row_start, following)))
         # a pointer of whole words has no slot bits: with ones in their place, adding 1 leads to the next word
         slot_bits = self.whole_words.replicate(self.lane_bits)
+        after_base, after_following = ((address | slot_bits) + 1 for address in (self.base, following))
+        m.d.comb += [
+            chosen.eq(Mux(self.start, self.base, Mux(again, row_start, following))),
+            chosen_following.eq(Mux(self.start, after_base, Mux(again, row_following, after_following))),
+        ]
         with m.If(self.start | self.step):
-            m.d.sync += [self.pointer.eq(chosen), following.eq((chosen | slot_bits) + 1)]
+            m.d.sync += [self.pointer.eq(chosen), following.eq(chosen_following)]
         with m.If(self.start | (self.step & self.last & self.next_row)):
-            m.d.sync += row_start.eq(chosen)
+            m.d.sync += [row_start.eq(chosen), row_following.eq(chosen_following)]
         return m

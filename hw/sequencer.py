@@ -13,7 +13,8 @@ class FrontSequencer(wiring.Component):
     """Start every layer ``gap`` cycles after the last slot of the one before: the compiler's static schedule.
 
     The first layer also waits until its input is loaded, the last one until the output buffer is free. From a layer's
-    last slot to the next start: ``2 + gap`` cycles.
+    last slot to the next start: ``2 + gap`` cycles. What both wait for is seen a cycle late: a start loads the whole
+    descriptor, so nothing but registers may stand in front of it.
 
     Parameters
     ----------
@@ -50,9 +51,9 @@ class FrontSequencer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the state machine."""
         m = Module()
-        wait = Signal.like(self.gap)
+        wait, over = Signal.like(self.gap), Signal()
         may_start = Signal()
-        m.d.comb += may_start.eq(((self.addr != 0) | self.loaded) & ((self.addr != self.layers - 1) | self.output_free))
+        m.d.sync += may_start.eq(((self.addr != 0) | self.loaded) & ((self.addr != self.layers - 1) | self.output_free))
         m.d.sync += self.start.eq(self.en)
         with m.If(self.en):
             m.d.sync += [self.index.eq(self.addr), self.addr.eq(self.addr + 1)]
@@ -64,12 +65,12 @@ class FrontSequencer(wiring.Component):
                 with m.If(may_start):
                     m.next = "RUN"
             with m.State("RUN"):
-                m.d.sync += wait.eq(self.gap)
+                m.d.sync += [wait.eq(self.gap), over.eq(self.gap == 0)]
                 with m.If(self.done):
                     m.next = "GAP"
             with m.State("GAP"):
-                m.d.sync += wait.eq(wait - 1)
-                with m.If(wait == 0):
+                m.d.sync += [wait.eq(wait - 1), over.eq(wait == 1)]
+                with m.If(over):
                     m.d.comb += [self.ended.eq(1), self.en.eq(may_start)]
                     m.next = "HOLD"
                     with m.If(may_start):
@@ -112,16 +113,14 @@ class BackSequencer(wiring.Component):
         """Build the delay from done to the change."""
         m = Module()
         wait = Signal(range(self.flush_cycles + 1))
-        flushing, first = Signal(), Signal(init=1)
-        m.d.sync += [self.start.eq(self.en), first.eq(0)]
+        over, first, last_layer = Signal(), Signal(init=1), Signal()
+        m.d.sync += [self.start.eq(self.en), first.eq(0), last_layer.eq(self.index == self.layers - 1)]
+        m.d.sync += over.eq(wait == 1)
         with m.If(self.done):
-            m.d.sync += [wait.eq(self.flush_cycles - 1), flushing.eq(1)]
-        with m.Elif(flushing):
-            m.d.sync += [wait.eq(wait - 1), flushing.eq(wait != 0)]
-        m.d.comb += [
-            self.en.eq(first | (flushing & (wait == 0))),
-            self.finished.eq(flushing & (wait == 0) & (self.index == self.layers - 1)),
-        ]
+            m.d.sync += wait.eq(self.flush_cycles - 1)
+        with m.Elif(wait != 0):
+            m.d.sync += wait.eq(wait - 1)
+        m.d.comb += [self.en.eq(first | over), self.finished.eq(over & last_layer)]
         with m.If(self.en):
             m.d.sync += [self.index.eq(self.addr), self.addr.eq(self.addr + 1)]
             with m.If(self.addr == self.layers - 1):

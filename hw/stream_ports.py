@@ -21,7 +21,7 @@ class Loader(wiring.Component):
     A word is accepted in every cycle in which the memory's write port will be free three cycles later. The place of a
     word is its channel's base plus that of its row and of its column, from two small ROMs.
 
-    Latency 3 cycles from a word to ``address``; ``loaded`` rises three cycles after the last word.
+    Latency 3 cycles from a word to ``address``; ``loaded`` rises two cycles after the last word.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Loader(wiring.Component):
                     with m.If(channel == counts[2] - 1):
                         m.d.comb += last.eq(1)
                         m.d.sync += [channel.eq(0), base.eq(first), free.eq(0)]
-        m.d.comb += complete.eq(delay(m, last, 2))
+        m.d.comb += complete.eq(delay(m, last, 1))
         with m.If(complete):
             m.d.sync += self.loaded.eq(1)
         with m.If(self.take):

@@ -36,9 +36,10 @@ class WeightFeed(wiring.Component):
     """Read the weight ROMs late, in step with the activations; columns follow at their skew, cores go together.
 
     The skew is in the address: one pointer ripples along the columns, no weight waits in a register. Windowed layers
-    take one slot of the word for all lanes, a linear layer the whole word. A lane whose index is an escape gets 0.
+    take one slot of the word for all lanes, a linear layer the whole word. A lane whose index is an escape gets 0. The
+    word has a register of its own between the ROM and the choice of the slot, for the ROM may lie far away.
 
-    Latency 4 cycles from ``flags`` to the weights of column 0, initiation interval 1.
+    Latency 5 cycles from ``flags`` to the weights of column 0, initiation interval 1.
 
     Parameters
     ----------
@@ -50,8 +51,8 @@ class WeightFeed(wiring.Component):
     -------
     descriptor, start : In, as in Issue
     late_linear, late_zero_excluded, late_codebook : In, these fields as the last stages see them
-    flags : In(FLAGS), at the bank address
-    fillers : In(array of lanes bits), one core each, 3 cycles after ``flags``
+    flags : In(FLAGS), a cycle before the bank address
+    fillers : In(array of lanes bits), one core each, 4 cycles after ``flags``
     rom_addr : Out(array), rom_data : In(array), one ROM a column or core
     weights : Out(array of signed(operand_bits)), column by column; where lanes share multipliers the weights' signs
     magnitudes : Out(array of signed(level_bits)), one a multiplier, where lanes share them: of the runs, in step with
@@ -90,7 +91,7 @@ class WeightFeed(wiring.Component):
         m = Module()
         config, geometry = self.config, self.config.geometry
         pointer = self._build_pointer(m)
-        slot = delay(m, pointer[: config.lane_bits], 2)
+        slot = delay(m, pointer[: config.lane_bits], 3)
         skewed: Value = pointer
         linear: Value = self.late_linear
         excluded: Value = self.late_zero_excluded
@@ -128,7 +129,7 @@ class WeightFeed(wiring.Component):
     ) -> None:
         config = self.config
         lanes = config.geometry.lanes
-        word = self.rom_data[unit]
+        word = delay(m, self.rom_data[unit], 1)
         slots = [word.word_select(lane, config.weight_width) for lane in range(lanes)]
         shared = Signal(config.weight_width, name=f"shared_{unit}")
         if config.has_windowed:
@@ -154,7 +155,7 @@ class WeightFeed(wiring.Component):
         """Signs and magnitudes: a windowed layer takes those of one slot for all lanes, a linear one the whole word."""
         config = self.config
         lanes, adds = config.geometry.lanes, code.adds
-        signs, magnitudes = run_signs(self.rom_data[unit], code)
+        signs, magnitudes = run_signs(delay(m, self.rom_data[unit], 1), code)
         shared, magnitude = Signal(signed(2), name=f"shared_{unit}"), Signal(code.magnitude_bits, name=f"run_{unit}")
         if config.has_windowed:
             run = slot[(adds - 1).bit_length() :]

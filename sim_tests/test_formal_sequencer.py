@@ -41,7 +41,8 @@ class SequencerProof(wiring.Component):
         first = Signal(init=1)
         m.d.comb += Assume(~self.done | running)
         gap = gaps[Mux(following == 0, layers - 1, following - 1)]
-        may_start = ((following != 0) | self.loaded) & ((following != layers - 1) | self.output_free)
+        allowed = ((following != 0) | self.loaded) & ((following != layers - 1) | self.output_free)
+        may_start = past(m, allowed)
         starts = Signal()
         m.d.comb += starts.eq(waiting & (first | (since > gap)) & may_start)
         with m.If(waiting & (since <= 1 << GAP_BITS)):
@@ -71,7 +72,7 @@ class SequencerProof(wiring.Component):
         with m.If(dut.start):
             m.d.sync += age.eq(0)
         with m.If(self.done):
-            m.d.sync += [age.eq(1), ready.eq(1)]
+            m.d.sync += [age.eq(1), ready.eq(self.loaded & self.output_free)]
         held = past(m, gap)
         return Assert(~(ready & (age != 0)) | (dut.start == (age == held + 2)))
 

@@ -143,7 +143,7 @@ class LoaderProof(wiring.Component):
         base = self.layout.base * LANES
         m.d.comb += place.eq(base + channel * self.layout.channel_step + rows[row] + columns[column])
         loaded = Signal()
-        with m.If(delay(m, last, 2)):
+        with m.If(delay(m, last, 1)):
             m.d.sync += loaded.eq(1)
         with m.If(self.take):
             m.d.sync += loaded.eq(0)

@@ -39,6 +39,9 @@ DENSE = [
     ("add_scales", {"lanes": 4, "columns": 3, "sign_adds": 4}),
     ("global_pool", {"lanes": 8, "columns": 1, "sign_adds": 2}),
     ("binary", {"lanes": 4, "columns": 1, "sign_adds": 4}),
+    ("only_linear", {"lanes": 4, "columns": 3, "results": 4}),
+    ("concat_rows", {"lanes": 8, "columns": 2, "results": 2}),
+    ("pool_last", {"lanes": 8, "columns": 2, "results": 2}),
 ]
 SPARSE = [
     ("stride_2", {"lanes": 8, "results": 4}),
@@ -63,6 +66,8 @@ SPARSE = [
     ("unified", {"lanes": 8, "columns": 3, "sign_adds": 4, "logic_products": 3}),
     ("add_scales", {"lanes": 8, "cores": 2, "sign_adds": 2, "results": 4}),
     ("empty_rows", {"lanes": 8, "cores": 1, "sign_adds": 4}),
+    ("only_linear", {"lanes": 4, "cores": 2, "results": 2}),
+    ("concat_rows", {"lanes": 8, "results": 4}),
 ]
 PAIRED = [
     ("asymmetric_padding", "dense", {"lanes": 4, "columns": 3}),
