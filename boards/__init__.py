@@ -6,13 +6,14 @@ import difflib
 
 from zeroskip.boards.board import Board
 from zeroskip.boards.icebreaker import ICEBREAKER
+from zeroskip.boards.tangnano9k import TANGNANO9K
 from zeroskip.boards.ulx3s_25f import ULX3S_25F
 from zeroskip.boards.ulx3s_85f import ULX3S_85F
 from zeroskip.compiler.errors import InputError
 
 __all__ = ["BOARDS", "Board", "find_board"]
 
-BOARDS: dict[str, Board] = {board.name: board for board in (ICEBREAKER, ULX3S_25F, ULX3S_85F)}
+BOARDS: dict[str, Board] = {board.name: board for board in (ICEBREAKER, TANGNANO9K, ULX3S_25F, ULX3S_85F)}
 """Every known board by name."""
 
 

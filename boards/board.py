@@ -49,8 +49,8 @@ class Board:
         Tools and cells of the device family.
     part, package, speed : str
         Ordering code, package and speed grade of the device (empty where there is only one grade).
-    device_option : str
-        Option that names the device to nextpnr.
+    device_options : tuple[str, ...]
+        Options that name the device to nextpnr, beside package and speed grade.
     clock : str
         Amaranth resource of the clock pin.
     clock_mhz : float, MHz
@@ -58,7 +58,7 @@ class Board:
     constraint_mhz : float, MHz
         Constraint for place and route: above reach, so that the router pushes.
     lut, ff, bram, dsp : int
-        Cells that the device holds.
+        Cells that the device holds, in the units of the family's ``used``.
     bram_bits : int
         Bits in one block RAM.
     reset_button : tuple[str, int]
@@ -72,6 +72,8 @@ class Board:
         Blocks of single-port RAM (16,384 words of 16 bits, without initial content); 0: the device has none.
     flash : Flash or None
         What fills them; needed where there are any.
+    pack_options : tuple[str, ...]
+        Options that name the device to the packer, where it needs any.
     """
 
     name: str
@@ -79,7 +81,7 @@ class Board:
     part: str
     package: str
     speed: str
-    device_option: str
+    device_options: tuple[str, ...]
     clock: str
     clock_mhz: float
     constraint_mhz: float
@@ -94,6 +96,7 @@ class Board:
     platform: Callable[[], Any]
     spram: int = 0
     flash: Flash | None = None
+    pack_options: tuple[str, ...] = ()
 
     @property
     def available(self) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,12 +51,16 @@ def mapped_needs(board: Board, cells: Mapping[str, Cell]) -> dict[str, int]:
     counts = count_cells(cells)
     family = board.family
     return {
-        "lut": sum(counts[kind] * cost for kind, cost in family.lut_cost.items()),
+        "lut": _units(counts, family.lut_cost),
         "ff": sum(count for kind, count in counts.items() if kind.startswith(family.ff_prefix)),
-        "bram": counts[family.block_ram],
-        "dsp": counts[family.multiplier],
+        "bram": sum(counts[kind] for kind in family.block_rams),
+        "dsp": _units(counts, family.dsp_cost),
         **({"spram": counts[family.spram]} if board.spram else {}),
     }
+
+
+def _units(counts: Counter[str], cost: Mapping[str, float]) -> int:
+    return math.ceil(sum(counts[kind] * units for kind, units in cost.items()))
 
 
 def refuse_overflow(board: Board, cells: Mapping[str, Cell]) -> None:
@@ -114,7 +119,7 @@ def refuse_misplaced_roms(directory: Path, board: Board, cells: Mapping[str, Cel
         If a description of a ROM cannot be read.
     """
     family = board.family
-    memories = [name for name, cell in cells.items() if cell["type"] == family.block_ram]
+    memories = [name for name, cell in cells.items() if cell["type"] in family.block_rams]
     sprams = [name for name, cell in cells.items() if cell["type"] == family.spram]
     for path in sorted((directory / "rom").glob("*.json")):
         header = rom_header(path)
@@ -137,7 +142,7 @@ def refuse_misplaced_roms(directory: Path, board: Board, cells: Mapping[str, Cel
             if not any(name.startswith(f"{place}.") for name in memories):
                 raise VerificationError(
                     f"ROM {path.stem!r} is planned for block RAM, but its instance {place!r} has no "
-                    f"{family.block_ram}; give it a registered read port, or plan it as logic"
+                    f"{' or '.join(family.block_rams)}; give it a registered read port, or plan it as logic"
                 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,7 +209,9 @@ def write_netlist(folder: Path, family: Family) -> Path:
         If Yosys is missing or fails.
     """
     design = json.loads((folder / "top.json").read_text(encoding="utf-8"))
-    for cell in design["modules"]["top"]["cells"].values():
+    cells = design["modules"]["top"]["cells"]
+    _resolve_ties(cells, family)
+    for cell in cells.values():
         if _starts_unknown(cell, family):
             family.unknown_start(cell)
         _simplify_lut(cell, family)
@@ -232,16 +234,27 @@ def model_files(family: Family) -> list[Path]:
     return [Path(__file__), _HERE / "netlist_check.cpp", *(_HERE / "cells" / name for name in family.own_cells)]
 
 
+def _resolve_ties(cells: Mapping[str, Cell], family: Family) -> None:
+    """Put constants at the pins that a cell with nothing but a constant output drives: they say what is never used."""
+    constants = {}
+    for cell in cells.values():
+        if cell["type"] in family.ties:
+            (net,) = (net for pin in cell["connections"].values() for net in pin)
+            constants[net] = family.ties[cell["type"]]
+    for cell in cells.values():
+        if cell["type"] not in family.ties:
+            for name, pin in cell["connections"].items():
+                cell["connections"][name] = [constants.get(net, net) for net in pin]
+
+
 def _starts_unknown(cell: Cell, family: Family) -> bool:
     """Whether a cell is a memory that can be written and has no initial content."""
-    if cell["type"] == family.block_ram:
-        rows = [value for name, value in cell["parameters"].items() if name.startswith(family.init_prefix)]
-        return family.written(cell) and not any("1" in row for row in rows)
-    return (
-        bool(family.distributed_ram)
-        and cell["type"] == family.distributed_ram
-        and "1" not in cell["parameters"].get("INITVAL", "")
-    )
+    if cell["type"] not in (*family.block_rams, family.distributed_ram):
+        return False
+    rows = [value for name, value in cell["parameters"].items() if name.startswith(family.init_prefix)]
+    if any("1" in row for row in rows):
+        return False
+    return cell["type"] == family.distributed_ram or family.written(cell)
 
 
 def _simplify_lut(cell: Cell, family: Family) -> None:

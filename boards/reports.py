@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -127,7 +128,10 @@ def resource_table(board: Board, route: RouteReport, cells: Mapping[str, Cell]) 
 
     Flip-flops of a family whose logic cell holds one are counted in the netlist that was placed.
     """
-    used = {name: route.used[bel] for name, bel in board.family.used.items()}
+    used = {
+        name: math.ceil(sum(route.used[bel] * units for bel, units in bels.items()))
+        for name, bels in board.family.used.items()
+    }
     if "ff" not in used:
         kinds = count_cells(cells).items()
         used["ff"] = sum(count for kind, count in kinds if kind.startswith(board.family.ff_prefix))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import json
 import math
 import os
@@ -31,6 +32,7 @@ from zeroskip.boards.netlist_check import netlist_check as check_netlist
 from zeroskip.boards.primitives import Replacement, replace_modules
 from zeroskip.boards.reports import (
     CriticalPath,
+    RouteReport,
     fmax_summary,
     parse_route_report,
     read_netlist,
@@ -38,6 +40,7 @@ from zeroskip.boards.reports import (
 )
 from zeroskip.boards.rom_images import FLASH_IMAGE, boot_image
 from zeroskip.boards.steps import Progress, StepRecord, Steps, file_digest, write_atomically
+from zeroskip.boards.timing import count_cells_named, slowest_path
 from zeroskip.boards.tools import Tool, find_tool, run_tool
 from zeroskip.boards.top import DEFAULT_BAUD, Plan, plan_top
 from zeroskip.boards.verilator_cache import find_toolchain
@@ -46,6 +49,9 @@ from zeroskip.compiler.errors import CapacityError, InputError, ToolError
 __all__ = ["SynthesisResult", "synthesize"]
 
 _LOG_LINES = 12
+
+_CLOCK_TOLERANCE = 1.001
+"""Delay files hold whole picoseconds."""
 
 _HIDE_NAMES = "hierarchy -top top; proc; flatten; rename -hide w:*"
 """Yosys 0.70 stops or joins two wires when names clash in its ABC9 reader, on some designs; private names do not."""
@@ -106,12 +112,16 @@ class SynthesisResult:
         return {
             "device": self.board.device,
             "tools": dict(self.tools),
-            "kinds": {"resources": "measured", "fmax_mhz": "measured"} if measured else {},
+            "kinds": {"resources": "measured", "fmax_mhz": self._clock_kind} if measured else {},
             "resources": self.resources,
             "fmax_mhz": self.fmax_mhz,
             "critical_path": str(self.critical_path) if self.critical_path is not None else None,
             "netlist_check": self.check.to_report() if self.check is not None else None,
         }
+
+    @property
+    def _clock_kind(self) -> str:
+        return "estimated" if self.board.family.missing_delays else "measured"
 
     def __str__(self) -> str:
         flash = f"\n{self.flash_text()}" if self.flash_image is not None else ""
@@ -123,9 +133,10 @@ class SynthesisResult:
         )
         fmax = self.fmax_mhz
         seeds = f"{len(fmax['seeds'])} seed" + ("s" if len(fmax["seeds"]) > 1 else "")
+        kind = "estimated, " if self._clock_kind == "estimated" else ""
         return (
             f"{self.board.name} ({self.board.part}): {cells}\n"
-            f"Fmax {fmax['median']} MHz (median of {seeds}, {fmax['min']} to {fmax['max']}; "
+            f"Fmax {fmax['median']} MHz ({kind}median of {seeds}, {fmax['min']} to {fmax['max']}; "
             f"constraint {fmax['constraint']:g})\n"
             f"netlist check: {self.check.values} values, {self.check.mismatches} differ\n"
             f"slowest path: {self.critical_path}{flash}"
@@ -251,6 +262,7 @@ class _Flow:
             place = f"{inner}/{scratch.name}"
             (scratch / "top.il").write_text(self.plan.rtlil, encoding="utf-8")
             (scratch / "synth.ys").write_text(script.format(place=place), encoding="utf-8")
+            (scratch / "remap.v").write_text(self.board.family.remap, encoding="utf-8")
             if self.replacement is not None:
                 (scratch / "wrappers.v").write_text(self.replacement.wrappers, encoding="utf-8")
                 (scratch / "cells.v").write_text(self.replacement.cells, encoding="utf-8")
@@ -276,6 +288,7 @@ class _Flow:
                 f"{self.board.family.synthesis} -top top",
                 # Only now: ABC9 stops without a word at multipliers with registers.
                 *(["techmap -map {place}/cells.v", "opt_clean"] if cells else []),
+                *(["techmap -map {place}/remap.v"] if self.board.family.remap else []),
                 "tee -q -o {place}/stat.json stat -json",
                 "write_json {place}/top.json",
                 "",
@@ -284,6 +297,7 @@ class _Flow:
         identity = {
             "tool": self.yosys.label,
             "script": script,
+            "remap": self.board.family.remap,
             "spare": _HIDE_NAMES,
             "top": self.plan.rtlil,
             "primitives": self.replacement.wrappers + self.replacement.cells if self.replacement is not None else "",
@@ -344,10 +358,11 @@ class _Flow:
         family = self.board.family
         stem = f"seed-{seed}"
         routed, report, pins = f"{stem}.{family.routed_suffix}", f"{stem}.json", f"top.{family.constraint_suffix}"
+        delays = [f"{stem}.sdf"] if family.missing_delays else []
         inner = os.path.relpath(self.folder, self.directory)
+        named = ((family.package_option, self.board.package), (family.speed_option, self.board.speed))
         options = [
-            self.board.device_option, "--package", self.board.package,
-            *(["--speed", self.board.speed] if self.board.speed.isdigit() else []),
+            *self.board.device_options, *(part for pair in named if all(pair) for part in pair),
             "--freq", f"{self.board.constraint_mhz:g}", "--seed", str(seed), "--timing-allow-fail",
             "--no-print-critical-path-source",
         ]  # fmt: skip
@@ -356,8 +371,9 @@ class _Flow:
             place = f"{inner}/{scratch.name}"
             (scratch / pins).write_text(self.plan.pins, encoding="utf-8")
             files = [
-                "--json", f"{inner}/top.json", family.constraint_option, f"{place}/{pins}",
+                "--json", f"{inner}/top.json", f"{family.constraint_option}{place}/{pins}",
                 "--report", f"{place}/{report}", family.routed_option, f"{place}/{routed}",
+                *(part for name in delays for part in ("--sdf", f"{place}/{name}")),
             ]  # fmt: skip
             log = scratch / f"{stem}.log"
             code = run_tool(self.router, ["-q", "-l", f"{place}/{stem}-nextpnr.log", *options, *files],
@@ -369,17 +385,22 @@ class _Flow:
 
         identity = {
             "tool": f"{self.router.label} {self.packer.label}",
-            "options": " ".join([*options, *family.pack_options]),
+            "options": " ".join([*options, *self._pack_options]),
             "netlist": file_digest(self.folder / "top.json"),
             "pins": self.plan.pins,
         }
-        outputs = [report, routed, f"{stem}.{family.bitstream_suffix}", f"{stem}-nextpnr.log"]
+        outputs = [report, routed, *delays, f"{stem}.{family.bitstream_suffix}", f"{stem}-nextpnr.log"]
         expected = _ROUTE_BASE_S + len(self.cells) * _ROUTE_CELL_S
         self.steps.run(f"place and route seed {seed}", identity, outputs, action, expected_s=expected)
 
+    @property
+    def _pack_options(self) -> tuple[str, ...]:
+        return (*self.board.family.pack_options, *self.board.pack_options)
+
     def _pack(self, routed: str, bitstream: str, log: Path) -> None:
         """Turn the routed design into the file that programs the device."""
-        arguments = [*self.board.family.pack_options, routed, bitstream]
+        named = [self.board.family.packed_option] if self.board.family.packed_option else []
+        arguments = [*self._pack_options, routed, *named, bitstream]
         code = run_tool(self.packer, arguments, cwd=self.directory, log=log, cancel=self.cancel)
         if code != 0:
             raise ToolError(_failure(self.packer, code, log, self.folder / log.name))
@@ -387,7 +408,7 @@ class _Flow:
     def finish(self, check: NetlistCheck | None) -> SynthesisResult:
         """Collect the reports, keep the fastest seed's bitstream and refuse a design too slow for the board."""
         suffix = self.board.family.bitstream_suffix
-        routes = {seed: parse_route_report(self.folder / f"seed-{seed}.json") for seed in self.seeds}
+        routes = {seed: self._read_route(seed) for seed in self.seeds}
         best = max(self.seeds, key=lambda seed: routes[seed].fmax_mhz)
         if check is not None and routes[best].fmax_mhz < self.board.clock_mhz:
             raise CapacityError(
@@ -420,10 +441,29 @@ class _Flow:
             steps=tuple(self.steps.records),
         )
 
+    def _read_route(self, seed: int) -> RouteReport:
+        """Return the router's report; where the router lacks delays, with the clock and the LUTs by its delay file."""
+        route = parse_route_report(self.folder / f"seed-{seed}.json")
+        family = self.board.family
+        if not family.missing_delays:
+            return route
+        delays = self.folder / f"seed-{seed}.sdf"
+        path = slowest_path(delays, family.missing_delays[self.board.speed], family.sources)
+        fmax = 1000 / path.delay_ns
+        if fmax > route.fmax_mhz * _CLOCK_TOLERANCE:
+            raise ToolError(
+                f"Delay file '{delays}' must hold the router's slowest path of {route.fmax_mhz:.2f} MHz, but its own "
+                f"gives {fmax:.2f} MHz"
+            )
+        lut = family.lut[0]
+        spare = count_cells_named(delays, family.spare_lut) if family.spare_lut else 0
+        used = {**route.used, lut: route.used[lut] - spare}
+        return dataclasses.replace(route, fmax_mhz=fmax, path=path, used=used)
+
     def _clock_limit(self) -> float:
         """Return the clock in MHz that the design's block RAMs bear, whatever the paths between them allow."""
         family = self.board.family
-        has_memory = any(cell["type"] == family.block_ram for cell in self.cells.values())
+        has_memory = any(cell["type"] in family.block_rams for cell in self.cells.values())
         return family.block_ram_mhz.get(self.board.speed, math.inf) if has_memory else math.inf
 
 

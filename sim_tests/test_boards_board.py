@@ -13,12 +13,13 @@ from zeroskip.compiler.errors import InputError
 
 
 def test_every_board_states_its_device():
-    assert list(BOARDS) == ["icebreaker", "ulx3s-25f", "ulx3s-85f"]
+    assert list(BOARDS) == ["icebreaker", "tangnano9k", "ulx3s-25f", "ulx3s-85f"]
     small, large = find_board("ulx3s-25f"), find_board("ulx3s-85f")
     assert small.available == {"lut": 24288, "ff": 24288, "bram": 56, "dsp": 28}
     assert large.available == {"lut": 83640, "ff": 83640, "bram": 208, "dsp": 156}
     assert small.device == {"family": "ecp5", "part": "LFE5U-25F-6BG381C", "package": "CABGA381", "speed": "6"}
     assert find_board("icebreaker").available == {"lut": 5280, "ff": 5280, "bram": 30, "dsp": 8, "spram": 4}
+    assert find_board("tangnano9k").available == {"lut": 8640, "ff": 6480, "bram": 26, "dsp": 20}
     for board in BOARDS.values():
         assert all(depth * width <= board.bram_bits for depth, width in board.family.block_shapes)
         assert max(depth * width for depth, width in board.family.block_shapes) == board.bram_bits
@@ -30,7 +31,8 @@ def test_unknown_board_names_the_nearest():
     ):
         find_board("ulx3s")
     with pytest.raises(
-        InputError, match="^Board must be a known one, not 'zzz'; the boards are icebreaker, ulx3s-25f, ulx3s-85f$"
+        InputError,
+        match="^Board must be a known one, not 'zzz'; the boards are icebreaker, tangnano9k, ulx3s-25f, ulx3s-85f$",
     ):
         find_board("zzz")
 
@@ -40,7 +42,7 @@ def test_top_is_planned_without_frequencies_and_always_the_same(name):
     board = find_board(name)
     plan = plan_top(board)
     assert plan == plan_top(board)
-    assert "FREQUENCY" not in plan.pins and "set_frequency" not in plan.pins
+    assert "FREQUENCY" not in plan.pins and "set_frequency" not in plan.pins and "//" not in plan.pins
     for port in (plan.clock, plan.rx, plan.tx, plan.button):
         assert port in plan.pins
     assert "cell \\accelerator \\accelerator" in plan.rtlil

@@ -10,6 +10,7 @@ import pytest
 from pair_bench import count_differences, pair_text
 from zeroskip.boards.families.ecp5 import ECP5
 from zeroskip.boards.families.family import Family
+from zeroskip.boards.families.gowin import GOWIN
 from zeroskip.boards.families.ice40 import ICE40
 from zeroskip.boards.tools import find_tool, run_tool
 from zeroskip.compiler.errors import ToolError
@@ -77,8 +78,8 @@ def single_port(width: int, depth: int, mode: str) -> str:
       assign out = q;"""
 
 
-def two_ports(width: int, depth: int) -> str:
-    """A true dual-port block RAM: both ports read and write, at addresses that never meet."""
+def two_ports(width: int, depth: int, read: str = "") -> str:
+    """A true dual-port block RAM: both ports read (``read="else"``: or) write, at addresses that never meet."""
     bits = (depth - 1).bit_length()
     return f"""
       (* ram_style = "block" *) reg [{width - 1}:0] mem [0:{depth - 1}];
@@ -87,8 +88,8 @@ def two_ports(width: int, depth: int) -> str:
       wire [{bits - 1}:0] a = {{in[{bits - 2}:0], 1'b0}};
       wire [{bits - 1}:0] b = {{in[{bits + 18}:20], 1'b1}};
       reg [{width - 1}:0] p, q;
-      always @(posedge clk) begin if (in[61]) mem[a] <= in[59:40]; p <= mem[a]; end
-      always @(posedge clk) begin if (in[60]) mem[b] <= in[39:20]; q <= mem[b]; end
+      always @(posedge clk) begin if (in[61]) mem[a] <= in[59:40]; {read} p <= mem[a]; end
+      always @(posedge clk) begin if (in[60]) mem[b] <= in[39:20]; {read} q <= mem[b]; end
       assign out = {{p, q}};"""
 
 
@@ -113,6 +114,18 @@ WIDE_BYTES = ram(
     32, 64, init=True, write="if (in[56]) mem[wa][7:0] <= d[7:0]; if (in[57]) mem[wa][15:8] <= d[15:8];"
     "if (in[58]) mem[wa][23:16] <= d[23:16]; if (in[59]) mem[wa][31:24] <= d[31:24];",
 )  # fmt: skip
+
+NARROW_READS = """
+      (* ram_style = "block" *) reg [3:0] mem [0:511];
+      integer i, n;
+      initial for (i = 0; i < 512; i = i + 1) mem[i] = i * 64'h9E3779B97F4A7C15 >> 13;
+      reg [3:0] q;
+      always @(posedge clk) begin
+        if (in[63]) for (n = 0; n < 8; n = n + 1) mem[{in[5:0], n[2:0]}] <= in[20 + 4 * n +: 4];
+        q <= mem[{in[60] ? in[5:0] : in[11:6], in[14:12]}];
+      end
+      assign out = q;"""
+"""A block RAM that is written eight words at a time."""
 
 MULTIPLIERS = {
     "mul_s9_s8": product("signed [8:0] a = in[8:0]", "signed [7:0] b = in[40:33]"),
@@ -197,4 +210,20 @@ def test_ice40_cells_behave_like_the_rtl(tmp_path):
     differences, counts = map_and_compare(designs, ICE40, tmp_path)
     assert [name for name in MEMORIES if not counts[name].get("SB_RAM40_4K")] == []
     assert [name for name in MULTIPLIERS if not counts[name].get("SB_MAC16")] == []
+    assert differences == dict.fromkeys(designs, 0)
+
+
+@pytest.mark.slow
+def test_gowin_cells_behave_like_the_rtl(tmp_path):
+    blocks = {**ROMS, **MEMORIES, "two_ports": two_ports(18, 64, "else"), "wide_bytes": WIDE_BYTES}
+    blocks["narrow_reads"] = NARROW_READS
+    multipliers = {**MULTIPLIERS, "mul_s30_s24": product("signed [29:0] a = in[29:0]", "signed [23:0] b = in[56:33]")}
+    designs = {**blocks, "small_memory": SMALL_MEMORY, **multipliers, **OTHERS}
+    differences, counts = map_and_compare(designs, GOWIN, tmp_path)
+    kinds = {kind for name in blocks for kind in GOWIN.block_rams if counts[name].get(kind)}
+    assert kinds == set(GOWIN.block_rams)
+    assert [name for name in blocks if not kinds & set(counts[name])] == []
+    assert [name for name in multipliers if not set(GOWIN.dsp_cost) & set(counts[name])] == []
+    assert {kind for name in multipliers for kind in counts[name]} >= set(GOWIN.dsp_cost)
+    assert counts["small_memory"].get("RAM16SDP4")
     assert differences == dict.fromkeys(designs, 0)

@@ -25,6 +25,7 @@ from zeroskip.hw.multiplier import multiplier_verilog
 
 ECP5 = find_board("ulx3s-25f")
 ICE40 = find_board("icebreaker")
+GOWIN = find_board("tangnano9k")
 
 ROMS = {
     "one": (1, 3, 1), "narrow": (16384, 1, 1), "pairs": (5000, 2, 2), "nibbles": (4096, 3, 1), "bytes": (2048, 9, 1),
@@ -32,7 +33,7 @@ ROMS = {
 }  # fmt: skip
 """Name -> depth, width, read ports: every shape of a block RAM, and one that must be cut by depth."""
 
-PAIR_BITS = {ECP5.name: pair_bits(15), ICE40.name: pair_bits(7)}
+PAIR_BITS = {ECP5.name: pair_bits(15), ICE40.name: pair_bits(7), GOWIN.name: pair_bits(15)}
 """The widest operand of two levels that the multiplier of a board takes."""
 
 WARM_UP = 2_100
@@ -75,7 +76,7 @@ def test_generated_modules_are_found_and_others_left_alone(tmp_path):
 
 def test_family_without_block_ram_registers_replaces_the_multiplier_only(tmp_path):
     directory = write_modules(tmp_path, {"a": (4, 5, 1)}, bank=(100, 1), multiplier=(9, 4))
-    assert replace_modules(directory, ICE40).modules == ("multiplier",)
+    assert replace_modules(directory, ICE40).modules == replace_modules(directory, GOWIN).modules == ("multiplier",)
     assert replace_modules(directory, ECP5).modules == ("multiplier", "activation_bank", "rom_a")
     plain = dataclasses.replace(ICE40, family=dataclasses.replace(ICE40.family, primitives=None))
     assert replace_modules(directory, plain) is None
@@ -149,12 +150,22 @@ def test_operands_too_wide_for_the_device():
         ECP5.family.primitives.multiplier("m", 9, 19)
     with pytest.raises(ValueError, match="^Operands of SB_MAC16 must have at most 16 bits, not 17 and 9$"):
         ICE40.family.primitives.multiplier("m", 17, 9)
+    with pytest.raises(ValueError, match="^Operands of MULT18X18 must have at most 18 bits, not 9 and 19$"):
+        GOWIN.family.primitives.multiplier("m", 9, 19)
 
 
-@pytest.mark.parametrize(("bits", "boards"), [((16, 16), {"ulx3s-25f", "icebreaker"}), ((18, 17), {"ulx3s-25f"})])
+@pytest.mark.parametrize(("bits", "kind"), [((9, 9), "MULT9X9"), ((10, 3), "MULT18X18"), ((18, 18), "MULT18X18")])
+def test_gowin_multiplier_is_the_smaller_that_fits(bits, kind):
+    assert f"  {kind} #(" in GOWIN.family.primitives.multiplier("m", *bits)
+
+
+@pytest.mark.parametrize(
+    ("bits", "boards"),
+    [((16, 16), {"ulx3s-25f", "icebreaker", "tangnano9k"}), ((18, 17), {"ulx3s-25f", "tangnano9k"})],
+)
 def test_multiplier_too_wide_for_the_device_is_left_to_synthesis(tmp_path, bits, boards):
     directory = write_modules(tmp_path, {}, multiplier=bits)
-    assert {board.name for board in (ECP5, ICE40) if replace_modules(directory, board)} == boards
+    assert {board.name for board in (ECP5, ICE40, GOWIN) if replace_modules(directory, board)} == boards
 
 
 def compare(directory, board, bank, multiplier, paired=None, adder=None):
@@ -243,7 +254,7 @@ def test_bank_with_byte_enables_is_not_cut_by_bits(tmp_path):
     assert {(tile.width, tile.parts) for tile, _ in tiles.values()} == {(9, 2)}
 
 
-@pytest.mark.parametrize("board", [ECP5, ICE40], ids=lambda board: board.name)
+@pytest.mark.parametrize("board", [ECP5, ICE40, GOWIN], ids=lambda board: board.name)
 def test_multiplier_behaves_like_the_rtl(tmp_path, tools, board):
     directory = write_modules(tmp_path, {}, multiplier=(9, 2), paired=(9, PAIR_BITS[board.name]))
     differences = compare(directory, board, None, (9, 2), (9, PAIR_BITS[board.name]))

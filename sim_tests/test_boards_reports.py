@@ -8,8 +8,21 @@ from pathlib import Path
 import pytest
 
 from zeroskip.boards import find_board
-from zeroskip.boards.capacity import refuse_broken_logic, refuse_misplaced_roms, refuse_overflow, refuse_unroutable
-from zeroskip.boards.reports import fmax_summary, parse_route_report, read_netlist, resource_table
+from zeroskip.boards.capacity import (
+    mapped_needs,
+    refuse_broken_logic,
+    refuse_misplaced_roms,
+    refuse_overflow,
+    refuse_unroutable,
+)
+from zeroskip.boards.reports import (
+    CriticalPath,
+    RouteReport,
+    fmax_summary,
+    parse_route_report,
+    read_netlist,
+    resource_table,
+)
 from zeroskip.compiler.errors import CapacityError, InputError, ToolError, VerificationError
 
 
@@ -95,6 +108,17 @@ def test_overflow_counts_carry_cells_and_small_memories():
         "choose fewer lanes, columns or cores, or a larger board$",
     ):
         refuse_overflow(board, cells)
+
+
+def test_halves_of_a_multiplier_are_counted():
+    board = find_board("tangnano9k")
+    cells = {str(number): {"type": kind} for number, kind in enumerate(["MULT9X9"] * 3 + ["MULT18X18", "LUT4", "ALU"])}
+    assert mapped_needs(board, cells) == {"lut": 2, "ff": 0, "bram": 0, "dsp": 3}
+    bels = {bel for bels in board.family.used.values() for bel in bels}
+    used = {**dict.fromkeys(bels, 0), "MULT9X9": 3, "MULT18X18": 1, "LUT4": 5, "ALU": 2, "DFF": 9}
+    route = RouteReport(1.0, used, {}, CriticalPath("", "", 1.0, 1.0, 0.0, ()))
+    table = resource_table(board, route, cells)
+    assert {name: count["used"] for name, count in table.items()} == {"lut": 7, "ff": 9, "bram": 0, "dsp": 3}
 
 
 def test_full_device_is_told_from_a_broken_tool(tmp_path):

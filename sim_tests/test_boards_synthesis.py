@@ -6,19 +6,24 @@ import copy
 import dataclasses
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from board_sample import BYTES_OUT, GOOD, TRAP, UNRESET, UNWRITTEN, golden, write_sample
-from zeroskip.boards import find_board
+from board_sample import BYTES_OUT, GOOD, TRAP, UNRESET, UNWRITTEN, golden, weights, write_sample
+from lane_sample import write_lanes
+from zeroskip.boards import find_board, synthesis
 from zeroskip.boards.netlist_check import NetlistCheck, golden_vectors, netlist_check
+from zeroskip.boards.reports import parse_route_report
 from zeroskip.boards.synthesis import synthesize
-from zeroskip.boards.tools import find_tool
+from zeroskip.boards.timing import slowest_path
+from zeroskip.boards.tools import Tool, find_tool
 from zeroskip.compiler.errors import CapacityError, InputError, ToolError, VerificationError
 
 ECP5 = find_board("ulx3s-25f")
 ICE40 = find_board("icebreaker")
+GOWIN = find_board("tangnano9k")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,6 +105,82 @@ def test_netlist_check_starts_from_random_state(tmp_path, form, board):
     directory = write_sample(tmp_path / "sample", form)
     with pytest.raises(VerificationError, match="Mapped netlist differs from the golden outputs"):
         synthesize(directory, board, jobs=1)
+
+
+@pytest.fixture
+def unrouted(monkeypatch):
+    """Make the netlist of a sample for the Gowin board; router and packer are an extra and need not be there."""
+
+    def find(name):
+        return (
+            Tool(name, ("false",), "", "native")
+            if name in (GOWIN.family.router, GOWIN.family.packer)
+            else find_tool(name)
+        )
+
+    monkeypatch.setattr(synthesis, "find_tool", find)
+
+    def make(directory):
+        with pytest.raises(ToolError, match="^Tool 'nextpnr-himbaechel-gowin' failed with exit code 1"):
+            synthesize(directory, GOWIN, netlist_check=False)
+        return directory
+
+    return make
+
+
+def test_gowin_netlist_holds_the_rom_and_the_products(tmp_path, unrouted):
+    directory = unrouted(write_sample(tmp_path / "sample"))
+    check = netlist_check(directory, GOWIN)
+    assert (check.vectors, check.values, check.mismatches) == (4, 4 * BYTES_OUT, 0)
+    path = directory / "synth" / GOWIN.name / "top.json"
+    design = json.loads(path.read_text())
+    cells = design["modules"]["top"]["cells"]
+    rom = cells["accelerator.weights.mem.0.0"]
+    rows = "".join(rom["parameters"][f"INIT_RAM_{row:02X}"][::-1] for row in range(2))
+    assert rom["type"] == "SPX9" and int(rom["parameters"]["BIT_WIDTH"], 2) == 18
+    assert [int(rows[18 * word : 18 * word + 18][::-1], 2) for word in range(32)] == weights().tolist()
+    kinds = Counter(cell["type"] for cell in cells.values())
+    assert kinds["MULT9X9"] == 2 and kinds["LUT4"] > 50 and not kinds.keys() & {"LUT1", "LUT2", "LUT3"}
+
+    row = rom["parameters"]["INIT_RAM_00"]
+    rom["parameters"]["INIT_RAM_00"] = row[:280] + ("0" if row[280] == "1" else "1") + row[281:]
+    path.write_text(json.dumps(design))
+    with pytest.raises(VerificationError, match="Mapped netlist differs from the golden outputs"):
+        netlist_check(directory, GOWIN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [UNRESET, UNWRITTEN])
+def test_gowin_netlist_starts_from_random_state(tmp_path, unrouted, form):
+    directory = unrouted(write_sample(tmp_path / "sample", form))
+    with pytest.raises(VerificationError, match="Mapped netlist differs from the golden outputs"):
+        netlist_check(directory, GOWIN)
+
+
+@pytest.mark.slow
+@pytest.mark.optional_tool
+def test_gowin_flow_gives_a_bitstream_and_an_estimated_clock(tmp_path):
+    try:
+        find_tool(GOWIN.family.router), find_tool(GOWIN.family.packer)
+    except ToolError as error:
+        pytest.skip(str(error))
+    directory = write_lanes(tmp_path / "lanes", 2, bits=4)
+    result = synthesize(directory, GOWIN)
+    report = result.to_report()
+    assert result.check.values == 6 and result.check.mismatches == 0
+    assert report["kinds"] == {"resources": "measured", "fmax_mhz": "estimated"}
+    router = parse_route_report(result.folder / "seed-1.json")
+    own = slowest_path(result.folder / "seed-1.sdf", {}, ())
+    assert 1000 / own.delay_ns == pytest.approx(router.fmax_mhz, rel=1e-3)
+    assert 27 < report["fmax_mhz"]["median"] < router.fmax_mhz
+    assert f"Fmax {report['fmax_mhz']['median']} MHz (estimated, median of 1 seed" in str(result)
+    assert report["resources"].pop("primitives") is True
+    assert {name: count["available"] for name, count in report["resources"].items()} == GOWIN.available
+    assert report["resources"]["dsp"]["used"] == 1
+    assert report["resources"]["bram"]["used"] == 3
+    assert 100 < report["resources"]["lut"]["used"] < router.used["LUT4"] + router.used["ALU"] < 1000
+    header = [line for line in result.bitstream.read_text().splitlines() if not line.startswith("//")]
+    assert len(header) > 700 and set(header[0]) == {"1"}
 
 
 def test_wrong_golden_value_is_named(built):

