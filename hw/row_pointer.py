@@ -54,14 +54,15 @@ class RowPointer(wiring.Component):
             for name in ("following", "chosen", "chosen_following", "row_start", "row_following")
         )
         again = self.last & ~self.next_row
-        # a pointer of whole words has no slot bits: with ones in their place, adding 1 leads to the next word
+        # a pointer of whole words has no slot bits: `following` has ones in their place, so adding 1 leads to the next
+        # word, and nothing but the register stands in front of the addition
         slot_bits = delay(m, self.whole_words, 1).replicate(self.lane_bits)
-        after_following = (following | slot_bits) + 1
-        word = self.base[self.lane_bits :]
-        after_base = Mux(self.whole_words, Cat(Const(0, self.lane_bits), word + 1), self.base | 1)
+        last_slot, word = Const((1 << self.lane_bits) - 1, self.lane_bits), self.base[self.lane_bits :]
+        after_base = Mux(self.whole_words, Cat(last_slot, word + 1), self.base | 1)
+        follower = Cat(following[: self.lane_bits] & ~slot_bits, following[self.lane_bits :])
         m.d.comb += [
-            chosen.eq(Mux(self.start, self.base, Mux(again, row_start, following))),
-            chosen_following.eq(Mux(self.start, after_base, Mux(again, row_following, after_following))),
+            chosen.eq(Mux(self.start, self.base, Mux(again, row_start, follower))),
+            chosen_following.eq(Mux(self.start, after_base, Mux(again, row_following, (following + 1) | slot_bits))),
         ]
         with m.If(self.start | self.step):
             m.d.sync += [self.pointer.eq(chosen), following.eq(chosen_following)]

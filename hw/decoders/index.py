@@ -83,8 +83,11 @@ class IndexDecoder(wiring.Component):
         lanes = config.geometry.lanes
         m.d.comb += self.o_flags.eq(delay(m, self.flags, self.latency_cycles, FLAGS))
         self.unit_end: Value = Const(1)
-        # just before a layer's first slot; its base is there by now
-        self.begins = delay(m, self.start, 1 + self.latency_cycles)
+        # just before a layer's first slot, when its base is there, and with a row's last one: known a cycle before, for
+        # many registers wait for it
+        self.begins = Signal()
+        early = delay(m, self.flags, self.latency_cycles - 1, FLAGS)
+        m.d.sync += self.begins.eq(delay(m, self.start, self.latency_cycles) | (early.valid & early.last))
         if config.element_bits:
             self.unit_end = delay(m, self.element_last, self.latency_cycles)
         self.word_end = Signal()
@@ -167,7 +170,7 @@ class IndexDecoder(wiring.Component):
             following, more = Mux(d.banked, cursor + d.bank, first), ~escape & ~d.banked
         with m.If(self.o_flags.valid & self.unit_end):
             m.d.sync += [cursor.eq(following), pending.eq(more)]
-        with m.If(self.begins | (self.o_flags.valid & self.o_flags.last)):
+        with m.If(self.begins):
             m.d.sync += [cursor.eq(base), pending.eq(0)]
 
     def _distance(self, gap: Value, pending: Value) -> Value:

@@ -148,15 +148,15 @@ class UartTransmitter(wiring.Component):
         timer = Signal(range(self.divisor))
         bits_left = Signal(range(_FRAME_BITS + 1))
         shift = Signal(_FRAME_BITS, init=-1)
+        # known with the count itself: what follows must not wait for a wide comparison
         bit_ends = Signal()
 
         m.d.comb += [
             self.tx.eq(shift[0]),
-            bit_ends.eq(timer == 0),
             self.i.ready.eq((bits_left == 0) | ((bits_left == 1) & bit_ends)),
         ]
         with m.If(bits_left != 0):
-            m.d.sync += timer.eq(timer - 1)
+            m.d.sync += [timer.eq(timer - 1), bit_ends.eq(timer == 1)]
             with m.If(bit_ends):
                 m.d.sync += [
                     timer.eq(self.divisor - 1),
@@ -166,6 +166,7 @@ class UartTransmitter(wiring.Component):
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
                 timer.eq(self.divisor - 1),
+                bit_ends.eq(0),
                 bits_left.eq(_FRAME_BITS),
                 shift.eq(Cat(Const(0, 1), self.i.payload, Const(1, 1))),
             ]
