@@ -113,6 +113,7 @@ DESIGNS: dict[str, Design] = {
         lambda: models.autoencoder_like(samples=SAMPLES), "dense", array(16, columns=2, results=2)
     ),
     "autoencoder-128": Design(lambda: models.autoencoder_like(samples=SAMPLES), "dense", array(32, cores=4, results=4)),
+    "conv64-32x32": Design(lambda: conv64("dense"), "dense", array(32, columns=32, results=2)),
     "conv2-90": Design(lambda: sparse_lenet_conv2(0.1), "sparse", board="ulx3s-25f"),
     "conv2-98": Design(lambda: sparse_lenet_conv2(0.02), "sparse", board="ulx3s-25f"),
     "conv64-90": Design(lambda: conv64("nonstructured", 0.1), "sparse", board="ulx3s-25f"),
@@ -352,6 +353,7 @@ ROWS: dict[str, Row] = {
     "conv-lenet5-80": dense_convolution("LeNet-5 (80 products given)", "lenet5-80"),
     "conv-resnet8": dense_convolution("ResNet-8 (array chosen)", "resnet8"),
     "conv-dscnn": dense_convolution("DS-CNN (array chosen)", "dscnn"),
+    "dense-32x32": layers_row("dense 64-channel 3x3, 32 lanes x 32 columns given", 0.95, "conv64-32x32"),
     "linear-32": layers_row("dense linear, LeNet-5 fc1, 32 PEs", 0.95, "fc1-32"),
     "linear-128": layers_row("dense linear, LeNet-5 fc1, 128 PEs", 0.88, "fc1-128"),
     "autoencoder-32": layers_row("dense linear, autoencoder, all layers, 32 PEs", 0.95, "autoencoder-32", every_layer),
