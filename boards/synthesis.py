@@ -46,7 +46,7 @@ from zeroskip.boards.top import DEFAULT_BAUD, Plan, plan_top
 from zeroskip.boards.verilator_cache import find_toolchain
 from zeroskip.compiler.errors import CapacityError, InputError, ToolError
 
-__all__ = ["SynthesisResult", "synthesize"]
+__all__ = ["SynthesisResult", "router_options", "synthesize"]
 
 _LOG_LINES = 12
 
@@ -61,6 +61,17 @@ _SYNTHESIS_BASE_S = 4.0
 _SYNTHESIS_BYTE_S = 1e-4
 _ROUTE_BASE_S = 4.0
 _ROUTE_CELL_S = 8e-3
+
+
+def router_options(board: Board, seed: int) -> list[str]:
+    """Return the options with which nextpnr routes a design for ``board``, without its files."""
+    family = board.family
+    named = ((family.package_option, board.package), (family.speed_option, board.speed))
+    return [
+        *board.device_options, *(part for pair in named if all(pair) for part in pair),
+        "--freq", f"{board.constraint_mhz:g}", "--seed", str(seed), "--timing-allow-fail",
+        "--no-print-critical-path-source",
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -360,12 +371,7 @@ class _Flow:
         routed, report, pins = f"{stem}.{family.routed_suffix}", f"{stem}.json", f"top.{family.constraint_suffix}"
         delays = [f"{stem}.sdf"] if family.missing_delays else []
         inner = os.path.relpath(self.folder, self.directory)
-        named = ((family.package_option, self.board.package), (family.speed_option, self.board.speed))
-        options = [
-            *self.board.device_options, *(part for pair in named if all(pair) for part in pair),
-            "--freq", f"{self.board.constraint_mhz:g}", "--seed", str(seed), "--timing-allow-fail",
-            "--no-print-critical-path-source",
-        ]  # fmt: skip
+        options = router_options(self.board, seed)
 
         def action(scratch: Path) -> None:
             place = f"{inner}/{scratch.name}"
