@@ -94,10 +94,8 @@ class PowerOnReset(wiring.Component):
         )
         with m.If(pressed):
             m.d.por += [timer.eq(0), self.rst.eq(1)]
-        with m.Elif(timer == self.cycles):
-            m.d.por += self.rst.eq(0)
-        with m.Else():
-            m.d.por += [timer.eq(timer + 1), self.rst.eq(1)]
+        with m.Elif(self.rst):
+            m.d.por += [timer.eq(timer + 1), self.rst.eq(timer != self.cycles)]
         return m
 
 

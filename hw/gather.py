@@ -105,9 +105,11 @@ class TileWalk(wiring.Component):
         count = Signal.like(d.tile_x_last)
         repeat = Signal.like(d.repeat_last)
         row_end = Signal()
-        m.d.comb += [next_row.eq(row_base + d.tile_step_y), row_end.eq(count == d.tile_x_last)]
+        # copies of their own: the descriptor is far, and looked at here six cycles after the start at the earliest
+        step_y, step_x = delay(m, d.tile_step_y, 1), delay(m, d.tile_step_x, 1)
+        m.d.comb += [next_row.eq(row_base + step_y), row_end.eq(count == d.tile_x_last)]
         with m.If(flags.valid & flags.unit_last):
-            m.d.sync += [count.eq(count + 1), r["tile"].eq(r["tile"] + d.tile_step_x)]
+            m.d.sync += [count.eq(count + 1), r["tile"].eq(r["tile"] + step_x)]
             with m.If(row_end):
                 m.d.sync += [count.eq(0), r["tile"].eq(next_row), row_base.eq(next_row)]
         with m.If(flags.valid & flags.group_last):
