@@ -148,26 +148,27 @@ class UartTransmitter(wiring.Component):
         timer = Signal(range(self.divisor))
         bits_left = Signal(range(_FRAME_BITS + 1))
         shift = Signal(_FRAME_BITS, init=-1)
-        # known with the count itself: what follows must not wait for a wide comparison
-        bit_ends = Signal()
+        # known with the counts themselves: what follows must not wait for comparisons
+        bit_ends, last_bit, idle = Signal(), Signal(), Signal(init=1)
 
-        m.d.comb += [
-            self.tx.eq(shift[0]),
-            self.i.ready.eq((bits_left == 0) | ((bits_left == 1) & bit_ends)),
-        ]
-        with m.If(bits_left != 0):
+        m.d.comb += [self.tx.eq(shift[0]), self.i.ready.eq(idle | (last_bit & bit_ends))]
+        with m.If(~idle):
             m.d.sync += [timer.eq(timer - 1), bit_ends.eq(timer == 1)]
-            with m.If(bit_ends):
-                m.d.sync += [
-                    timer.eq(self.divisor - 1),
-                    bits_left.eq(bits_left - 1),
-                    shift.eq(Cat(shift[1:], Const(1, 1))),
-                ]
+        with m.If(bit_ends):
+            m.d.sync += [
+                timer.eq(self.divisor - 1),
+                bits_left.eq(bits_left - 1),
+                last_bit.eq(bits_left == 2),
+                idle.eq(last_bit),
+                shift.eq(Cat(shift[1:], Const(1, 1))),
+            ]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
                 timer.eq(self.divisor - 1),
                 bit_ends.eq(0),
                 bits_left.eq(_FRAME_BITS),
+                last_bit.eq(0),
+                idle.eq(0),
                 shift.eq(Cat(Const(0, 1), self.i.payload, Const(1, 1))),
             ]
         return m
