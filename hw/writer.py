@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -127,13 +127,16 @@ class Writer(wiring.Component):
         pointer, tile_start, step = Signal.like(self.place_addr), Signal.like(self.place_addr), Signal()
         lane = None
         m.d.comb += self.place_addr.eq(pointer)
+        # copies of their own: the descriptor is far, and nothing advances before the cycle behind the start
+        moves: Value = ~delay(m, d.sums, 1) if config.has_sums else Const(1)
         if not config.has_slow:
-            m.d.comb += step.eq(~d.sums if config.has_sums else 1)
+            m.d.comb += step.eq(moves)
         else:
             lane = Signal(range(config.geometry.results))
-            m.d.comb += step.eq((~d.sums if config.has_sums else 1) & (~d.slow | lane.all()))
+            slow = delay(m, d.slow, 1)
+            m.d.comb += step.eq(moves & (~slow | lane.all()))
             with m.If(self.advance):
-                m.d.sync += lane.eq(Mux(d.slow, lane + 1, 0))
+                m.d.sync += lane.eq(Mux(slow, lane + 1, 0))
             with m.If(self.start):
                 m.d.sync += lane.eq(0)
         bits = (config.geometry.results - 1).bit_length()
