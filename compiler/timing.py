@@ -34,7 +34,7 @@ BITMAP = 2
 """hw.decoders, on top of that in designs with bitmap layers: the present mask word, the number of its lowest bit."""
 KEEP = 2
 """hw.gather: a linear layer's keep-list."""
-WINDOWED_ADDRESS = 9
+WINDOWED_ADDRESS = 10
 """hw.gather, windowed layers: from a position to the bank address."""
 LINEAR_ADDRESS = 1
 """hw.gather, linear layers."""

@@ -20,7 +20,7 @@ WALKED = ("row", "column", "window_y", "window_x", "tile", "group_word", "mask_y
 class TileWalk(wiring.Component):
     """Follow windows and tiles, in step with the stages of the gathers; all cores share it.
 
-    Stages count from the position: 2 window, 6 tile, group and masks.
+    Stages count from the position: 3 window, 7 tile, group and masks.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ class TileWalk(wiring.Component):
     -------
     descriptor, start : In, as in Issue
     flags : In(FLAGS), stage 0
-    row, column : Out(offset_bits), stage 2, where the window's offsets begin in the ``offsets`` ROM
-    window_y, window_x : Out(window_bits), stage 2
-    tile : Out(position bits), stage 6, address of the tile
-    group_word : Out(word address bits), stage 6, word of the group's first input channel
-    mask_y, mask_x : Out, stage 6, where the tile's masks begin
-    o_flags : Out(FLAGS), stage 8
+    row, column : Out(offset_bits), stage 3, where the window's offsets begin in the ``offsets`` ROM
+    window_y, window_x : Out(window_bits), stage 3
+    tile : Out(position bits), stage 7, address of the tile
+    group_word : Out(word address bits), stage 7, word of the group's first input channel
+    mask_y, mask_x : Out, stage 7, where the tile's masks begin
+    o_flags : Out(FLAGS), stage 9
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class TileWalk(wiring.Component):
         # the start of a layer sets these, so reset need not
         self.registers = {name: Signal.like(getattr(self, name), reset_less=True) for name in WALKED}
         m.d.comb += [getattr(self, name).eq(register) for name, register in self.registers.items()]
-        second = delay(m, self.flags, 2, FLAGS)
-        sixth = delay(m, second, 4, FLAGS)
-        m.d.comb += self.o_flags.eq(delay(m, sixth, 2, FLAGS))
-        self._build_windows(m, second)
-        self._build_tiles(m, sixth)
+        third = delay(m, self.flags, 3, FLAGS)
+        seventh = delay(m, third, 4, FLAGS)
+        m.d.comb += self.o_flags.eq(delay(m, seventh, 2, FLAGS))
+        self._build_windows(m, third)
+        self._build_tiles(m, seventh)
         return m
 
     def _build_windows(self, m: Module, flags: data.View) -> None:
@@ -105,7 +105,7 @@ class TileWalk(wiring.Component):
         count = Signal.like(d.tile_x_last)
         repeat = Signal.like(d.repeat_last)
         row_end = Signal()
-        # copies of their own: the descriptor is far, and looked at here six cycles after the start at the earliest
+        # copies of their own: the descriptor is far, and looked at here seven cycles after the start at the earliest
         step_y, step_x = delay(m, d.tile_step_y, 1), delay(m, d.tile_step_x, 1)
         m.d.comb += [next_row.eq(row_base + step_y), row_end.eq(count == d.tile_x_last)]
         with m.If(flags.valid & flags.unit_last):
@@ -139,9 +139,9 @@ class Gather(wiring.Component):
     ``(A + l) div L + lane_word[l] + channel word``; so bank ``b`` adds a carry when ``b < A mod L``, and one rotation
     by ``A mod L`` brings every answer to its lane. In a linear layer every lane reads a word of its own bank.
 
-    Windowed stages: 0 position, 2 tap, 3 coordinates, 5 offsets, 6 their sum, 7 address, 8 rotation, 9 bank addresses,
-    11 banks, 12-13 rotation and padding. A linear position meets the bank address stage directly. Initiation interval
-    1, never stalls.
+    Windowed stages: 0 position, 2 tap, 3 the tap again, for its ROM may lie far away, 4 coordinates, 6 offsets, 7 their
+    sum, 8 address, 9 rotation, 10 bank addresses, 12 banks, 13-14 rotation and padding. A linear position meets the
+    bank address stage directly. Initiation interval 1, never stalls.
 
     Parameters
     ----------
@@ -211,7 +211,9 @@ class Gather(wiring.Component):
         rotation: Value = Const(0)
         outside: Value | None = None
         if config.has_windowed and tap is not None:
-            windowed, rotation, outside = self._build_windowed(m, tap)
+            late_tap = Signal.like(tap)
+            m.d.sync += late_tap.eq(tap)
+            windowed, rotation, outside = self._build_windowed(m, late_tap)
         linear = self._build_words(m, tap) if config.has_linear else None
         d = self.descriptor
         for bank in range(config.geometry.lanes):
@@ -233,7 +235,7 @@ class Gather(wiring.Component):
         return [Mux(self.descriptor.keep, tap.word, delay(m, self.words[lane], 2)) for lane in range(lanes)]
 
     def _build_windowed(self, m: Module, tap: data.View) -> tuple[list[Value], Value, Value | None]:
-        """Stages 2-8: every bank's word; returns them with the rotation at stage 8 and the lanes outside at 12."""
+        """Stages 3-9: every bank's word; returns them with the rotation at stage 9 and the lanes outside at 13."""
         config = self.config
         row_addr, column_addr = Signal.like(self.offsets_addr_0), Signal.like(self.offsets_addr_1)
         m.d.sync += [row_addr.eq(self.walk_row + tap.y), column_addr.eq(self.walk_column + tap.x)]
@@ -250,7 +252,7 @@ class Gather(wiring.Component):
         return *self._build_banks(m, address, channel_word), outside
 
     def _build_banks(self, m: Module, address: Value, channel_word: Value) -> tuple[list[Value], Value]:
-        """Stages 7-8."""
+        """Stages 8-9."""
         config, d = self.config, self.descriptor
         lanes, lane_bits = config.geometry.lanes, config.lane_bits
         rotation = address[:lane_bits]
@@ -268,7 +270,7 @@ class Gather(wiring.Component):
         return [value[: config.word_address_bits] for value in words], delay(m, rotation, 1)
 
     def _build_masks(self, m: Module, tap: data.View) -> Value:
-        """Stages 2-12: which lanes read outside the input."""
+        """Stages 3-13: which lanes read outside the input."""
         outside: list[Value] = []
         for axis in ("y", "x"):
             coordinate = Signal.like(getattr(self, f"walk_window_{axis}"), name=f"coordinate_{axis}")
