@@ -113,7 +113,7 @@ DESIGNS: dict[str, Design] = {
         lambda: models.autoencoder_like(samples=SAMPLES), "dense", array(16, columns=2, results=2)
     ),
     "autoencoder-128": Design(lambda: models.autoencoder_like(samples=SAMPLES), "dense", array(32, cores=4, results=4)),
-    "conv64-32x32": Design(lambda: conv64("dense"), "dense", array(32, columns=32, results=2)),
+    "conv64-32x32": Design(lambda: conv64("dense"), "dense", array(32, columns=32, results=8)),
     "conv2-90": Design(lambda: sparse_lenet_conv2(0.1), "sparse", board="ulx3s-25f"),
     "conv2-98": Design(lambda: sparse_lenet_conv2(0.02), "sparse", board="ulx3s-25f"),
     "conv64-90": Design(lambda: conv64("nonstructured", 0.1), "sparse", board="ulx3s-25f"),
