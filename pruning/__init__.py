@@ -6,8 +6,8 @@ from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.chain import build_artifact, prune
 from zeroskip.pruning.constraints import Column, Levels, NonStructured
 from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.inputs import Input, fold_channels
 from zeroskip.pruning.quantize import QuantizedNetwork, quantize
-from zeroskip.pruning.training import Input
 
 __all__ = [
     "Admm",
@@ -18,6 +18,7 @@ __all__ = [
     "PruningError",
     "QuantizedNetwork",
     "build_artifact",
+    "fold_channels",
     "prune",
     "quantize",
 ]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from zeroskip.pruning.capture import POOLINGS, Graph, Kind, Op
 from zeroskip.pruning.errors import PruningError, nearest
+from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.quantizers import Weights, fake_quantize, round_half_up, search_scale
-from zeroskip.pruning.training import Input
 
 __all__ = ["Activation", "Plan", "calibrate", "fake_quant_forward", "output_name"]
 
@@ -127,6 +127,11 @@ def _input_codes(source: Input | None, x: Tensor, graph: Graph) -> Activation:
         top = float(x.abs().max())
         _log.warning("No Input(...) is declared: the float input is calibrated to signed 8 bit")
         return Activation(8, True, top / 127 if top > 0 else 1.0)
+    if isinstance(source.mean, tuple) or isinstance(source.std, tuple):
+        raise PruningError(
+            "Input has a mean or std for each channel, but the integer network takes one of each; call "
+            "fold_channels(model, codes, input) before pruning and use the Input it returns"
+        )
     offset = source.mean * source.range
     padded = [op for op in graph.first_layers() if any(op.padding)]
     if padded and abs(offset - round(offset)) > 1e-6:
@@ -135,7 +140,7 @@ def _input_codes(source: Input | None, x: Tensor, graph: Graph) -> Activation:
             "use mean 0, or a mean that is a multiple of 1/range"
         )
     whole = float(round(offset)) if padded else offset
-    return Activation(8, False, 1 / (source.range * source.std), whole)
+    return Activation(8, source.signed, 1 / (source.range * source.std), whole)
 
 
 def calibrate(
@@ -146,17 +151,21 @@ def calibrate(
     weights: int | Mapping[str, int] = 4,
     activations: int = 8,
     power_of_two: bool = False,
+    reconstruct: bool = False,
 ) -> Plan:
     """Choose all scales from the float network and calibration inputs ``x`` (N, ...), float as the network takes them.
 
     Weight scales have the least squared error over nonzero weights, activation scales over the values seen. With
     ``power_of_two`` an activation scale is its layer's input scale x weight scale x ``2^S``, so that requantization
     is a shift: the activation's 8 bits bear the coarser choice better than 4-bit weights do.
+    With ``reconstruct`` the output has the input's codes, so that their difference is the error of a reconstruction.
     """
     if not 1 <= activations <= 8:
         raise PruningError(f"Activation bits must be from 1 to 8, not {activations!r}")
     grids = _grids(graph, weights)
     forms = {"input": _input_codes(source, x, graph)}
+    if reconstruct:
+        _check_reconstruction(graph, forms["input"])
     scales: dict[str, float] = {}
     seen: dict[str, Tensor] = {}
 
@@ -173,6 +182,9 @@ def calibrate(
         name = output_name(graph, op)
         if op.weight is not None:
             scales[op.name] = search_scale(tensors[op.weight], grids[op.name])
+        if reconstruct and op is graph.ops[-1]:
+            forms[name] = forms["input"]
+            continue
         if op.kind in POOLINGS:
             forms[name] = forms[op.inputs[0]]
             continue
@@ -186,6 +198,18 @@ def calibrate(
         step = forms[op.inputs[0]].scale * scales[op.name] if power_of_two else None
         forms[name] = _best(values, activations, not all(m.relu for m in makers), step)
     return Plan(source, power_of_two, grids, scales, forms)
+
+
+def _check_reconstruction(graph: Graph, first: Activation) -> None:
+    """Refuse a network whose output cannot have the codes of its input."""
+    last = graph.ops[-1]
+    if last.weight is None or math.prod(last.out_shape) != math.prod(graph.in_shape):
+        raise PruningError(
+            f"Layer '{last.name}' has output shape {last.out_shape}, but a reconstruction ends in a convolution or "
+            f"linear layer of as many values as the input's {graph.in_shape}"
+        )
+    if first.offset:
+        raise PruningError("A reconstruction has the input's codes, whose code 0 must be 0; use an Input of mean 0")
 
 
 def _check_power_of_two(graph: Graph) -> None:

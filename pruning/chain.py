@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,19 @@ import torch
 from torch import nn
 
 from zeroskip.pruning.admm import Admm
-from zeroskip.pruning.calibration import Plan, calibrate, fake_quant_forward
+from zeroskip.pruning.calibration import calibrate, fake_quant_forward
 from zeroskip.pruning.capture import capture, tensors_of
-from zeroskip.pruning.checkpoints import Checkpoints, replace_bytes
+from zeroskip.pruning.checkpoints import Checkpoints, plain_values, replace_bytes
 from zeroskip.pruning.constraints import ConstraintSet
-from zeroskip.pruning.data import ImageSet, Split, load
+from zeroskip.pruning.data import ImageSet, Split, data_folder, load
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
+from zeroskip.pruning.judging import integer_score, score
+from zeroskip.pruning.networks import load_start, make_network
 from zeroskip.pruning.quantize import QuantizedNetwork, float_inputs, layer_masks, quantize
 from zeroskip.pruning.recipe import Recipe, load_recipe
 from zeroskip.pruning.retrain import Progress, Run, run_stages
-from zeroskip.pruning.training import accuracy, fixed_threads
-from zeroskip.pruning.zoo import make_network
+from zeroskip.pruning.training import Task, fixed_threads
 
 __all__ = ["Built", "build_artifact", "prune"]
 
@@ -49,7 +51,7 @@ def prune(
 
     Parameters
     ----------
-    train, val : uint8 images with labels; ``val`` is only ever judged on, and calibrates the activation ranges
+    train, val : samples with labels; ``val`` is only ever judged on, and calibrates the activation ranges
     recipe : a Recipe, the path of a TOML file, or the name of one in the repository
     checkpoints : folder that keeps finished stages; a later call goes on from there with the same bytes
     progress : called as ``progress(step, elapsed seconds, expected seconds or None)``
@@ -57,10 +59,10 @@ def prune(
     chosen = load_recipe(recipe)
     with fixed_threads(chosen.threads):
         run = Run(chosen, model, train, val, Checkpoints(checkpoints), progress)
-        net, float_accuracy = _finish(run, val)
+        net, float_score = _finish(run, val)
     record = Record(
         name=chosen.name, network=chosen.network, dataset=chosen.dataset, recipe=chosen.as_dict(), seed=chosen.seed,
-        accuracy={"float": float_accuracy, "integer": net.accuracy(val), "samples": len(val)},
+        accuracy={"float": float_score, "integer": integer_score(net, val, chosen.task), "samples": len(val)},
     )  # fmt: skip
     return replace(net, record=record)
 
@@ -78,10 +80,11 @@ def _structured(run: Run) -> Admm | None:
 
 
 def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
-    """Run all stages, fine-tune under fake quantization; return the integer network and the float accuracy."""
+    """Run all stages, fine-tune under fake quantization; return the integer network and the float score."""
     run_stages(run)
     run.model.eval()
-    float_accuracy = accuracy(run.model, judged, run.source)
+    task = run.recipe.task
+    float_score = score(run.model, judged, run.source, task)
     settings = run.recipe.quantization
     admm = _structured(run)
     inputs = run.validation.x[: settings.calibration]
@@ -89,26 +92,18 @@ def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
     tensors = tensors_of(run.model)
     plan = calibrate(
         graph, tensors, float_inputs(inputs, run.source), run.source,
-        settings.weights, settings.activations, settings.power_of_two,
+        settings.weights, settings.activations, settings.power_of_two, task is Task.RECONSTRUCT,
     )  # fmt: skip
     forward = fake_quant_forward(graph, tensors, plan, layer_masks(graph, tensors, admm))
 
     def finetune(generator: torch.Generator) -> None:
-        score = accuracy(forward, run.validation, run.source)
-        run.log.append({"stage": "finetune", "phase": "calibrated", "validation": round(score, 6)})
+        run.log.append({"stage": "finetune", "phase": "calibrated", "validation": round(run.judge(forward), 6)})
         if settings.finetune.epochs:
             run.train_phase("finetune", "finetune", settings.finetune, generator, forward=forward, admm=admm)
 
-    run.advance(
-        "finetune", {"quantization": asdict(settings), "plan": _plan_values(plan)}, finetune, settings.finetune.epochs
-    )
-    return quantize(run.model, inputs[:1], inputs, layers=admm, plan=plan), float_accuracy
-
-
-def _plan_values(plan: Plan) -> dict[str, Any]:
-    """Return the plan as JSON values for a stage's content hash."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(plan), default=str))
-    return values
+    key = {"quantization": plain_values(settings), "plan": plain_values(plan)}
+    run.advance("finetune", key, finetune, settings.finetune.epochs)
+    return quantize(run.model, inputs[:1], inputs, layers=admm, plan=plan), float_score
 
 
 def build_artifact(
@@ -133,30 +128,42 @@ def build_artifact(
             header = {}
         if header.get("provenance", {}).get("recipe_sha256") == chosen.digest():
             return Built(path, header, True)
-    parts = split or load(chosen.dataset, data, chosen.validation)
+    parts = split or load(chosen.dataset, data, chosen.validation, chosen.fold)
     with fixed_threads(chosen.threads):
         torch.manual_seed(chosen.seed)
         model = make_network(chosen.network)
+        start = data_folder(data) / chosen.start if chosen.start else None
+        if start is not None:
+            load_start(model, start)
         run = Run(chosen, model, parts.train, parts.validation, Checkpoints(checkpoints), progress)
-        net, float_accuracy = _finish(run, parts.test)
+        net, float_score = _finish(run, parts.test)
     path.parent.mkdir(parents=True, exist_ok=True)
-    net.save(path, _zoo_record(chosen, parts, net, float_accuracy))
+    net.save(path, _zoo_record(chosen, parts, net, float_score, start))
     lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in run.log)
     replace_bytes(out_dir / f"{chosen.name}.log.jsonl", lines.encode())
     return Built(path, read_header(path), False)
 
 
-def _zoo_record(recipe: Recipe, split: Split, net: QuantizedNetwork, float_accuracy: float) -> Record:
-    integer = net.accuracy(split.test)
+def _zoo_record(recipe: Recipe, split: Split, net: QuantizedNetwork, float_score: float, start: Path | None) -> Record:
+    scores = {"float": float_score, "integer": integer_score(net, split.test, recipe.task)}
     samples = len(split.test)
-    correct = {"float": round(float_accuracy * samples), "integer": round(integer * samples)}
+    judged: dict[str, Any] = {"correct": {name: round(value * samples) for name, value in scores.items()}}
+    provenance = {
+        "dataset": split.provenance, "recipe_sha256": recipe.digest(),
+        "split": f"{len(split.train)} train, {len(split.validation)} validation (all choices), "
+        f"{samples} test ({split.test_use})",
+        "start": "random weights; no checkpoint of others was used",
+    }  # fmt: skip
+    if start is not None:
+        digest = hashlib.sha256(start.read_bytes()).hexdigest()
+        provenance["start"] = f"dense weights of {recipe.start}, sha256 {digest}"
+    if recipe.task is Task.RECONSTRUCT:
+        judged = {}
+        provenance["accuracy"] = (
+            "area under the ROC curve: normal (label 0) against other test samples by the reconstruction error, for "
+            "the integer network sum((input code - output code)^2), exact"
+        )
     return Record(
         name=recipe.name, network=recipe.network, dataset=recipe.dataset, recipe=recipe.as_dict(), seed=recipe.seed,
-        accuracy={"float": float_accuracy, "integer": integer, "samples": samples}, correct=correct,
-        provenance={
-            "dataset": split.provenance, "recipe_sha256": recipe.digest(),
-            "split": f"{len(split.train)} train, {len(split.validation)} validation (all choices), "
-            f"{samples} test ({split.test_use})",
-            "start": "random weights; no checkpoint of others was used",
-        },
+        accuracy={**scores, "samples": samples}, provenance=provenance, **judged,
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import hashlib
 import json
 import os
@@ -14,9 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-__all__ = ["Checkpoints", "replace_bytes", "stage_key"]
+__all__ = ["LATER", "Checkpoints", "plain_values", "replace_bytes", "stage_key"]
 
 _FORMAT = 1
+
+LATER = {"later": True}
+"""Metadata of a settings field that came after others were hashed: left out where it has its default."""
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
@@ -28,6 +33,22 @@ def replace_bytes(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def plain_values(settings: Any) -> Any:
+    """Return a dataclass of settings (or what one holds) as JSON values.
+
+    Fields marked ``LATER`` are there only where they differ from their default, so old settings keep their hash, by
+    which artifacts and checkpoints are known.
+    """
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        pairs = ((f, getattr(settings, f.name)) for f in dataclasses.fields(settings))
+        return {f.name: plain_values(v) for f, v in pairs if not (f.metadata.get("later") and v == f.default)}
+    if isinstance(settings, Mapping):
+        return {key: plain_values(value) for key, value in settings.items()}
+    if isinstance(settings, (list, tuple)):
+        return [plain_values(value) for value in settings]
+    return settings.value if isinstance(settings, enum.Enum) else settings
 
 
 def stage_key(previous: str, settings: Mapping[str, Any]) -> str:

@@ -18,8 +18,8 @@ from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, write_artifact
 from zeroskip.pruning.golden import Codes, IntegerLayer, IntegerNetwork
+from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.quantizers import Weights
-from zeroskip.pruning.training import Input
 
 __all__ = ["QuantizedNetwork", "Samples", "float_inputs", "layer_masks", "quantize"]
 
@@ -127,17 +127,17 @@ def _gather(data: Samples, count: int) -> Tensor:
 
 
 def float_inputs(x: Tensor, source: Input | None) -> Tensor:
-    """Return what the float network takes: uint8 codes are normalized as ``source`` says, floats stay."""
+    """Return what the float network takes: codes are normalized as ``source`` says, floats stay."""
     if x.is_floating_point():
         return x
-    if source is None or x.dtype != torch.uint8:
-        raise PruningError("Integer samples need uint8 codes and input=Input(range=..., mean=..., std=...)")
+    if source is None:
+        raise PruningError("Integer samples need uint8 or int8 codes and input=Input(range=..., mean=..., std=...)")
     return source.normalize(x)
 
 
 def _input_codes(x: Tensor, form: Activation) -> Tensor:
-    """Return the codes of a float network input, rounded half to even; uint8 codes stay."""
-    if x.dtype == torch.uint8:
+    """Return the codes of a float network input, rounded half to even; codes stay."""
+    if not x.is_floating_point():
         return x
     codes = torch.round(x.to(torch.float64) / form.scale + form.offset)
     return codes.clamp(form.lo, form.hi).to(torch.int8 if form.signed else torch.uint8)
@@ -165,20 +165,22 @@ def quantize(
     layers: Admm | None = None,
     power_of_two: bool = False,
     plan: Plan | None = None,
+    reconstruct: bool = False,
 ) -> QuantizedNetwork:
     """Quantize ``model`` to integers.
 
     Parameters
     ----------
-    sample : example input with a batch axis, as the model takes it (or uint8 codes with ``input``)
+    sample : example input with a batch axis, as the model takes it (or codes with ``input``)
     calibration : samples that set the activation ranges (the first 1,024 are used); floats as the model takes them, or
-        uint8 codes with ``input``
+        codes with ``input``: uint8, or int8 where it is signed
     weights : weight bits, or layer name or glob -> bits; zero-excluded below 8 bits, symmetric at 8
     activations : activation bits; unsigned after a ReLU, signed elsewhere
     input : how the network sees its pixels; without it the float input is calibrated to signed 8 bit
     layers : the hardened Admm whose masks and structures hold
     power_of_two : choose scales so that every multiplier is 1
     plan : scales chosen earlier, as :func:`zeroskip.pruning.calibration.calibrate` returns them
+    reconstruct : for autoencoders: the output has the input's codes
 
     Raises
     ------
@@ -192,7 +194,8 @@ def quantize(
     tensors = {name: value.detach() for name, value in tensors_of(model).items()}
     inputs = _gather(calibration, _CALIBRATION_SAMPLES)
     if plan is None:
-        plan = calibrate(graph, tensors, float_inputs(inputs, source), source, weights, activations, power_of_two)
+        floats = float_inputs(inputs, source)
+        plan = calibrate(graph, tensors, floats, source, weights, activations, power_of_two, reconstruct)
     masks = layer_masks(graph, tensors, layers)
     codes = _describe_tensors(graph, plan)
     integer = tuple(

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zeroskip.pruning.checkpoints import LATER, plain_values
 from zeroskip.pruning.constraints import Column, ConstraintSet, NonStructured
 from zeroskip.pruning.errors import PruningError, nearest
-from zeroskip.pruning.training import Input, Phase
+from zeroskip.pruning.inputs import Input
+from zeroskip.pruning.training import Phase, Task
 
 __all__ = ["LayerRule", "Quantization", "Recipe", "Stage", "builtin_recipes", "load_recipe", "parse_recipe"]
 
@@ -69,7 +71,10 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The whole way from a data set to an artifact."""
+    """The whole way from a data set to an artifact.
+
+    ``start`` names a checkpoint of dense weights in the data folder, ``fold`` a fold of the set's cross-validation.
+    """
 
     name: str
     network: str
@@ -83,6 +88,9 @@ class Recipe:
     threads: int = 2
     batch: int = 256
     format: str = "1.0"
+    task: Task = field(default=Task.CLASSIFY, metadata=LATER)
+    start: str | None = field(default=None, metadata=LATER)
+    fold: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.format != "1.0":
@@ -92,15 +100,22 @@ class Recipe:
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names) or {"dense", "finetune"} & set(names):
             raise PruningError("Stage names must differ from each other and from 'dense' and 'finetune'")
+        if self.dense.distill:
+            raise PruningError("The dense phase has nothing to distill; use distill in the phases after it")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        plain: dict[str, Any] = plain_values(self)
         return plain
 
     def digest(self) -> str:
         """Return the sha256 of the recipe's values."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+    def distills(self) -> bool:
+        """Return whether any phase follows the dense network's logits."""
+        phases = [phase for stage in self.stages for phase in (stage.admm, stage.retrain)]
+        return any(phase.distill for phase in (*phases, self.quantization.finetune))
 
     def epochs(self) -> int:
         """Return the number of epochs of all phases."""
@@ -140,6 +155,7 @@ _SCALARS: dict[str, tuple[type, ...]] = {
     "float": (int, float),
     "float | int": (int, float),
     "int | None": (int,),
+    "str | None": (str,),
 }
 
 
@@ -154,8 +170,30 @@ def _pair(value: Any, where: str) -> tuple[float, float]:
 
 
 def _phase(value: Any, where: str) -> Phase:
-    phase: Phase = _build(Phase, value, where, {"lr": _pair})
+    phase: Phase = _build(Phase, value, where, {"lr": _pair, "shift": _shift})
     return phase
+
+
+def _shift(value: Any, where: str) -> int | tuple[int, int]:
+    if type(value) is int:
+        return value
+    if not isinstance(value, list) or len(value) != 2 or not all(type(v) is int for v in value):
+        raise PruningError(f"{where} must be a whole number, or two of them (y, x), not {value!r}")
+    return value[0], value[1]
+
+
+def _statistic(value: Any, where: str) -> float | tuple[float, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(type(v) in (int, float) for v in values):
+        raise PruningError(f"{where} must be a number, or a list with one a channel, not {value!r}")
+    return tuple(float(v) for v in value) if isinstance(value, list) else value
+
+
+def _task(value: Any, where: str) -> Task:
+    names = [task.value for task in Task]
+    if value not in names:
+        raise PruningError(f"{where} must be {' or '.join(names)}, not {value!r}")
+    return Task(value)
 
 
 def _rules(value: Any, where: str) -> dict[str, LayerRule]:
@@ -177,13 +215,13 @@ def _quantization(value: Any, where: str) -> Quantization:
 
 
 def _input(value: Any, where: str) -> Input:
-    made: Input = _build(Input, value, where)
+    made: Input = _build(Input, value, where, {"mean": _statistic, "std": _statistic})
     return made
 
 
 def parse_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Return the recipe that plain values (a parsed TOML file) describe."""
-    convert = {"dense": _phase, "stages": _stages, "quantization": _quantization, "input": _input}
+    convert = {"dense": _phase, "stages": _stages, "quantization": _quantization, "input": _input, "task": _task}
     recipe: Recipe = _build(Recipe, dict(values), where, convert)
     return recipe
 

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip.pruning.admm import Admm
-from zeroskip.pruning.checkpoints import Checkpoints, stage_key
+from zeroskip.pruning.checkpoints import Checkpoints, plain_values, stage_key
 from zeroskip.pruning.data import ImageSet
+from zeroskip.pruning.inputs import Input, fold_channels
+from zeroskip.pruning.judging import score
 from zeroskip.pruning.recipe import Recipe, Stage
-from zeroskip.pruning.training import Forward, Input, Phase, accuracy, make_optimizer, train
+from zeroskip.pruning.training import Forward, Phase, Task, make_optimizer, outputs, train
 
 __all__ = ["Progress", "Run", "run_stages"]
 
@@ -42,9 +44,12 @@ class Run:
     trained_epochs: int = 0
     trained_seconds: float = 0.0
     epochs_left: int = 0
+    source: Input = field(init=False)
+    teacher: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.epochs_left = self.recipe.epochs()
+        self.source = fold_channels(self.model, self.train.x, self.recipe.input)
         start = hashlib.sha256()
         for name, value in self.model.state_dict().items():
             start.update(name.encode() + value.detach().contiguous().numpy().tobytes())
@@ -53,7 +58,8 @@ class Run:
             {
                 "train": self.train.digest(),
                 "validation": self.validation.digest(),
-                "input": asdict(self.recipe.input),
+                "input": plain_values(self.recipe.input),
+                **({} if self.recipe.task is Task.CLASSIFY else {"task": self.recipe.task.value}),
                 "seed": self.recipe.seed,
                 "batch": self.recipe.batch,
                 "threads": self.recipe.threads,
@@ -61,10 +67,21 @@ class Run:
             },
         )
 
-    @property
-    def source(self) -> Input:
-        """How the network sees its pixels."""
-        return self.recipe.input
+    def judge(self, forward: Forward | None = None) -> float:
+        """Return the validation score of the model in eval mode, or of ``forward``."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            return score(forward or self.model, self.validation, self.source, self.recipe.task)
+        finally:
+            self.model.train(training)
+
+    def learn_teacher(self) -> None:
+        """Keep the logits of the network as it is now for the phases that distill them."""
+        training = self.model.training
+        self.model.eval()
+        self.teacher = outputs(self.model, self.train, self.source)
+        self.model.train(training)
 
     def advance(
         self, stage: str, settings: dict[str, Any], work: Callable[[torch.Generator], None], epochs: int
@@ -114,20 +131,20 @@ class Run:
                     admm.update()
 
         def on_epoch(epoch: int, loss: float) -> None:
-            score = accuracy(run, self.validation, self.source)
+            found = self.judge(forward)
             self.log.append(
-                {"stage": stage, "phase": kind, "epoch": epoch, "loss": round(loss, 6), "validation": round(score, 6)}
+                {"stage": stage, "phase": kind, "epoch": epoch, "loss": round(loss, 6), "validation": round(found, 6)}
             )
             now = time.monotonic()
             self.trained_seconds += now - clock[0]
             self.trained_epochs += 1
             self.epochs_left -= 1
             clock[0] = now
-            self.report(f"{stage} {kind} epoch {epoch}/{phase.epochs}: validation {100 * score:.2f} %")
+            self.report(f"{stage} {kind} epoch {epoch}/{phase.epochs}: validation {100 * found:.2f} %")
 
         train(
             run, self.train, self.source, phase, optimizer,
-            batch=self.recipe.batch, generator=generator,
+            batch=self.recipe.batch, generator=generator, task=self.recipe.task, teacher=self.teacher,
             on_step=on_step, on_epoch=on_epoch,
         )  # fmt: skip
 
@@ -137,10 +154,13 @@ def run_stages(run: Run) -> None:
     run.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run.model.train()
     dense = run.recipe.dense
-    run.advance("dense", {"dense": asdict(dense)}, lambda g: run.train_phase("dense", "dense", dense, g), dense.epochs)
+    settings = {"dense": plain_values(dense)}
+    run.advance("dense", settings, lambda g: run.train_phase("dense", "dense", dense, g), dense.epochs)
+    if run.recipe.distills():
+        run.learn_teacher()
     for stage in run.recipe.stages:
         epochs = stage.admm.epochs + stage.retrain.epochs
-        run.advance(stage.name, asdict(stage), lambda g, s=stage: _prune_stage(run, s, g), epochs)  # type: ignore[misc]
+        run.advance(stage.name, plain_values(stage), lambda g, s=stage: _prune_stage(run, s, g), epochs)  # type: ignore[misc]
 
 
 def _prune_stage(run: Run, stage: Stage, generator: torch.Generator) -> None:
@@ -151,8 +171,7 @@ def _prune_stage(run: Run, stage: Stage, generator: torch.Generator) -> None:
     run.train_phase(stage.name, "admm", stage.admm, generator, admm=admm, updates_per_epoch=stage.updates_per_epoch)
     run.log += [{"stage": stage.name, "phase": "residual", **_rounded(asdict(line))} for line in admm.residuals]
     admm.harden()
-    score = accuracy(run.model, run.validation, run.source)
-    run.log.append({"stage": stage.name, "phase": "mapping", "validation": round(score, 6)})
+    run.log.append({"stage": stage.name, "phase": "mapping", "validation": round(run.judge(), 6)})
     run.train_phase(stage.name, "retrain", stage.retrain, generator, admm=admm)
     admm.check()
     run.masks = admm.masks()

@@ -1,45 +1,34 @@
-"""Plain training and evaluation of a classifier whose data set lies in memory."""
+"""Plain training and evaluation of a network whose data set lies in memory."""
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from zeroskip.pruning.augmentation import cropped, flipped, shifted
+from zeroskip.pruning.checkpoints import LATER
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.inputs import Input
 
-__all__ = ["Forward", "Input", "Phase", "accuracy", "fixed_threads", "make_optimizer", "train"]
+__all__ = ["Forward", "Phase", "Task", "accuracy", "fixed_threads", "make_optimizer", "outputs", "train"]
 
 Forward = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Input:
-    """How a network sees its pixels: ``x = (code / range - mean) / std`` of codes ``0..range`` (one channel statistic).
+class Task(enum.Enum):
+    """What a network is trained and judged for: the class of a sample, or its reconstruction."""
 
-    The integer network takes the codes themselves; mean and deviation are folded into its first layer.
-    """
-
-    range: int = 255
-    mean: float = 0.0
-    std: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.range <= 255:
-            raise PruningError(f"Input range must be from 1 to 255, not {self.range!r}")
-        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
-            raise PruningError(f"Input mean must be finite and std positive, not {self.mean!r} and {self.std!r}")
-
-    def normalize(self, codes: Tensor) -> Tensor:
-        """Return the float input of the network for uint8 ``codes``."""
-        return (codes.to(torch.float32) / self.range - self.mean) / self.std
+    CLASSIFY = "classify"
+    RECONSTRUCT = "reconstruct"
 
 
 @dataclass(frozen=True)
@@ -50,20 +39,40 @@ class Phase:
     ----------
     epochs : passes over the data
     lr : first and last learning rate of a half cosine
-    shift : each batch is moved by a random -shift..shift pixels in y and in x
+    shift : each batch is moved by a random -shift..shift positions in every axis; a pair gives y and x of images
     restarts : how often the cosine runs; more than 1 gives the learning rate's saw-tooth of METHODS 1.3
+    flip : half of the images are mirrored left to right
+    crop : each image is moved by its own random -crop..crop pixels in y and in x
+    distill : share of the loss that follows the dense network's logits, 0 to 1 (Hinton et al. 2015)
+    temperature : of both softmax functions in that share
     """
 
     epochs: int
     lr: tuple[float, float]
-    shift: int = 0
+    shift: int | tuple[int, int] = 0
     restarts: int = 1
+    flip: bool = field(default=False, metadata=LATER)
+    crop: int = field(default=0, metadata=LATER)
+    distill: float = field(default=0.0, metadata=LATER)
+    temperature: float = field(default=4.0, metadata=LATER)
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.shift < 0 or self.restarts < 1:
-            raise PruningError(f"A phase needs epochs >= 0, shift >= 0 and restarts >= 1, not {self}")
+        shifts = self.shift if isinstance(self.shift, tuple) else (self.shift,)
+        if self.epochs < 0 or min(shifts) < 0 or self.crop < 0 or self.restarts < 1:
+            raise PruningError(f"A phase needs epochs, shift and crop >= 0 and restarts >= 1, not {self}")
         if len(self.lr) != 2 or not all(math.isfinite(lr) and lr > 0 for lr in self.lr):
             raise PruningError(f"lr must be two positive numbers (first, last), not {self.lr!r}")
+        if not 0 <= self.distill <= 1 or not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise PruningError(
+                f"distill must be from 0 to 1 and temperature positive, not {self.distill!r} and {self.temperature!r}"
+            )
+
+    def margins(self, axes: int) -> tuple[int, ...]:
+        """Return the largest shift along each of ``axes`` position axes."""
+        shift = self.shift if isinstance(self.shift, tuple) else (self.shift,) * axes
+        if len(shift) != axes:
+            raise PruningError(f"shift must be one number for series, not {self.shift!r}")
+        return shift
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of step ``step`` of ``steps``."""
@@ -89,11 +98,34 @@ def fixed_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _shifted(x: Tensor, pixels: int, fill: float, generator: torch.Generator) -> Tensor:
-    """Return the batch moved by one random offset, the border filled with ``fill``."""
-    dy, dx = (int(v) for v in torch.randint(0, 2 * pixels + 1, (2,), generator=generator))
-    height, width = x.shape[2:]
-    return F.pad(x, (pixels, pixels, pixels, pixels), value=fill)[:, :, dy : dy + height, dx : dx + width]
+def _augmented(x: Tensor, phase: Phase, fill: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a batch of samples with the random changes of the phase."""
+    margins = phase.margins(x.dim() - 2)
+    if (phase.flip or phase.crop) and x.dim() != 4:
+        raise PruningError(f"flip and crop are for images (N, C, H, W), not for {tuple(x.shape)}; use shift")
+    if any(margins):
+        x = shifted(x, margins, fill, generator)
+    if phase.flip:
+        x = flipped(x, generator)
+    return cropped(x, phase.crop, fill, generator) if phase.crop else x
+
+
+def _dense(x: Tensor) -> Tensor:
+    """Return the batch in the memory layout that is fastest."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
+
+
+def _loss(task: Task, phase: Phase, x: Tensor, out: Tensor, y: Tensor, teacher: Tensor | None) -> Tensor:
+    """Return the loss of one batch; ``teacher`` holds the logits that the distilled share follows."""
+    if task is Task.RECONSTRUCT:
+        return F.mse_loss(out.flatten(1), x.flatten(1))
+    if teacher is None:
+        return F.cross_entropy(out, y)
+    t = phase.temperature
+    soft = F.kl_div(F.log_softmax(out / t, 1), F.log_softmax(teacher / t, 1), reduction="batchmean", log_target=True)
+    # The square of the temperature keeps the gradient's size as the temperature changes.
+    mixed: Tensor = (1 - phase.distill) * F.cross_entropy(out, y) + phase.distill * t * t * soft
+    return mixed
 
 
 def train(
@@ -105,16 +137,27 @@ def train(
     *,
     batch: int,
     generator: torch.Generator,
+    task: Task = Task.CLASSIFY,
+    teacher: Tensor | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> None:
-    """Train with cross entropy for one phase; every random choice comes from ``generator``.
+    """Train for one phase; every random choice comes from ``generator``.
 
-    ``on_step(step, steps_per_epoch)`` is called after each optimizer step (from 1), ``on_epoch(epoch, mean loss)``
-    after each epoch (from 1).
+    The loss is cross entropy, with ``phase.distill`` mixed with ``temperature^2 * KL(teacher || network)``; for
+    ``RECONSTRUCT`` the mean squared error to the (changed) sample. ``teacher`` holds the logits of every sample of
+    ``data`` as it is. ``on_step(step, steps_per_epoch)`` is called after each optimizer step (from 1),
+    ``on_epoch(epoch, mean loss)`` after each epoch (from 1).
+
+    Raises
+    ------
+    PruningError
+        If the phase does not fit the data, lacks its teacher, or the loss is not finite.
     """
+    if phase.distill and (task is not Task.CLASSIFY or teacher is None or len(teacher) != len(data)):
+        raise PruningError("distill needs a classifier and the dense network's logits of every training sample")
     x, y = source.normalize(data.x), data.y
-    fill = -source.mean / source.std
+    fill = source.background(data.x)
     per_epoch = max(1, len(y) // batch)
     total = per_epoch * phase.epochs
     for epoch in range(phase.epochs):
@@ -122,13 +165,12 @@ def train(
         losses = torch.zeros(())
         for i in range(per_epoch):
             chosen = order[i * batch : (i + 1) * batch]
-            images = x[chosen]
-            if phase.shift:
-                images = _shifted(images, phase.shift, fill, generator)
+            samples = _augmented(x[chosen], phase, fill, generator)
             for group in optimizer.param_groups:
                 group["lr"] = phase.rate(epoch * per_epoch + i, total)
             optimizer.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(forward(images.contiguous(memory_format=torch.channels_last)), y[chosen])
+            followed = teacher[chosen] if phase.distill and teacher is not None else None
+            loss = _loss(task, phase, samples, forward(_dense(samples)), y[chosen], followed)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses += loss.detach()
@@ -141,12 +183,15 @@ def train(
             on_epoch(epoch + 1, mean)
 
 
+def outputs(forward: Forward, data: ImageSet, source: Input, batch: int = 1000) -> Tensor:
+    """Return the network's float output for every sample, in order."""
+    with torch.no_grad():
+        parts = (data.take(start, start + batch).x for start in range(0, len(data), batch))
+        return torch.cat([forward(_dense(source.normalize(x))) for x in parts])
+
+
 def accuracy(forward: Forward, data: ImageSet, source: Input, batch: int = 1000) -> float:
     """Return the share of ``data`` that is classified correctly."""
-    correct = 0
-    with torch.no_grad():
-        for start in range(0, len(data), batch):
-            part = data.take(start, start + batch)
-            logits = forward(source.normalize(part.x).contiguous(memory_format=torch.channels_last))
-            correct += int((logits.argmax(1) == part.y).sum())
-    return correct / max(1, len(data))
+    if not len(data):
+        return 0.0
+    return int((outputs(forward, data, source, batch).argmax(1) == data.y).sum()) / len(data)

@@ -13,9 +13,9 @@ from zeroskip.pruning import Column, NonStructured, PruningError, build_artifact
 from zeroskip.pruning.chain import Built
 from zeroskip.pruning.data import load_digits
 from zeroskip.pruning.demo import DIGITS_RECIPES, equal_accuracy
+from zeroskip.pruning.networks import make_network
 from zeroskip.pruning.recipe import builtin_recipes, load_recipe, parse_recipe
 from zeroskip.pruning.training import Phase
-from zeroskip.pruning.zoo import make_network
 from zeroskip.pruning.zoo_build import main
 
 

@@ -152,7 +152,7 @@ def test_padded_input_needs_a_whole_zero_point():
         ({"weights": {"conv": 4}}, "weights names no bits for layer 'fc'; add it or a glob"),
         ({"weights": 9}, "Weight bits must be a whole number from 1 to 8, not 9"),
         ({"activations": 9}, "Activation bits must be from 1 to 8, not 9"),
-        ({"input": None}, "Integer samples need uint8 codes and input=Input"),
+        ({"input": None}, "Integer samples need uint8 or int8 codes and input=Input"),
     ],
 )
 def test_refusals(options, text):

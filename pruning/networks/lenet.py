@@ -1,15 +1,27 @@
-"""The networks of the zoo: LeNet-5 (20-50-500-10) and the small CNN of the demo."""
+"""Networks for small grey images: LeNet-300-100, LeNet-5 and the demo's CNN."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zeroskip.pruning.errors import PruningError, nearest
+__all__ = ["DigitsCnn", "LeNet5", "LeNet300100"]
 
-__all__ = ["NETWORKS", "DigitsCnn", "LeNet5", "make_network"]
+
+class LeNet300100(nn.Module):
+    """LeNet-300-100: three linear layers, 266,200 weights, for 1x28x28 images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(784, 300)
+        self.fc2 = nn.Linear(300, 100)
+        self.fc3 = nn.Linear(100, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of images ``x`` (N, 1, 28, 28)."""
+        x = F.relu(self.fc1(x.flatten(1)))
+        y: Tensor = self.fc3(F.relu(self.fc2(x)))
+        return y
 
 
 class LeNet5(nn.Module):
@@ -48,13 +60,3 @@ class DigitsCnn(nn.Module):
         x = F.relu(self.fc1(x.flatten(1)))
         y: Tensor = self.fc2(x)
         return y
-
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"digits_cnn": DigitsCnn, "lenet5": LeNet5}
-
-
-def make_network(name: str) -> nn.Module:
-    """Return a fresh network of the zoo; its weights come from torch's random state."""
-    if name not in NETWORKS:
-        raise PruningError(f"Unknown network '{name}'; the nearest are: {nearest(name, NETWORKS)}")
-    return NETWORKS[name]()
