@@ -146,16 +146,19 @@ def calibrate(
     weights: int | Mapping[str, int] = 4,
     activations: int = 8,
     power_of_two: bool = False,
+    fixed: Mapping[str, tuple[Weights, float]] | None = None,
 ) -> Plan:
     """Choose all scales from the float network and calibration inputs ``x`` (N, ...), float as the network takes them.
 
     Weight scales have the least squared error over nonzero weights, activation scales over the values seen. With
     ``power_of_two`` an activation scale is its layer's input scale x weight scale x ``2^S``, so that requantization
-    is a shift: the activation's 8 bits bear the coarser choice better than 4-bit weights do.
+    is a shift: the activation's 8 bits bear the coarser choice better than 4-bit weights do. ``fixed`` holds grid and
+    scale of the layers, by name, whose weights lie on levels already.
     """
     if not 1 <= activations <= 8:
         raise PruningError(f"Activation bits must be from 1 to 8, not {activations!r}")
-    grids = _grids(graph, weights)
+    fixed = fixed or {}
+    grids = _grids(graph, weights) | {name: grid for name, (grid, _) in fixed.items()}
     forms = {"input": _input_codes(source, x, graph)}
     scales: dict[str, float] = {}
     seen: dict[str, Tensor] = {}
@@ -172,7 +175,8 @@ def calibrate(
     for op in graph.ops:
         name = output_name(graph, op)
         if op.weight is not None:
-            scales[op.name] = search_scale(tensors[op.weight], grids[op.name])
+            known_scale = fixed[op.name][1] if op.name in fixed else None
+            scales[op.name] = known_scale or search_scale(tensors[op.weight], grids[op.name])
         if op.kind in POOLINGS:
             forms[name] = forms[op.inputs[0]]
             continue

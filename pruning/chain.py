@@ -14,11 +14,11 @@ from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.calibration import Plan, calibrate, fake_quant_forward
 from zeroskip.pruning.capture import capture, tensors_of
 from zeroskip.pruning.checkpoints import Checkpoints, replace_bytes
-from zeroskip.pruning.constraints import ConstraintSet
+from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet, Split, load
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
-from zeroskip.pruning.quantize import QuantizedNetwork, float_inputs, layer_masks, quantize
+from zeroskip.pruning.quantize import QuantizedNetwork, fixed_levels, float_inputs, layer_masks, quantize
 from zeroskip.pruning.recipe import Recipe, load_recipe
 from zeroskip.pruning.retrain import Progress, Run, run_stages
 from zeroskip.pruning.training import accuracy, fixed_threads
@@ -69,9 +69,7 @@ def _structured(run: Run) -> Admm | None:
     """Return the last stage's sets as a hardened Admm over the weights as they are now."""
     if not run.recipe.stages:
         return None
-    sets: dict[str, ConstraintSet] = {
-        name: rule.constraint() for name, rule in run.recipe.stages[-1].layers.items()
-    }  # fmt: skip
+    sets = {name: from_values(values) for name, values in run.sets.items()}
     admm = Admm(run.model, sets, parent=run.masks)
     admm.harden()
     return admm
@@ -89,7 +87,7 @@ def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
     tensors = tensors_of(run.model)
     plan = calibrate(
         graph, tensors, float_inputs(inputs, run.source), run.source,
-        settings.weights, settings.activations, settings.power_of_two,
+        settings.weights, settings.activations, settings.power_of_two, fixed_levels(graph, tensors, admm),
     )  # fmt: skip
     forward = fake_quant_forward(graph, tensors, plan, layer_masks(graph, tensors, admm))
 

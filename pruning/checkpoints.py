@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-__all__ = ["Checkpoints", "replace_bytes", "stage_key"]
+__all__ = ["Checkpoints", "StageResult", "replace_bytes", "stage_key"]
 
 _FORMAT = 1
 
@@ -36,6 +37,22 @@ def stage_key(previous: str, settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage leaves beside the weights.
+
+    Members
+    -------
+    masks : layer name -> kept weights
+    sets : layer name -> constraint set as plain values, with all that it chose from the weights
+    log : lines of the stage
+    """
+
+    masks: Mapping[str, Tensor]
+    sets: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]]
+
+
 class Checkpoints:
     """The finished stages of runs in one folder; ``folder`` None keeps nothing."""
 
@@ -46,19 +63,17 @@ class Checkpoints:
         """Return where a stage's file lies, finished or not."""
         return self.folder / f"{stage}-{key[:20]}.safetensors" if self.folder else None
 
-    def save(
-        self, stage: str, key: str, model: nn.Module, masks: Mapping[str, Tensor], log: list[dict[str, Any]]
-    ) -> None:
-        """Write the model's state, the masks and the stage's log lines."""
+    def save(self, stage: str, key: str, model: nn.Module, result: StageResult) -> None:
+        """Write the model's state, the masks, the sets and the stage's log lines."""
         path = self.path(stage, key)
         if path is None:
             return
         tensors = {f"model/{name}": value.detach().contiguous() for name, value in model.state_dict().items()}
-        tensors |= {f"mask/{name}": mask.to(torch.uint8).contiguous() for name, mask in masks.items()}
-        replace_bytes(path, save(tensors, {"key": key, "log": json.dumps(log)}))
+        tensors |= {f"mask/{name}": mask.to(torch.uint8).contiguous() for name, mask in result.masks.items()}
+        replace_bytes(path, save(tensors, {"key": key, "log": json.dumps(result.log), "sets": json.dumps(result.sets)}))
 
-    def load(self, stage: str, key: str, model: nn.Module) -> tuple[dict[str, Tensor], list[dict[str, Any]]] | None:
-        """Restore a finished stage into ``model``; return its masks and log, None when it must be run (again)."""
+    def load(self, stage: str, key: str, model: nn.Module) -> StageResult | None:
+        """Restore a finished stage into ``model``; return what else it left, None when it must be run (again)."""
         path = self.path(stage, key)
         if path is None or not path.exists():
             return None
@@ -76,5 +91,4 @@ class Checkpoints:
         masks = {
             name.removeprefix("mask/"): value.bool() for name, value in tensors.items() if name.startswith("mask/")
         }
-        log: list[dict[str, Any]] = json.loads(metadata["log"])
-        return masks, log
+        return StageResult(masks, json.loads(metadata.get("sets", "{}")), json.loads(metadata["log"]))

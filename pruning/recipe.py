@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zeroskip.pruning.constraints import Column, ConstraintSet, NonStructured
+from zeroskip.pruning.constraints import ConstraintSet
+from zeroskip.pruning.constraints.kinds import KINDS, as_values, from_values, option_names
 from zeroskip.pruning.errors import PruningError, nearest
 from zeroskip.pruning.training import Input, Phase
 
@@ -22,22 +23,29 @@ RECIPES = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class LayerRule:
-    """The constraint set of one layer or glob: ``kind`` nonstructured or column, ``keep`` a fraction or a count."""
+    """The constraint set of one layer or glob, as a recipe says it.
+
+    Parameters
+    ----------
+    kind : name of the set, such as ``column``
+    options : what the set's class takes; ``structure`` and ``levels`` of ``joint`` are tables with a ``kind`` again
+    """
 
     kind: str
-    keep: float | int
-    group: int = 1
+    options: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if self.kind not in ("nonstructured", "column"):
-            raise PruningError(f"kind must be nonstructured or column, not {self.kind!r}")
-        if self.kind == "nonstructured" and self.group != 1:
-            raise PruningError("group belongs to kind column")
         self.constraint()
 
     def constraint(self) -> ConstraintSet:
         """Return the constraint set."""
-        return NonStructured(self.keep) if self.kind == "nonstructured" else Column(self.keep, self.group)
+        return from_values({"kind": self.kind, **self.options})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the rule with every default stated."""
+        # Digests of recipes began when every rule had a group.
+        shared = {"group": 1} if self.kind == "nonstructured" else {}
+        return as_values(self.constraint()) | shared
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,10 @@ class Stage:
     def __post_init__(self) -> None:
         if self.updates_per_epoch < 1 or self.admm.epochs < 1:
             raise PruningError(f"Stage '{self.name}' needs at least one ADMM epoch and one update an epoch")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the stage as plain values."""
+        return dataclasses.asdict(self) | {"layers": {name: rule.as_dict() for name, rule in self.layers.items()}}
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,8 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        values = dataclasses.asdict(self) | {"stages": [stage.as_dict() for stage in self.stages]}
+        plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
 
     def digest(self) -> str:
@@ -110,6 +123,15 @@ class Recipe:
 
 def _build(cls: type[Any], values: Any, where: str, convert: Mapping[str, Any] | None = None) -> Any:
     """Make a frozen dataclass of a TOML table: unknown and missing keys and wrong types are refused."""
+    made = _check(cls, values, where, convert)
+    try:
+        return cls(**made)
+    except (PruningError, TypeError) as error:
+        raise PruningError(f"{where}: {error}") from error
+
+
+def _check(cls: type[Any], values: Any, where: str, convert: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the converted values of a TOML table for a dataclass."""
     if not isinstance(values, dict):
         raise PruningError(f"{where} must be a table, not {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -127,10 +149,7 @@ def _build(cls: type[Any], values: Any, where: str, convert: Mapping[str, Any] |
             isinstance(value, bool) != (wanted == "bool") or not isinstance(value, _SCALARS[wanted])
         ):
             raise PruningError(f"{where}.{key} must be of type {wanted}, not {value!r}")
-    try:
-        return cls(**made)
-    except (PruningError, TypeError) as error:
-        raise PruningError(f"{where}: {error}") from error
+    return made
 
 
 _SCALARS: dict[str, tuple[type, ...]] = {
@@ -139,7 +158,9 @@ _SCALARS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "float": (int, float),
     "float | int": (int, float),
-    "int | None": (int,),
+    "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
+    "tuple[tuple[int, ...], ...] | None": (list, type(None)),
 }
 
 
@@ -161,7 +182,39 @@ def _phase(value: Any, where: str) -> Phase:
 def _rules(value: Any, where: str) -> dict[str, LayerRule]:
     if not isinstance(value, dict) or not value:
         raise PruningError(f"{where} must be a table with at least one layer")
-    return {name: _build(LayerRule, rule, f"{where}.{name}") for name, rule in value.items()}
+    return {name: _rule(rule, f"{where}.{name}") for name, rule in value.items()}
+
+
+def _rule(value: Any, where: str) -> LayerRule:
+    values = _set_values(value, where)
+    try:
+        return LayerRule(values.pop("kind"), values)
+    except (PruningError, TypeError) as error:
+        raise PruningError(f"{where}: {error}") from error
+
+
+def _set_values(value: Any, where: str) -> dict[str, Any]:
+    """Return the checked values of a constraint set: a known kind, its own keys only, values of the right types."""
+    if not isinstance(value, dict):
+        raise PruningError(f"{where} must be a table, not {value!r}")
+    if "kind" not in value:
+        raise PruningError(f"{where} lacks the key 'kind'")
+    kind = value["kind"]
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise PruningError(f"{where} has the unknown kind {kind!r}; the nearest are: {nearest(str(kind), KINDS)}")
+    options = {key: option for key, option in value.items() if key != "kind"}
+    if kind == "nonstructured" and options.get("group") == 1:
+        # Recipes that were written out have it, see LayerRule.as_dict.
+        del options["group"]
+    for key in options:
+        owners = [name for name in KINDS if key in option_names(name)]
+        if owners and key not in option_names(kind):
+            raise PruningError(
+                f"{where} has the key '{key}', which belongs to kind {' and '.join(owners)}; kind {kind} has "
+                f"{', '.join(option_names(kind))}"
+            )
+    made = _check(KINDS[kind], options, where, {"structure": _set_values, "levels": _set_values})
+    return {"kind": kind, **made}
 
 
 def _stages(value: Any, where: str) -> tuple[Stage, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip.pruning.admm import Admm
-from zeroskip.pruning.checkpoints import Checkpoints, stage_key
+from zeroskip.pruning.checkpoints import Checkpoints, StageResult, stage_key
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.recipe import Recipe, Stage
 from zeroskip.pruning.training import Forward, Input, Phase, accuracy, make_optimizer, train
@@ -37,6 +37,7 @@ class Run:
     progress: Progress | None = None
     key: str = ""
     masks: dict[str, Tensor] = field(default_factory=dict)
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     trained_epochs: int = 0
@@ -73,16 +74,16 @@ class Run:
         self.key = stage_key(self.key, {"stage": stage, **settings})
         found = self.checkpoints.load(stage, self.key, self.model)
         if found is not None:
-            masks, lines = found
-            self.masks = masks
-            self.log += lines
+            self.masks, self.sets = dict(found.masks), dict(found.sets)
+            self.log += [dict(line) for line in found.log]
             self.epochs_left -= epochs
             self.report(f"{stage}: reused")
             return
         before = len(self.log)
         generator = torch.Generator().manual_seed(int(self.key[:15], 16))
         work(generator)
-        self.checkpoints.save(stage, self.key, self.model, self.masks, self.log[before:])
+        result = StageResult(self.masks, self.sets, self.log[before:])
+        self.checkpoints.save(stage, self.key, self.model, result)
 
     def report(self, step: str) -> None:
         """Tell the caller where the run stands."""
@@ -140,7 +141,7 @@ def run_stages(run: Run) -> None:
     run.advance("dense", {"dense": asdict(dense)}, lambda g: run.train_phase("dense", "dense", dense, g), dense.epochs)
     for stage in run.recipe.stages:
         epochs = stage.admm.epochs + stage.retrain.epochs
-        run.advance(stage.name, asdict(stage), lambda g, s=stage: _prune_stage(run, s, g), epochs)  # type: ignore[misc]
+        run.advance(stage.name, stage.as_dict(), lambda g, s=stage: _prune_stage(run, s, g), epochs)  # type: ignore[misc]
 
 
 def _prune_stage(run: Run, stage: Stage, generator: torch.Generator) -> None:
@@ -155,7 +156,7 @@ def _prune_stage(run: Run, stage: Stage, generator: torch.Generator) -> None:
     run.log.append({"stage": stage.name, "phase": "mapping", "validation": round(score, 6)})
     run.train_phase(stage.name, "retrain", stage.retrain, generator, admm=admm)
     admm.check()
-    run.masks = admm.masks()
+    run.masks, run.sets = admm.masks(), admm.sets()
 
 
 def _rounded(line: dict[str, Any]) -> dict[str, Any]:
