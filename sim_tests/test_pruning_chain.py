@@ -46,7 +46,13 @@ def split():
 
 
 def test_interrupted_run_resumes_with_the_same_bytes(tmp_path, split):
-    recipe = parse_recipe(values())
+    layers = {
+        "conv1": {"kind": "pattern", "keep": 6, "library": 3},
+        "conv2": {"kind": "micro_block", "keep": 0.5, "mode": "both"},
+        "fc1": {"kind": "joint", "structure": {"kind": "nm", "n": 2, "m": 4}, "levels": {"kind": "levels", "bits": 4}},
+        "fc2": {"kind": "codebook", "k": 15},
+    }  # fmt: skip
+    recipe = parse_recipe(values(stages=[values()["stages"][0] | {"layers": layers}]))
     whole = build_artifact(recipe, tmp_path / "whole", split=split)
 
     class Interrupted(Exception):
@@ -66,6 +72,9 @@ def test_interrupted_run_resumes_with_the_same_bytes(tmp_path, split):
     )
     assert steps[:2] == ["dense: reused", "half: reused"]
     assert whole.path.read_bytes() == parts.path.read_bytes()
+    kinds = [layer["structure"]["kind"] for layer in whole.header["layers"] if "structure" in layer]
+    assert kinds == ["pattern", "micro_block", "nm", "dense"]
+    assert len(whole.header["layers"][0]["structure"]["patterns"]) == 3
     logs = [b.path.with_name("tiny.log.jsonl").read_bytes() for b in (whole, parts)]
     assert logs[0] == logs[1]
     phases = {json.loads(line)["phase"] for line in logs[0].splitlines()}

@@ -106,14 +106,14 @@ class Pattern(Structure):
         """Return the best pattern of every kernel, and the kernels of largest gain."""
         count, positions = self.count(gains.shape), self._positions(gains.shape)
         table = self._table(positions)
+        patterns = [np.flatnonzero(row) for row in table]
         columns = np.ascontiguousarray(as_kernels(gains).reshape(-1, positions).T, dtype=np.float64)
-        best = columns[table[0]].sum(axis=0)
-        chosen = np.zeros(len(best), np.int64)
-        for number, row in enumerate(table[1:], 1):
-            gain = columns[row].sum(axis=0)
-            better = gain > best
-            best[better] = gain[better]
-            chosen[better] = number
+        best = _total(columns, patterns[0])
+        chosen = np.zeros(len(best), np.uint8)
+        for number, pattern in enumerate(patterns[1:], 1):
+            gain = _total(columns, pattern)
+            np.copyto(chosen, number, where=gain > best)
+            np.maximum(best, gain, out=best)
         mask: Mask = table[chosen] & largest(best, count)[:, None]
         return mask.reshape(gains.shape)
 
@@ -122,3 +122,11 @@ class Pattern(Structure):
         if self.patterns is None:
             raise PruningError("Pattern has no library yet; give patterns=..., or call fit(weight) as Admm does")
         return {"kind": "pattern", "keep": self.keep, "patterns": [list(pattern) for pattern in self.patterns]}
+
+
+def _total(columns: Values, positions: Values) -> Values:
+    """Return the sum of some rows, added in order: the same for every kernel."""
+    total: Values = columns[positions[0]].copy()
+    for position in positions[1:]:
+        total += columns[position]
+    return total

@@ -61,8 +61,11 @@ def largest_in_rows(scores: NDArray[Any], count: int) -> NDArray[np.bool_]:
     threshold = np.partition(scores, length - count, axis=1)[:, length - count]
     # Rows are short and many: sums over them are fast only when a row lies across memory.
     columns = np.ascontiguousarray(scores.T)
-    above = columns > threshold
-    ties = columns == threshold
-    missing = count - above.sum(axis=0)
-    mask: NDArray[np.bool_] = above | (ties & (np.cumsum(ties, axis=0, dtype=np.int32) <= missing))
+    mask: NDArray[np.bool_] = columns >= threshold
+    crowded = np.flatnonzero(mask.sum(axis=0, dtype=np.int32) > count)
+    if crowded.size:
+        above = columns[:, crowded] > threshold[crowded]
+        ties = mask[:, crowded] & ~above
+        missing = count - above.sum(axis=0, dtype=np.int32)
+        mask[:, crowded] = above | (ties & (np.cumsum(ties, axis=0, dtype=np.int32) <= missing))
     return np.ascontiguousarray(mask.T)
