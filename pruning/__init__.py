@@ -4,19 +4,49 @@ from __future__ import annotations
 
 from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.chain import build_artifact, prune
-from zeroskip.pruning.constraints import Column, Levels, NonStructured
+from zeroskip.pruning.constraints import (
+    NM,
+    BankBalanced,
+    Block,
+    Channel,
+    Codebook,
+    Column,
+    ConstraintSet,
+    Filter,
+    FilterColumn,
+    Joint,
+    Kernel,
+    Levels,
+    MicroBlock,
+    NonStructured,
+    Pattern,
+    Vector,
+)
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.inputs import Input, fold_channels
 from zeroskip.pruning.quantize import QuantizedNetwork, quantize
 
 __all__ = [
+    "NM",
     "Admm",
+    "BankBalanced",
+    "Block",
+    "Channel",
+    "Codebook",
     "Column",
+    "ConstraintSet",
+    "Filter",
+    "FilterColumn",
     "Input",
+    "Joint",
+    "Kernel",
     "Levels",
+    "MicroBlock",
     "NonStructured",
+    "Pattern",
     "PruningError",
     "QuantizedNetwork",
+    "Vector",
     "build_artifact",
     "fold_channels",
     "prune",

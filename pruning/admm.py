@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from zeroskip.pruning.constraints import ConstraintSet, Levels
+from zeroskip.pruning.constraints import ConstraintSet
+from zeroskip.pruning.constraints.kinds import KINDS, as_values, from_values
+from zeroskip.pruning.constraints.ties import Frozen, Tied
 from zeroskip.pruning.errors import PruningError, nearest
 
 __all__ = ["Admm", "Residual"]
@@ -33,16 +35,31 @@ class Residual:
 class _Layer:
     """One constrained layer: its parameter, its set and its ADMM variables."""
 
+    name: str
     weight: nn.Parameter
     constraint: ConstraintSet | None
     z: Tensor
     u: Tensor
     parent: Tensor | None
     mask: Tensor | None = None
+    ties: Tied | Frozen | None = None
 
     def held(self) -> Tensor | None:
         """Return the mask that holds now: the hardened one, else the parent's."""
         return self.mask if self.mask is not None else self.parent
+
+    def projected(self, constraint: ConstraintSet, weight: Tensor) -> Tensor:
+        """Return the projection, which must leave the zeros of the parent alone."""
+        try:
+            z = constraint.project(weight)
+        except PruningError as error:
+            raise PruningError(f"Layer '{self.name}': {error}") from error
+        if self.parent is not None and bool((z[~self.parent] != 0).any()):
+            raise PruningError(
+                f"Layer '{self.name}' has pruned weights of an earlier stage to which {constraint} gives values; "
+                "prune whole blocks before they are unified"
+            )
+        return z
 
 
 class Admm:
@@ -90,7 +107,8 @@ class Admm:
             for layer in self._layers.values():
                 _mask_(layer.weight, layer.parent)
                 if layer.constraint is not None:
-                    layer.z = layer.constraint.project(layer.weight)
+                    layer.constraint = _fitted(layer.name, layer.constraint, layer.weight)
+                    layer.z = layer.projected(layer.constraint, layer.weight)
 
     @property
     def rho(self) -> float:
@@ -134,7 +152,7 @@ class Admm:
                 if layer.constraint is None:
                     continue
                 z_before, weight = layer.z, layer.weight.detach()
-                layer.z = layer.constraint.project(weight + layer.u)
+                layer.z = layer.projected(layer.constraint, weight + layer.u)
                 difference = weight - layer.z
                 primal, dual = float(difference.norm()), rho * float((layer.z - z_before).norm())
                 self.residuals.append(Residual(self.updates_done, name, rho, primal, dual))
@@ -143,16 +161,18 @@ class Admm:
     def harden(self) -> None:
         """Map every weight onto its set, fix the masks, and clear optimizer state of pruned positions.
 
-        A layer on :class:`Levels` has no freedom left, so its weights are frozen.
+        In the retraining that follows, weights that share a magnitude or a value keep sharing it, and weights on levels
+        are frozen.
         """
         if self.hardened:
             raise PruningError("Admm.harden was called twice")
         with torch.no_grad():
             for layer in self._layers.values():
                 if layer.constraint is not None:
-                    layer.z = layer.constraint.project(layer.weight)
+                    layer.z = layer.projected(layer.constraint, layer.weight)
                     layer.weight.copy_(layer.z)
                     layer.mask = layer.weight.detach() != 0
+                    layer.ties = layer.constraint.ties(layer.z)
                 else:
                     layer.mask = layer.parent
         self.hardened = True
@@ -172,16 +192,26 @@ class Admm:
                 raise PruningError(f"Layer '{name}' does not satisfy {layer.constraint}; call admm.harden() again")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole ADMM state (Z, U, masks, counters); the weights belong to the model's state."""
+        """Return the whole ADMM state (Z, U, masks, sets, counters); the weights belong to the model's state."""
         tensors: dict[str, Tensor] = {}
         for name, layer in self._layers.items():
             entries = {"z": layer.z, "u": layer.u, "parent": layer.parent, "mask": layer.mask}
             tensors |= {f"{name}.{key}": value.clone() for key, value in entries.items() if value is not None}
-        return {"tensors": tensors, "updates_done": self.updates_done, "hardened": self.hardened}
+        return {
+            "tensors": tensors, "sets": self.sets(), "updates_done": self.updates_done, "hardened": self.hardened,
+        }  # fmt: skip
+
+    def sets(self) -> dict[str, dict[str, Any]]:
+        """Return the sets as plain values by layer name, with all that they chose from the weights.
+
+        Sets of the caller's own classes are left out.
+        """
+        layers = {name: layer.constraint for name, layer in self._layers.items()}
+        return {name: as_values(c) for name, c in layers.items() if c is not None and type(c) in KINDS.values()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned, for the same model and sets."""
-        tensors = state["tensors"]
+        tensors, sets = state["tensors"], state.get("sets", {})
         known = {name.rpartition(".")[0] for name in tensors}
         if known != set(self._layers):
             raise PruningError(f"State holds layers {sorted(known)}, but this Admm has {sorted(self._layers)}")
@@ -194,6 +224,9 @@ class Admm:
             parent, mask = tensors.get(f"{name}.parent"), tensors.get(f"{name}.mask")
             layer.parent = None if parent is None else parent.clone()
             layer.mask = None if mask is None else mask.clone()
+            if layer.constraint is not None:
+                layer.constraint = from_values(sets[name]) if name in sets else layer.constraint
+                layer.ties = layer.constraint.ties(layer.z) if state["hardened"] else None
         self.updates_done, self.hardened = int(state["updates_done"]), bool(state["hardened"])
         for optimizer in self._optimizers:
             self._mask_state(optimizer)
@@ -204,8 +237,8 @@ class Admm:
                 gradient = layer.weight.grad
                 if gradient is None:
                     continue
-                if self.hardened and isinstance(layer.constraint, Levels):
-                    gradient.zero_()
+                if layer.ties is not None:
+                    layer.ties.gather_(gradient)
                 elif layer.constraint is not None and not self.hardened:
                     gradient.add_(layer.weight.detach() - layer.z + layer.u, alpha=self.rho)
                 _mask_(gradient, layer.held())
@@ -213,8 +246,8 @@ class Admm:
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with torch.no_grad():
             for layer in self._layers.values():
-                if self.hardened and isinstance(layer.constraint, Levels):
-                    layer.weight.copy_(layer.z)
+                if layer.ties is not None:
+                    layer.ties.hold_(layer.weight)
                 _mask_(layer.weight, layer.held())
 
     def _mask_state(self, optimizer: Optimizer) -> None:
@@ -229,6 +262,14 @@ def _mask_(values: Tensor, mask: Tensor | None) -> None:
     """Set the masked positions of ``values`` to zero in place, also where they are not finite."""
     if mask is not None:
         values.masked_fill_(~mask, 0)
+
+
+def _fitted(name: str, constraint: ConstraintSet, weight: Tensor) -> ConstraintSet:
+    """Return the set with all that it chooses once from the weights."""
+    try:
+        return constraint.fit(weight)
+    except PruningError as error:
+        raise PruningError(f"Layer '{name}': {error}") from error
 
 
 def _collect(model: nn.Module, sets: Mapping[str, ConstraintSet], parents: Mapping[str, Tensor]) -> dict[str, _Layer]:
@@ -263,5 +304,5 @@ def _collect(model: nn.Module, sets: Mapping[str, ConstraintSet], parents: Mappi
         wanted = chosen[name][1] if name in chosen else None
         zeros = torch.zeros_like(weight, requires_grad=False)
         held = None if parent is None else parent.bool().clone()
-        layers[name] = _Layer(weight, wanted, zeros, zeros.clone(), held)
+        layers[name] = _Layer(name, weight, wanted, zeros, zeros.clone(), held)
     return layers

@@ -152,6 +152,7 @@ def calibrate(
     activations: int = 8,
     power_of_two: bool = False,
     reconstruct: bool = False,
+    fixed: Mapping[str, tuple[Weights, float]] | None = None,
 ) -> Plan:
     """Choose all scales from the float network and calibration inputs ``x`` (N, ...), float as the network takes them.
 
@@ -159,10 +160,12 @@ def calibrate(
     ``power_of_two`` an activation scale is its layer's input scale x weight scale x ``2^S``, so that requantization
     is a shift: the activation's 8 bits bear the coarser choice better than 4-bit weights do.
     With ``reconstruct`` the output has the input's codes, so that their difference is the error of a reconstruction.
+    ``fixed`` holds grid and scale of the layers, by name, whose weights lie on levels already.
     """
     if not 1 <= activations <= 8:
         raise PruningError(f"Activation bits must be from 1 to 8, not {activations!r}")
-    grids = _grids(graph, weights)
+    fixed = fixed or {}
+    grids = _grids(graph, weights) | {name: grid for name, (grid, _) in fixed.items()}
     forms = {"input": _input_codes(source, x, graph)}
     if reconstruct:
         _check_reconstruction(graph, forms["input"])
@@ -181,7 +184,8 @@ def calibrate(
     for op in graph.ops:
         name = output_name(graph, op)
         if op.weight is not None:
-            scales[op.name] = search_scale(tensors[op.weight], grids[op.name])
+            known_scale = fixed[op.name][1] if op.name in fixed else None
+            scales[op.name] = known_scale or search_scale(tensors[op.weight], grids[op.name])
         if reconstruct and op is graph.ops[-1]:
             forms[name] = forms["input"]
             continue

@@ -15,13 +15,13 @@ from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.calibration import calibrate, fake_quant_forward
 from zeroskip.pruning.capture import capture, tensors_of
 from zeroskip.pruning.checkpoints import Checkpoints, plain_values, replace_bytes
-from zeroskip.pruning.constraints import ConstraintSet
+from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet, Split, data_folder, load
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
 from zeroskip.pruning.judging import integer_score, score
 from zeroskip.pruning.networks import load_start, make_network
-from zeroskip.pruning.quantize import QuantizedNetwork, float_inputs, layer_masks, quantize
+from zeroskip.pruning.quantize import QuantizedNetwork, fixed_levels, float_inputs, layer_masks, quantize
 from zeroskip.pruning.recipe import Recipe, load_recipe
 from zeroskip.pruning.retrain import Progress, Run, run_stages
 from zeroskip.pruning.training import Task, fixed_threads
@@ -71,9 +71,7 @@ def _structured(run: Run) -> Admm | None:
     """Return the last stage's sets as a hardened Admm over the weights as they are now."""
     if not run.recipe.stages:
         return None
-    sets: dict[str, ConstraintSet] = {
-        name: rule.constraint() for name, rule in run.recipe.stages[-1].layers.items()
-    }  # fmt: skip
+    sets = {name: from_values(values) for name, values in run.sets.items()}
     admm = Admm(run.model, sets, parent=run.masks)
     admm.harden()
     return admm
@@ -92,7 +90,8 @@ def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
     tensors = tensors_of(run.model)
     plan = calibrate(
         graph, tensors, float_inputs(inputs, run.source), run.source,
-        settings.weights, settings.activations, settings.power_of_two, task is Task.RECONSTRUCT,
+        settings.weights, settings.activations, settings.power_of_two,
+        reconstruct=task is Task.RECONSTRUCT, fixed=fixed_levels(graph, tensors, admm),
     )  # fmt: skip
     forward = fake_quant_forward(graph, tensors, plan, layer_masks(graph, tensors, admm))
 

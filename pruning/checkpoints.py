@@ -7,7 +7,8 @@ import enum
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-__all__ = ["LATER", "Checkpoints", "plain_values", "replace_bytes", "stage_key"]
+__all__ = ["LATER", "Checkpoints", "StageResult", "plain_values", "replace_bytes", "stage_key"]
 
 _FORMAT = 1
 
@@ -39,8 +40,10 @@ def plain_values(settings: Any) -> Any:
     """Return a dataclass of settings (or what one holds) as JSON values.
 
     Fields marked ``LATER`` are there only where they differ from their default, so old settings keep their hash, by
-    which artifacts and checkpoints are known.
+    which artifacts and checkpoints are known. What has a method ``plain`` says its values itself.
     """
+    if hasattr(settings, "plain"):
+        return settings.plain()
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         pairs = ((f, getattr(settings, f.name)) for f in dataclasses.fields(settings))
         return {f.name: plain_values(v) for f, v in pairs if not (f.metadata.get("later") and v == f.default)}
@@ -57,6 +60,22 @@ def stage_key(previous: str, settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage leaves beside the weights.
+
+    Members
+    -------
+    masks : layer name -> kept weights
+    sets : layer name -> constraint set as plain values, with all that it chose from the weights
+    log : lines of the stage
+    """
+
+    masks: Mapping[str, Tensor]
+    sets: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]]
+
+
 class Checkpoints:
     """The finished stages of runs in one folder; ``folder`` None keeps nothing."""
 
@@ -67,19 +86,17 @@ class Checkpoints:
         """Return where a stage's file lies, finished or not."""
         return self.folder / f"{stage}-{key[:20]}.safetensors" if self.folder else None
 
-    def save(
-        self, stage: str, key: str, model: nn.Module, masks: Mapping[str, Tensor], log: list[dict[str, Any]]
-    ) -> None:
-        """Write the model's state, the masks and the stage's log lines."""
+    def save(self, stage: str, key: str, model: nn.Module, result: StageResult) -> None:
+        """Write the model's state, the masks, the sets and the stage's log lines."""
         path = self.path(stage, key)
         if path is None:
             return
         tensors = {f"model/{name}": value.detach().contiguous() for name, value in model.state_dict().items()}
-        tensors |= {f"mask/{name}": mask.to(torch.uint8).contiguous() for name, mask in masks.items()}
-        replace_bytes(path, save(tensors, {"key": key, "log": json.dumps(log)}))
+        tensors |= {f"mask/{name}": mask.to(torch.uint8).contiguous() for name, mask in result.masks.items()}
+        replace_bytes(path, save(tensors, {"key": key, "log": json.dumps(result.log), "sets": json.dumps(result.sets)}))
 
-    def load(self, stage: str, key: str, model: nn.Module) -> tuple[dict[str, Tensor], list[dict[str, Any]]] | None:
-        """Restore a finished stage into ``model``; return its masks and log, None when it must be run (again)."""
+    def load(self, stage: str, key: str, model: nn.Module) -> StageResult | None:
+        """Restore a finished stage into ``model``; return what else it left, None when it must be run (again)."""
         path = self.path(stage, key)
         if path is None or not path.exists():
             return None
@@ -97,5 +114,4 @@ class Checkpoints:
         masks = {
             name.removeprefix("mask/"): value.bool() for name, value in tensors.items() if name.startswith("mask/")
         }
-        log: list[dict[str, Any]] = json.loads(metadata["log"])
-        return masks, log
+        return StageResult(masks, json.loads(metadata.get("sets", "{}")), json.loads(metadata["log"]))

@@ -21,6 +21,7 @@ from torch import Tensor
 from zeroskip.pruning.capture import Kind
 from zeroskip.pruning.checkpoints import replace_bytes
 from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.quantizers import SharedWeights, Weights
 
 if TYPE_CHECKING:
     from zeroskip.pruning.golden import IntegerLayer
@@ -35,7 +36,8 @@ _OLD_KINDS = (Kind.CONV2D, Kind.LINEAR, Kind.MAX_POOL2D, Kind.AVG_POOL2D)
 _OLD_ROUNDINGS = ("floor", "half_up", "half_away")
 _OLD_GRIDS = ("signed", "symmetric", "zero_excluded")
 _OLD_STRUCTURES = ("dense", "nonstructured", "column")
-_PARTS = {"weight": np.int16, "bias": np.int32, "multiplier": np.int32, "shift": np.int8, "thresholds": np.int32}
+_CODEBOOK_LIMIT = 256
+_PARTS = {"bias": np.int32, "multiplier": np.int32, "shift": np.int8, "thresholds": np.int32}
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,41 @@ def _layer_header(net: QuantizedNetwork, layer: IntegerLayer) -> dict[str, Any]:
             "stride": list(layer.stride), "padding": list(layer.padding), "dilation": list(layer.dilation),
             "groups": layer.groups,
         }  # fmt: skip
-    grid = net.grids[layer.name]
+    bits, grid = _grid(net, layer.name, layer.weight)
     return entry | {
-        "structure": dict(net.structures[layer.name]), "weight_bits": grid.bits, "grid": grid.grid,
+        "structure": dict(net.structures[layer.name]), "weight_bits": bits, "grid": grid,
         "weight_scale": net.weight_scales[layer.name], "rounding": layer.rounding.value, "clamp": list(layer.clamp),
     }  # fmt: skip
+
+
+def _grid(net: QuantizedNetwork, name: str, weight: Tensor) -> tuple[int, str]:
+    """Return bits and name of a layer's grid; signs with pruned positions are zero-excluded levels of one bit."""
+    grid = net.grids[name]
+    if isinstance(grid, SharedWeights):
+        return (len(_codebook(name, grid, weight)) - 1).bit_length(), grid.grid
+    return grid.bits, "zero_excluded" if grid.grid == "binary" and not weight.all() else grid.grid
+
+
+def _codebook(name: str, grid: SharedWeights, weight: Tensor) -> NDArray[Any]:
+    """Return the levels of a layer, entry 0 is 0: BatchNorm may have turned the signs of some."""
+    levels = np.unique(weight.numpy())
+    codebook = np.array([0, *levels[levels != 0]], np.int16)
+    if len(codebook) > _CODEBOOK_LIMIT:
+        raise PruningError(
+            f"Layer '{name}' has {len(codebook)} levels with the signs that BatchNorm turns, but a codebook holds "
+            f"{_CODEBOOK_LIMIT}; use a Codebook of {(_CODEBOOK_LIMIT - 1) // 2} values"
+        )
+    return codebook if len(codebook) > 1 else np.array([0, grid.codebook[0]], np.int16)
+
+
+def _weights(name: str, grid: Weights, weight: Tensor) -> dict[str, NDArray[Any]]:
+    """Return the tensors that hold a layer's weights: levels, or indices and the codebook."""
+    if not isinstance(grid, SharedWeights):
+        return {f"{name}.weight": weight.numpy().astype(np.int16)}
+    codebook = _codebook(name, grid, weight)
+    order = np.argsort(codebook)
+    index = order[np.searchsorted(codebook[order], weight.numpy())]
+    return {f"{name}.weight_index": index.astype(np.uint8), f"{name}.codebook": codebook}
 
 
 def _tensors(net: QuantizedNetwork) -> dict[str, NDArray[Any]]:
@@ -107,6 +139,7 @@ def _tensors(net: QuantizedNetwork) -> dict[str, NDArray[Any]]:
             weight = layer.weight.numpy()
             if weight.min() < grid.lo or weight.max() > grid.hi:
                 raise PruningError(f"Layer '{layer.name}' has levels outside {grid.lo}..{grid.hi}")
+            tensors |= _weights(layer.name, grid, layer.weight)
         for part, dtype in _PARTS.items():
             array: Tensor | None = getattr(layer, part)
             if array is not None:

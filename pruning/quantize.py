@@ -21,7 +21,7 @@ from zeroskip.pruning.golden import Codes, IntegerLayer, IntegerNetwork
 from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.quantizers import Weights
 
-__all__ = ["QuantizedNetwork", "Samples", "float_inputs", "layer_masks", "quantize"]
+__all__ = ["QuantizedNetwork", "Samples", "fixed_levels", "float_inputs", "layer_masks", "quantize"]
 
 # What holds samples: images with labels, a tensor, (x, y), or batches of either as a DataLoader yields them.
 Samples = ImageSet | Tensor | tuple[Tensor, Tensor] | Iterable[Any]
@@ -155,6 +155,17 @@ def layer_masks(graph: Graph, tensors: Mapping[str, Tensor], layers: Admm | None
     return {op.name: held.get(op.module, tensors[op.weight or ""].detach() != 0) for op in ops}
 
 
+def fixed_levels(graph: Graph, tensors: Mapping[str, Tensor], layers: Admm | None) -> dict[str, tuple[Weights, float]]:
+    """Return grid and scale of every layer, by name, whose constraint set has put its weights on levels."""
+    found: dict[str, tuple[Weights, float]] = {}
+    for op in graph.ops:
+        constraint = layers.constraint(op.module) if layers and op.weight else None
+        levels = constraint.levels_of(tensors[op.weight or ""].detach()) if constraint else None
+        if levels is not None:
+            found[op.name] = levels
+    return found
+
+
 def quantize(
     model: nn.Module,
     sample: Tensor,
@@ -174,7 +185,8 @@ def quantize(
     sample : example input with a batch axis, as the model takes it (or codes with ``input``)
     calibration : samples that set the activation ranges (the first 1,024 are used); floats as the model takes them, or
         codes with ``input``: uint8, or int8 where it is signed
-    weights : weight bits, or layer name or glob -> bits; zero-excluded below 8 bits, symmetric at 8
+    weights : weight bits, or layer name or glob -> bits; zero-excluded below 8 bits, symmetric at 8; layers whose set
+        in ``layers`` has levels or shared values keep these
     activations : activation bits; unsigned after a ReLU, signed elsewhere
     input : how the network sees its pixels; without it the float input is calibrated to signed 8 bit
     layers : the hardened Admm whose masks and structures hold
@@ -194,8 +206,8 @@ def quantize(
     tensors = {name: value.detach() for name, value in tensors_of(model).items()}
     inputs = _gather(calibration, _CALIBRATION_SAMPLES)
     if plan is None:
-        floats = float_inputs(inputs, source)
-        plan = calibrate(graph, tensors, floats, source, weights, activations, power_of_two, reconstruct)
+        floats, fixed = float_inputs(inputs, source), fixed_levels(graph, tensors, layers)
+        plan = calibrate(graph, tensors, floats, source, weights, activations, power_of_two, reconstruct, fixed)
     masks = layer_masks(graph, tensors, layers)
     codes = _describe_tensors(graph, plan)
     integer = tuple(

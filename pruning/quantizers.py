@@ -1,8 +1,9 @@
-"""Uniform weight quantizers, plain and zero-excluded: levels, scale search, straight-through rounding."""
+"""Weight quantizers, uniform and with shared values: levels, scale search, straight-through rounding."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,12 @@ from torch import Tensor
 
 from zeroskip.pruning.errors import PruningError
 
-__all__ = ["Weights", "fake_quantize", "round_half_up", "search_scale"]
+__all__ = ["SharedWeights", "Weights", "alternating_scale", "fake_quantize", "round_half_up", "search_scale"]
 
-GRIDS = ("signed", "symmetric", "zero_excluded")
+GRIDS = ("signed", "symmetric", "zero_excluded", "binary", "ternary")
+_FIXED_BITS = {"binary": 1, "ternary": 2}
+_ALTERNATIONS = 5
+_SHARED_TOP = 255
 _SEARCH_STEPS = 240
 _SEARCH_LOWEST = 0.15
 
@@ -24,7 +28,8 @@ class Weights:
     """The legal levels of a layer's weights.
 
     ``zero_excluded`` of b bits: ``-2^(b-1)..-1, 1..2^(b-1)``, where 0 is a pruned position without a code;
-    ``symmetric``: ``-(2^(b-1)-1)..2^(b-1)-1``; ``signed``: ``-2^(b-1)..2^(b-1)-1``.
+    ``symmetric``: ``-(2^(b-1)-1)..2^(b-1)-1``; ``signed``: ``-2^(b-1)..2^(b-1)-1``; ``binary`` (1 bit): -1 and 1;
+    ``ternary`` (2 bits): -1, 0 and 1.
     """
 
     bits: int
@@ -35,7 +40,10 @@ class Weights:
             raise PruningError(f"Weight bits must be a whole number from 1 to 8, not {self.bits!r}")
         if self.grid not in GRIDS:
             raise PruningError(f"Weight grid must be one of {', '.join(GRIDS)}, not {self.grid!r}")
-        if self.bits == 1 and self.grid != "zero_excluded":
+        wanted = _FIXED_BITS.get(self.grid, self.bits)
+        if self.bits != wanted:
+            raise PruningError(f"Weight grid {self.grid!r} needs {wanted} bits, not {self.bits}")
+        if self.bits == 1 and not self.excludes_zero:
             raise PruningError(f"Weight grid {self.grid!r} needs at least 2 bits; use zero_excluded for 1 bit")
 
     @classmethod
@@ -44,26 +52,69 @@ class Weights:
         return cls(bits, "symmetric" if bits == 8 else "zero_excluded")
 
     @property
+    def excludes_zero(self) -> bool:
+        """Whether 0 is no level."""
+        return self.grid in ("zero_excluded", "binary")
+
+    @property
     def lo(self) -> int:
         """Smallest level."""
-        return -(1 << (self.bits - 1)) if self.grid != "symmetric" else 1 - (1 << (self.bits - 1))
+        return -(1 << (self.bits - 1)) if self.excludes_zero or self.grid == "signed" else 1 - (1 << (self.bits - 1))
 
     @property
     def hi(self) -> int:
         """Largest level."""
-        return (1 << (self.bits - 1)) if self.grid == "zero_excluded" else (1 << (self.bits - 1)) - 1
+        return (1 << (self.bits - 1)) if self.excludes_zero else (1 << (self.bits - 1)) - 1
 
     def levels(self, weight: Tensor, scale: float) -> Tensor:
-        """Return the nearest level of every weight, as floats; never 0 on the zero-excluded grid."""
-        if self.grid == "zero_excluded":
+        """Return the nearest level of every weight, as floats; never 0 on a grid that excludes it."""
+        if self.excludes_zero:
             sign = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
             return sign * torch.floor(weight.abs() / scale + 0.5).clamp(1, self.hi)
         return torch.round(weight / scale).clamp(self.lo, self.hi)
 
 
+@dataclass(frozen=True)
+class SharedWeights(Weights):
+    """Levels that a layer's weights share: ``codebook`` ascending, without the 0 of pruned positions.
+
+    ``bits`` is the width of an index. Signs of whole filters may flip, so levels reach as far to either side.
+    """
+
+    codebook: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.grid != "codebook" or not self.codebook or list(self.codebook) != sorted(set(self.codebook) - {0}):
+            raise PruningError(f"A codebook must have ascending levels other than 0, not {self.codebook!r}")
+
+    @classmethod
+    def of_values(cls, values: Sequence[float]) -> tuple[SharedWeights, float]:
+        """Return the levels nearest to the shared values, and the distance of levels that brings the largest to 255."""
+        scale = max((abs(value) for value in values), default=_SHARED_TOP) / _SHARED_TOP
+        levels = {round(value / scale) for value in values}
+        # A value too small for a level of its own takes the smallest one: a kept weight is never 0.
+        levels = (levels - {0}) | ({1} if 0 in levels else set()) or {1}
+        return cls(len(levels).bit_length(), "codebook", tuple(sorted(levels))), scale
+
+    @property
+    def lo(self) -> int:
+        """Smallest level."""
+        return -_SHARED_TOP
+
+    @property
+    def hi(self) -> int:
+        """Largest level."""
+        return _SHARED_TOP
+
+    def levels(self, weight: Tensor, scale: float) -> Tensor:
+        """Return the nearest level of every weight, as floats."""
+        known = torch.tensor(self.codebook, dtype=weight.dtype, device=weight.device)
+        return known[torch.bucketize(weight / scale, (known[:-1] + known[1:]) / 2, right=True)]
+
+
 def _error(values: np.ndarray[Any, Any], weights: Weights, scale: float) -> float:
     """Return the squared error of quantizing ``values`` (1-D float64)."""
-    if weights.grid == "zero_excluded":
+    if weights.excludes_zero:
         magnitude = np.abs(values)
         nearest = np.clip(np.floor(magnitude / scale + 0.5), 1, weights.hi)
         return float(np.square(magnitude - scale * nearest).sum())
@@ -89,6 +140,32 @@ def search_scale(weight: Tensor, weights: Weights) -> float:
     scales = [top * (_SEARCH_LOWEST + (1 - _SEARCH_LOWEST) * i / _SEARCH_STEPS) for i in range(_SEARCH_STEPS + 1)]
     errors = [_error(values, weights, scale) for scale in scales]
     return scales[int(np.argmin(errors))]
+
+
+def alternating_scale(weight: Tensor, weights: Weights) -> float:
+    """Return a scale from five rounds of choosing levels Q for it and then the best scale for Q, from two starts.
+
+    The best scale for levels Q of weights V is ``<V, Q> / <Q, Q>``; for binary levels that is the mean ``|w|``
+    (METHODS 1.5b). Zeros are pruned positions and no part of the means.
+    """
+    values = np.abs(weight.detach().cpu().to(torch.float64).reshape(-1).numpy())
+    values = values[values != 0]
+    if values.size == 0:
+        return 1.0
+    if not np.isfinite(values).all():
+        raise PruningError("Weights must be finite, but a NaN or an infinity was found; lower the learning rate")
+    # Scaled, so that no square is 0.
+    top = float(values.max())
+    values = values / top
+    lowest = 1 if weights.excludes_zero else 0
+    found: list[tuple[float, float]] = []
+    # The start of the paper clips all above twice the mean and stays there at 8 bits; the other reaches the largest.
+    for scale in (float(values.mean()) / max(1.0, weights.hi / 2), 1.0 / weights.hi):
+        for _ in range(_ALTERNATIONS):
+            levels = np.clip(np.floor(values / scale + 0.5), lowest, weights.hi)
+            scale = float(values @ levels) / float(levels @ levels)
+        found.append((_error(values, weights, scale), scale))
+    return min(found)[1] * top
 
 
 def round_half_up(x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from zeroskip.pruning.checkpoints import LATER, plain_values
-from zeroskip.pruning.constraints import Column, ConstraintSet, NonStructured
+from zeroskip.pruning.constraints import ConstraintSet
+from zeroskip.pruning.constraints.kinds import KINDS, as_values, from_values, option_names
 from zeroskip.pruning.errors import PruningError, nearest
 from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.training import Phase, Task
@@ -24,22 +25,29 @@ RECIPES = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class LayerRule:
-    """The constraint set of one layer or glob: ``kind`` nonstructured or column, ``keep`` a fraction or a count."""
+    """The constraint set of one layer or glob, as a recipe says it.
+
+    Parameters
+    ----------
+    kind : name of the set, such as ``column``
+    options : what the set's class takes; ``structure`` and ``levels`` of ``joint`` are tables with a ``kind`` again
+    """
 
     kind: str
-    keep: float | int
-    group: int = 1
+    options: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if self.kind not in ("nonstructured", "column"):
-            raise PruningError(f"kind must be nonstructured or column, not {self.kind!r}")
-        if self.kind == "nonstructured" and self.group != 1:
-            raise PruningError("group belongs to kind column")
         self.constraint()
 
     def constraint(self) -> ConstraintSet:
         """Return the constraint set."""
-        return NonStructured(self.keep) if self.kind == "nonstructured" else Column(self.keep, self.group)
+        return from_values({"kind": self.kind, **self.options})
+
+    def plain(self) -> dict[str, Any]:
+        """Return the rule as plain values, with every default stated."""
+        # Digests of recipes began when every rule had a group.
+        shared = {"group": 1} if self.kind == "nonstructured" else {}
+        return as_values(self.constraint()) | shared
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,15 @@ class Recipe:
 
 def _build(cls: type[Any], values: Any, where: str, convert: Mapping[str, Any] | None = None) -> Any:
     """Make a frozen dataclass of a TOML table: unknown and missing keys and wrong types are refused."""
+    made = _check(cls, values, where, convert)
+    try:
+        return cls(**made)
+    except (PruningError, TypeError) as error:
+        raise PruningError(f"{where}: {error}") from error
+
+
+def _check(cls: type[Any], values: Any, where: str, convert: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the converted values of a TOML table for a dataclass."""
     if not isinstance(values, dict):
         raise PruningError(f"{where} must be a table, not {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -142,10 +159,7 @@ def _build(cls: type[Any], values: Any, where: str, convert: Mapping[str, Any] |
             isinstance(value, bool) != (wanted == "bool") or not isinstance(value, _SCALARS[wanted])
         ):
             raise PruningError(f"{where}.{key} must be of type {wanted}, not {value!r}")
-    try:
-        return cls(**made)
-    except (PruningError, TypeError) as error:
-        raise PruningError(f"{where}: {error}") from error
+    return made
 
 
 _SCALARS: dict[str, tuple[type, ...]] = {
@@ -154,8 +168,10 @@ _SCALARS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "float": (int, float),
     "float | int": (int, float),
-    "int | None": (int,),
-    "str | None": (str,),
+    "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
+    "str | None": (str, type(None)),
+    "tuple[tuple[int, ...], ...] | None": (list, type(None)),
 }
 
 
@@ -199,7 +215,39 @@ def _task(value: Any, where: str) -> Task:
 def _rules(value: Any, where: str) -> dict[str, LayerRule]:
     if not isinstance(value, dict) or not value:
         raise PruningError(f"{where} must be a table with at least one layer")
-    return {name: _build(LayerRule, rule, f"{where}.{name}") for name, rule in value.items()}
+    return {name: _rule(rule, f"{where}.{name}") for name, rule in value.items()}
+
+
+def _rule(value: Any, where: str) -> LayerRule:
+    values = _set_values(value, where)
+    try:
+        return LayerRule(values.pop("kind"), values)
+    except (PruningError, TypeError) as error:
+        raise PruningError(f"{where}: {error}") from error
+
+
+def _set_values(value: Any, where: str) -> dict[str, Any]:
+    """Return the checked values of a constraint set: a known kind, its own keys only, values of the right types."""
+    if not isinstance(value, dict):
+        raise PruningError(f"{where} must be a table, not {value!r}")
+    if "kind" not in value:
+        raise PruningError(f"{where} lacks the key 'kind'")
+    kind = value["kind"]
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise PruningError(f"{where} has the unknown kind {kind!r}; the nearest are: {nearest(str(kind), KINDS)}")
+    options = {key: option for key, option in value.items() if key != "kind"}
+    if kind == "nonstructured" and options.get("group") == 1:
+        # Recipes that were written out have it, see LayerRule.as_dict.
+        del options["group"]
+    for key in options:
+        owners = [name for name in KINDS if key in option_names(name)]
+        if owners and key not in option_names(kind):
+            raise PruningError(
+                f"{where} has the key '{key}', which belongs to kind {' and '.join(owners)}; kind {kind} has "
+                f"{', '.join(option_names(kind))}"
+            )
+    made = _check(KINDS[kind], options, where, {"structure": _set_values, "levels": _set_values})
+    return {"kind": kind, **made}
 
 
 def _stages(value: Any, where: str) -> tuple[Stage, ...]:

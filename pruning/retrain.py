@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip.pruning.admm import Admm
-from zeroskip.pruning.checkpoints import Checkpoints, plain_values, stage_key
+from zeroskip.pruning.checkpoints import Checkpoints, StageResult, plain_values, stage_key
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.inputs import Input, fold_channels
 from zeroskip.pruning.judging import score
@@ -39,6 +39,7 @@ class Run:
     progress: Progress | None = None
     key: str = ""
     masks: dict[str, Tensor] = field(default_factory=dict)
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     trained_epochs: int = 0
@@ -90,16 +91,16 @@ class Run:
         self.key = stage_key(self.key, {"stage": stage, **settings})
         found = self.checkpoints.load(stage, self.key, self.model)
         if found is not None:
-            masks, lines = found
-            self.masks = masks
-            self.log += lines
+            self.masks, self.sets = dict(found.masks), dict(found.sets)
+            self.log += [dict(line) for line in found.log]
             self.epochs_left -= epochs
             self.report(f"{stage}: reused")
             return
         before = len(self.log)
         generator = torch.Generator().manual_seed(int(self.key[:15], 16))
         work(generator)
-        self.checkpoints.save(stage, self.key, self.model, self.masks, self.log[before:])
+        result = StageResult(self.masks, self.sets, self.log[before:])
+        self.checkpoints.save(stage, self.key, self.model, result)
 
     def report(self, step: str) -> None:
         """Tell the caller where the run stands."""
@@ -174,7 +175,7 @@ def _prune_stage(run: Run, stage: Stage, generator: torch.Generator) -> None:
     run.log.append({"stage": stage.name, "phase": "mapping", "validation": round(run.judge(), 6)})
     run.train_phase(stage.name, "retrain", stage.retrain, generator, admm=admm)
     admm.check()
-    run.masks = admm.masks()
+    run.masks, run.sets = admm.masks(), admm.sets()
 
 
 def _rounded(line: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from zeroskip.pruning import Admm, Column, Levels, NonStructured, PruningError
+from zeroskip.pruning import (
+    NM,
+    Admm,
+    Channel,
+    Codebook,
+    Column,
+    ConstraintSet,
+    Joint,
+    Levels,
+    MicroBlock,
+    NonStructured,
+    Pattern,
+    PruningError,
+)
 
 
 class Toy(nn.Module):
@@ -240,3 +253,106 @@ def test_update_after_harden_is_refused():
         admm.update()
     with pytest.raises(PruningError, match="Admm.harden was called twice"):
         admm.harden()
+
+
+# Sets that choose something once, and sets that fix values
+
+
+def test_retraining_keeps_shared_magnitudes_and_values():
+    torch.manual_seed(0)
+    model = Toy()
+    admm = Admm(model, {"conv1": Codebook(3), "fc1": MicroBlock(0.5, mode="both"), "fc2": Joint(NM(2, 4), Levels(3))})
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    admm.attach(optimizer)
+    for _ in range(3):
+        toy_step(model, optimizer)
+        admm.update()
+    admm.harden()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    for _ in range(10):
+        toy_step(model, optimizer)
+    admm.check()
+    assert len(torch.unique(model.conv1.weight)) == 3
+    assert not torch.equal(model.conv1.weight, before["conv1.weight"])
+    magnitudes = model.fc1.weight.detach().abs().reshape(8, 4, 4)
+    assert bool((magnitudes == magnitudes[..., :1]).all())
+    assert int((magnitudes[..., 0] != 0).sum()) == 16
+    assert not torch.equal(model.fc1.weight, before["fc1.weight"])
+    assert torch.equal(model.fc2.weight, before["fc2.weight"])
+
+
+def test_a_shared_magnitude_learns_like_one_parameter():
+    layer = nn.Linear(4, 1, bias=False)
+    layer.weight.data = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
+    admm = Admm(nn.Sequential(layer), {"0": MicroBlock()})
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+    admm.attach(optimizer)
+    admm.harden()
+    x = torch.tensor([[1.0, 2.0, 4.0, 3.0]])
+    layer(x).sum().backward()
+    optimizer.step()
+    # The magnitude a times x0 - x1 + x2 - x3 = 0.
+    assert layer.weight.tolist() == [[1.0, -1.0, 1.0, -1.0]]
+    optimizer.zero_grad()
+    layer(torch.tensor([[1.0, 2.0, 4.0, 1.0]])).sum().backward()
+    optimizer.step()
+    assert layer.weight.detach().reshape(-1).tolist() == pytest.approx([0.8, -0.8, 0.8, -0.8])
+
+
+def test_state_holds_what_a_set_chose(tmp_path):
+    torch.manual_seed(0)
+    model = Toy()
+    admm = Admm(model, {"conv1": Pattern(library=2), "fc*": Levels(4)})
+    library = admm.constraint("conv1").patterns
+    assert len(library) == 2
+    admm.harden()
+    torch.save(admm.state_dict(), tmp_path / "state.pt")
+    other = Admm(Toy(), {"conv1": Pattern(library=2), "fc*": Levels(4)})
+    assert other.constraint("conv1").patterns != library
+    other.model.load_state_dict(model.state_dict())
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert other.constraint("conv1") == admm.constraint("conv1")
+    assert other.sets() == admm.sets()
+    other.check()
+
+
+def test_layers_are_named_where_a_set_does_not_fit():
+    with pytest.raises(PruningError, match="Layer 'conv1': Channel needs two or more input channels"):
+        Admm(Toy(), {"conv1": Channel(0.5)})
+    with pytest.raises(PruningError, match="Layer 'fc2': Pattern needs kernels of two or more positions"):
+        Admm(Toy(), {"fc2": Pattern()})
+
+
+def test_unified_blocks_leave_pruned_weights_of_a_parent_alone():
+    torch.manual_seed(0)
+    model = Toy()
+    first = Admm(model, {"fc1": NonStructured(0.5)})
+    first.harden()
+    with pytest.raises(PruningError, match="Layer 'fc1' has pruned weights of an earlier stage to which MicroBlock"):
+        Admm(model, {"fc1": MicroBlock()}, parent=first)
+    model = Toy()
+    whole = Admm(model, {"fc1": MicroBlock(0.5, mode="prune")})
+    whole.harden()
+    Admm(model, {"fc1": MicroBlock(0.25, mode="both")}, parent=whole).harden()
+
+
+class OnlyRows(ConstraintSet):
+    """A set of the user's own: the first row only."""
+
+    def project(self, weight):
+        return weight.detach() * (torch.arange(len(weight)) == 0)[:, None]
+
+    def count(self, shape):
+        return 1
+
+    def describe(self):
+        return {"kind": "filter", "keep": 1}
+
+
+def test_own_sets_need_three_methods():
+    model = Toy()
+    admm = Admm(model, {"fc1": OnlyRows()})
+    assert admm.constraint("fc1").violation(model.fc1.weight) > 0
+    admm.harden()
+    admm.load_state_dict(admm.state_dict())
+    assert int((model.fc1.weight != 0).any(1).sum()) == 1

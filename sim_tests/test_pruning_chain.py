@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from constraint_sets import EVERY_SET
 from zeroskip.pruning import Column, NonStructured, PruningError, build_artifact, prune
 from zeroskip.pruning.chain import Built
+from zeroskip.pruning.constraints.kinds import as_values
 from zeroskip.pruning.data import load_digits
 from zeroskip.pruning.demo import DIGITS_RECIPES, equal_accuracy
 from zeroskip.pruning.networks import make_network
@@ -44,7 +46,13 @@ def split():
 
 
 def test_interrupted_run_resumes_with_the_same_bytes(tmp_path, split):
-    recipe = parse_recipe(values())
+    layers = {
+        "conv1": {"kind": "pattern", "keep": 6, "library": 3},
+        "conv2": {"kind": "micro_block", "keep": 0.5, "mode": "both"},
+        "fc1": {"kind": "joint", "structure": {"kind": "nm", "n": 2, "m": 4}, "levels": {"kind": "levels", "bits": 4}},
+        "fc2": {"kind": "codebook", "k": 15},
+    }  # fmt: skip
+    recipe = parse_recipe(values(stages=[values()["stages"][0] | {"layers": layers}]))
     whole = build_artifact(recipe, tmp_path / "whole", split=split)
 
     class Interrupted(Exception):
@@ -64,6 +72,9 @@ def test_interrupted_run_resumes_with_the_same_bytes(tmp_path, split):
     )
     assert steps[:2] == ["dense: reused", "half: reused"]
     assert whole.path.read_bytes() == parts.path.read_bytes()
+    kinds = [layer["structure"]["kind"] for layer in whole.header["layers"] if "structure" in layer]
+    assert kinds == ["pattern", "micro_block", "nm", "dense"]
+    assert len(whole.header["layers"][0]["structure"]["patterns"]) == 3
     logs = [b.path.with_name("tiny.log.jsonl").read_bytes() for b in (whole, parts)]
     assert logs[0] == logs[1]
     phases = {json.loads(line)["phase"] for line in logs[0].splitlines()}
@@ -113,10 +124,31 @@ def test_builtin_recipes_are_legal_and_their_names_agree():
     assert len(shared) == 1
 
 
+def rule(**table):
+    """Return the changes that put one rule into the recipe."""
+    return {"stages": [values()["stages"][0] | {"layers": {"x": table}}]}
+
+
 def test_rules_become_constraint_sets():
     stage = parse_recipe(values()).stages[0]
     assert stage.layers["conv*"].constraint() == NonStructured(0.5)
     assert stage.layers["fc1"].constraint() == Column(8, 4)
+
+
+@pytest.mark.parametrize("constraint", EVERY_SET, ids=lambda c: as_values(c)["kind"])
+def test_every_set_can_be_said_in_a_recipe(constraint):
+    table = json.loads(json.dumps({k: v for k, v in as_values(constraint).items() if v is not None}))
+    recipe = parse_recipe(values(**rule(**table)))
+    assert recipe.stages[0].layers["x"].constraint() == constraint
+    assert parse_recipe(values(**rule(**recipe.as_dict()["stages"][0]["layers"]["x"]))).digest() == recipe.digest()
+
+
+def test_defaults_of_a_rule_are_stated_in_its_recipe():
+    recipe = parse_recipe(values(**rule(kind="block", keep=0.5)))
+    assert recipe.as_dict()["stages"][0]["layers"]["x"] == {"kind": "block", "keep": 0.5, "rows": 4, "columns": 4}
+    # The digests of the zoo's recipes began when every rule had a group.
+    plain = parse_recipe(values(**rule(kind="nonstructured", keep=0.5))).as_dict()
+    assert plain["stages"][0]["layers"]["x"] == {"kind": "nonstructured", "keep": 0.5, "group": 1}
 
 
 @pytest.mark.parametrize(
@@ -132,7 +164,25 @@ def test_rules_become_constraint_sets():
         ({"stages": [values()["stages"][0]] * 2}, "Stage names must differ"),
         (
             {"stages": [values()["stages"][0] | {"layers": {"x": {"kind": "row", "keep": 1}}}]},
-            "kind must be nonstructured or column, not 'row'",
+            r"layers\.x has the unknown kind 'row'; the nearest are: .*column",
+        ),
+        (
+            rule(kind="column", keep=0.5, axis="input"),
+            "'axis', which belongs to kind vector; kind column has keep, group",
+        ),
+        (rule(kind="nonstructured", keep=0.5, group=2), "'group', which belongs to kind column"),
+        (rule(kind="vector", keep=0.5, sise=4), "unknown key 'sise'; the nearest are: size"),
+        (rule(kind="nm", n=2), "lacks the key 'm'"),
+        (rule(kind="nm", n="2", m=4), r"\.n must be of type int, not '2'"),
+        (rule(kind="block", keep=2.0), r"layers\.x: keep must be a fraction"),
+        (rule(keep=2.0), r"layers\.x lacks the key 'kind'"),
+        (
+            rule(kind="joint", structure={"kind": "nm", "n": 2, "k": 4}, levels={"kind": "levels", "bits": 4}),
+            r"layers\.x\.structure has the key 'k', which belongs to kind codebook; kind nm has n, m",
+        ),
+        (
+            rule(kind="joint", structure={"kind": "levels", "bits": 4}, levels={"kind": "levels", "bits": 4}),
+            "Joint needs a set that prunes",
         ),
     ],
 )

@@ -10,10 +10,31 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
+from constraint_sets import EVERY_SET
 from torch_networks import GRAPHS, shaken
 from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.compiler.reference import run
-from zeroskip.pruning import Admm, Column, Input, NonStructured, PruningError, quantize
+from zeroskip.pruning import (
+    NM,
+    Admm,
+    BankBalanced,
+    Block,
+    Channel,
+    Codebook,
+    Column,
+    Filter,
+    FilterColumn,
+    Input,
+    Joint,
+    Kernel,
+    Levels,
+    MicroBlock,
+    NonStructured,
+    Pattern,
+    PruningError,
+    Vector,
+    quantize,
+)
 from zeroskip.pruning.calibration import calibrate, fake_quant_forward
 from zeroskip.pruning.capture import capture, tensors_of
 from zeroskip.pruning.data import ImageSet
@@ -259,3 +280,108 @@ def test_pruned_sequences_keep_their_structure(tmp_path):
     layer = loaded.layer("conv2")
     assert layer.weight.shape == (4, 4, 1, 3)
     assert (layer.nonzero, layer.structure) == (12, {"kind": "nonstructured", "keep": 0.25})
+
+
+# Every constraint set: hardened, quantized, saved, read by the compiler's importer, computed by its reference
+
+
+class Every(nn.Module):
+    """A layer of shape ``(8, 4, 3, 3)`` with BatchNorm between a depthwise and a linear one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(2, 4, 3)
+        self.depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.conv = nn.Conv2d(4, 8, 3, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8 * 2 * 2, 6)
+
+    def forward(self, x):
+        x = torch.relu(self.depthwise(torch.relu(self.first(x))))
+        return self.fc(nn.functional.max_pool2d(torch.relu(self.norm(self.conv(x))), 2).flatten(1))
+
+
+def exported(model, sets, x, path, **options):
+    """Harden ``sets``, quantize, save and read again; check that reference and torch agree and return the model."""
+    admm = Admm(model, sets)
+    admm.harden()
+    net = quantize(model, x[:2], x, layers=admm, **options)
+    loaded = load_artifact(net.save(path / "net.safetensors"))
+    codes = net.codes(x)
+    torch_values, numpy_values = net.golden.run(codes), run(loaded, codes.numpy())
+    for tensor, values in numpy_values.items():
+        np.testing.assert_array_equal(torch_values[tensor].numpy(), values, err_msg=tensor)
+    return admm, loaded
+
+
+@pytest.mark.parametrize("constraint", EVERY_SET, ids=str)
+def test_every_set_reaches_the_compiler(constraint, tmp_path):
+    torch.manual_seed(5)
+    model, x = shaken(Every()), torch.randn(24, 2, 8, 8)
+    admm, loaded = exported(model, {"conv": constraint}, x, tmp_path)
+    layer = loaded.layer("conv")
+    assert layer.structure == admm.constraint("conv").describe()
+    # BatchNorm turns the signs of whole filters.
+    turned = np.where(model.norm.weight.detach().numpy() < 0, -1, 1).reshape(8, 1, 1, 1)
+    kept = model.conv.weight.detach().numpy() * turned
+    assert np.array_equal(np.sign(layer.weight), np.sign(kept))
+    levels = admm.constraint("conv").levels_of(model.conv.weight)
+    if levels is None:
+        assert (layer.grid.value, layer.weight_bits) == ("zero_excluded", 4)
+    else:
+        np.testing.assert_allclose(layer.weight * levels[1], kept, atol=levels[1] / 2)
+
+
+@pytest.mark.parametrize(
+    ("sets", "grids"),
+    [
+        ({"depthwise": Filter(2), "fc": Vector(0.5, "input", 4)}, {"depthwise": "zero_excluded"}),
+        ({"depthwise": Pattern(3, library=2), "fc": Block(0.5, 4, 4)}, {}),
+        ({"depthwise": FilterColumn(2, 5), "fc": NM(2, 4)}, {}),
+        ({"depthwise": Codebook(3), "fc": Codebook(16)}, {"depthwise": "codebook", "fc": "codebook"}),
+        ({"fc": Levels(1, grid="binary"), "depthwise": Levels(2, grid="ternary")}, {"fc": "binary"}),
+        ({"fc": MicroBlock(0.5, 1, 8, "both"), "depthwise": MicroBlock(rows=2, columns=3)}, {"fc": "zero_excluded"}),
+        ({"fc": Joint(BankBalanced(8, 1), Levels(3)), "first": Joint(Kernel(0.5), Levels(1, grid="binary"))},
+         {"fc": "zero_excluded", "first": "zero_excluded"}),
+    ],
+)  # fmt: skip
+def test_sets_on_depthwise_and_linear_layers(sets, grids, tmp_path):
+    torch.manual_seed(6)
+    model, x = shaken(Every()), torch.randn(24, 2, 8, 8)
+    _, loaded = exported(model, sets, x, tmp_path, weights=8)
+    for name, grid in grids.items():
+        wanted = "symmetric" if grid == "zero_excluded" and loaded.layer(name).weight_bits == 8 else grid
+        assert loaded.layer(name).grid.value == wanted
+    assert loaded.metadata["format"] == "1.1"
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("constraint", [Pattern(0.5, entries=2), Vector(0.5, "output", 2), Codebook(4), Channel(2)])
+def test_sets_on_sequences(constraint, tmp_path):
+    make, shape = GRAPHS["sequence"]
+    torch.manual_seed(7)
+    exported(shaken(make()), {"conv2": constraint}, torch.randn(32, *shape), tmp_path)
+
+
+def test_levels_and_bits_of_a_set_win_over_the_options(tmp_path):
+    torch.manual_seed(8)
+    model, x = Every().eval(), torch.randn(24, 2, 8, 8)
+    _, loaded = exported(model, {"fc": Levels(3, 0.125), "conv": Codebook(1)}, x, tmp_path, weights=8)
+    assert loaded.metadata["layers"][-1]["weight_scale"] == 0.125
+    assert (loaded.layer("fc").weight_bits, loaded.layer("conv").weight_bits) == (3, 1)
+    assert loaded.layer("conv").codebook.tolist() in ([0, 255], [0, -255])
+
+
+def test_a_codebook_with_too_many_turned_signs_is_refused(tmp_path):
+    torch.manual_seed(9)
+    model = shaken(nn.Sequential(nn.Conv2d(2, 40, 3, bias=False), nn.BatchNorm2d(40), nn.Flatten(), nn.Linear(160, 3)))
+    x = torch.randn(24, 2, 4, 4)
+    with torch.no_grad():
+        model[0].weight.copy_(torch.linspace(0.1, 1, 720)[torch.randperm(720)].reshape(40, 2, 3, 3))
+    admm = Admm(model, {"0": Codebook(200)})
+    admm.harden()
+    net = quantize(model, x[:2], x, layers=admm)
+    with pytest.raises(
+        PruningError, match="Layer '0' has .* levels with the signs that BatchNorm turns, .* 127 values"
+    ):
+        net.save(tmp_path / "net.safetensors")

@@ -1,30 +1,36 @@
-"""Constraint sets: a view of a weight tensor as groups, and the exact projection onto the set."""
+"""Constraint sets: a view of a weight tensor as groups, and the projection onto the set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
-
-from torch import Tensor
-
+from zeroskip.pruning.constraints.balanced import NM, BankBalanced
+from zeroskip.pruning.constraints.base import ConstraintSet, Structure
+from zeroskip.pruning.constraints.blocks import Block, Vector
+from zeroskip.pruning.constraints.channels import Channel, Filter, Kernel
+from zeroskip.pruning.constraints.codebook import Codebook
 from zeroskip.pruning.constraints.column import Column
+from zeroskip.pruning.constraints.filter_column import FilterColumn
+from zeroskip.pruning.constraints.joint import Joint
 from zeroskip.pruning.constraints.levels import Levels
+from zeroskip.pruning.constraints.micro_block import MicroBlock
 from zeroskip.pruning.constraints.nonstructured import NonStructured
+from zeroskip.pruning.constraints.pattern import Pattern
 
-__all__ = ["Column", "ConstraintSet", "Levels", "NonStructured"]
-
-
-class ConstraintSet(Protocol):
-    """What ADMM needs of a set; projections are exact, idempotent and deterministic on ties."""
-
-    def project(self, weight: Tensor) -> Tensor:
-        """Return the nearest feasible tensor, same shape and dtype, without gradient."""
-
-    def violation(self, weight: Tensor) -> float:
-        """Return the distance to the set, 0 when feasible."""
-
-    def count(self, shape: Sequence[int]) -> int:
-        """Return the number of groups of the view that are kept."""
-
-    def describe(self) -> dict[str, float | int | str]:
-        """Return the set as the artifact's header names it."""
+__all__ = [
+    "NM",
+    "BankBalanced",
+    "Block",
+    "Channel",
+    "Codebook",
+    "Column",
+    "ConstraintSet",
+    "Filter",
+    "FilterColumn",
+    "Joint",
+    "Kernel",
+    "Levels",
+    "MicroBlock",
+    "NonStructured",
+    "Pattern",
+    "Structure",
+    "Vector",
+]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from zeroskip.pruning.constraints.base import Mask, Structure, Values
 from zeroskip.pruning.constraints.topk import check_keep, kept_count, largest
 
 __all__ = ["NonStructured"]
 
 
 @dataclass(frozen=True)
-class NonStructured:
+class NonStructured(Structure):
     """Tensors with at most ``count`` nonzero weights (METHODS 1.4); the groups are the single weights.
 
     Parameters
@@ -32,16 +33,14 @@ class NonStructured:
         """Return the number of weights kept in a tensor of this shape."""
         return kept_count(self.keep, math.prod(shape))
 
-    def project(self, weight: Tensor) -> Tensor:
-        """Return the nearest feasible tensor: the largest ``|w|`` stay, the lower flat index wins a tie."""
-        flat = weight.detach().reshape(-1)
-        mask = largest(flat.abs().cpu().numpy(), self.count(weight.shape))
-        return (flat * torch.from_numpy(mask).to(flat.device)).reshape(weight.shape)
+    def scores(self, values: Values) -> Values:
+        """Return ``|w|``."""
+        return np.abs(values)
 
-    def violation(self, weight: Tensor) -> float:
-        """Return the distance to the set, 0 when feasible."""
-        return float((weight.detach() - self.project(weight)).norm())
+    def support(self, gains: Values) -> Mask:
+        """Return the weights of largest gain."""
+        return largest(gains.reshape(-1), self.count(gains.shape)).reshape(gains.shape)
 
-    def describe(self) -> dict[str, float | int | str]:
-        """Return the set as the artifact's header names it."""
+    def describe(self) -> dict[str, Any]:
+        """Return the structure as the artifact's header names it."""
         return {"kind": "nonstructured", "keep": self.keep}
