@@ -2,64 +2,38 @@
 
 from __future__ import annotations
 
-import fnmatch
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.optim.optimizer import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from zeroskip.pruning.constraints import ConstraintSet
 from zeroskip.pruning.constraints.kinds import KINDS, as_values, from_values
-from zeroskip.pruning.constraints.ties import Frozen, Tied
-from zeroskip.pruning.errors import PruningError, nearest
+from zeroskip.pruning.constraints.ties import Frozen
+from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.layers import Layer, Rho, collect, fitted, mask_, set_rho
 
 __all__ = ["Admm", "Residual"]
 
 
 @dataclass(frozen=True)
 class Residual:
-    """One line of the residual log: ``primal = ||W - Z||``, ``dual = rho * ||Z - Z_previous||``."""
+    """One line of the residual log.
+
+    ``primal = ||W - Z||``, ``relative = ||W - Z|| / ||W||`` and ``dual = rho * ||Z - Z_previous||``.
+    """
 
     update: int
     layer: str
     rho: float
     primal: float
+    relative: float
     dual: float
-
-
-@dataclass
-class _Layer:
-    """One constrained layer: its parameter, its set and its ADMM variables."""
-
-    name: str
-    weight: nn.Parameter
-    constraint: ConstraintSet | None
-    z: Tensor
-    u: Tensor
-    parent: Tensor | None
-    mask: Tensor | None = None
-    ties: Tied | Frozen | None = None
-
-    def held(self) -> Tensor | None:
-        """Return the mask that holds now: the hardened one, else the parent's."""
-        return self.mask if self.mask is not None else self.parent
-
-    def projected(self, constraint: ConstraintSet, weight: Tensor) -> Tensor:
-        """Return the projection, which must leave the zeros of the parent alone."""
-        try:
-            z = constraint.project(weight)
-        except PruningError as error:
-            raise PruningError(f"Layer '{self.name}': {error}") from error
-        if self.parent is not None and bool((z[~self.parent] != 0).any()):
-            raise PruningError(
-                f"Layer '{self.name}' has pruned weights of an earlier stage to which {constraint} gives values; "
-                "prune whole blocks before they are unified"
-            )
-        return z
 
 
 class Admm:
@@ -73,7 +47,7 @@ class Admm:
     ----------
     model : the network; its weights are changed in place
     sets : layer name or glob as in ``named_modules()`` -> constraint set; a plain name wins over a glob
-    rho : first and last penalty; geometric in between
+    rho : first and last penalty, geometric in between; for all layers, or by layer name or glob as in ``sets``
     updates : number of updates over which rho grows; later updates keep the last rho
     parent : an earlier Admm, or masks by layer name, whose zeros stay zero (progressive pruning)
 
@@ -86,34 +60,35 @@ class Admm:
         self,
         model: nn.Module,
         sets: Mapping[str, ConstraintSet],
-        rho: tuple[float, float] = (1e-3, 0.3),
+        rho: Rho = (1e-3, 0.3),
         updates: int = 24,
         parent: Admm | Mapping[str, Tensor] | None = None,
     ) -> None:
-        if not (len(rho) == 2 and all(math.isfinite(r) and r > 0 for r in rho)):
-            raise PruningError(f"rho must be two positive numbers (start, end), not {rho!r}")
         if updates < 1:
             raise PruningError(f"updates must be at least 1, not {updates!r}")
         self.model = model
-        self.rho_range = (float(rho[0]), float(rho[1]))
         self.updates = updates
         self.updates_done = 0
         self.hardened = False
         self.residuals: list[Residual] = []
-        self._optimizers: list[Optimizer] = []
+        self._optimizers: dict[Optimizer, tuple[RemovableHandle, RemovableHandle]] = {}
         masks = parent.masks() if isinstance(parent, Admm) else dict(parent or {})
-        self._layers = _collect(model, sets, masks)
+        self._layers = collect(model, sets, masks)
+        set_rho(self._layers, rho)
         with torch.no_grad():
             for layer in self._layers.values():
-                _mask_(layer.weight, layer.parent)
+                mask_(layer.weight, layer.parent)
                 if layer.constraint is not None:
-                    layer.constraint = _fitted(layer.name, layer.constraint, layer.weight)
+                    layer.constraint = fitted(layer.name, layer.constraint, layer.weight)
                     layer.z = layer.projected(layer.constraint, layer.weight)
 
     @property
-    def rho(self) -> float:
-        """Penalty that the next step uses."""
-        start, end = self.rho_range
+    def rho(self) -> dict[str, float]:
+        """Penalty that the next step uses, by layer."""
+        return {name: self._rho_of(layer) for name, layer in self._layers.items() if layer.constraint is not None}
+
+    def _rho_of(self, layer: Layer) -> float:
+        start, end = layer.rho_range
         if self.updates == 1:
             return end
         return float(start * (end / start) ** (min(self.updates_done, self.updates - 1) / (self.updates - 1)))
@@ -135,10 +110,18 @@ class Admm:
         """Hook ``optimizer``: penalty or mask before each step, mask after it."""
         if optimizer in self._optimizers:
             raise PruningError("This optimizer is already attached to this Admm")
-        optimizer.register_step_pre_hook(self._before_step)
-        optimizer.register_step_post_hook(self._after_step)
-        self._optimizers.append(optimizer)
+        self._optimizers[optimizer] = (
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        )
         self._mask_state(optimizer)
+
+    def detach(self, optimizer: Optimizer) -> None:
+        """Take the hooks off ``optimizer`` again, so that another Admm can go on with it."""
+        if optimizer not in self._optimizers:
+            raise PruningError("This optimizer is not attached to this Admm")
+        for handle in self._optimizers.pop(optimizer):
+            handle.remove()
 
     def update(self) -> None:
         """Do one Z step and one U step, log the residuals, and let rho grow with the dual rescaled to it."""
@@ -146,7 +129,6 @@ class Admm:
             raise PruningError("Admm.update was called after harden; the ADMM phase is over")
         rho = self.rho
         self.updates_done += 1
-        ratio = rho / self.rho
         with torch.no_grad():
             for name, layer in self._layers.items():
                 if layer.constraint is None:
@@ -154,9 +136,29 @@ class Admm:
                 z_before, weight = layer.z, layer.weight.detach()
                 layer.z = layer.projected(layer.constraint, weight + layer.u)
                 difference = weight - layer.z
-                primal, dual = float(difference.norm()), rho * float((layer.z - z_before).norm())
-                self.residuals.append(Residual(self.updates_done, name, rho, primal, dual))
-                layer.u = (layer.u + difference) * ratio
+                primal, size = float(difference.norm()), float(weight.norm())
+                dual = rho[name] * float((layer.z - z_before).norm())
+                relative = primal / size if size else 0.0
+                self.residuals.append(Residual(self.updates_done, name, rho[name], primal, relative, dual))
+                layer.u = (layer.u + difference) * (rho[name] / self._rho_of(layer))
+
+    def mapped(self) -> Callable[[Tensor], Tensor]:
+        """Return the network as :meth:`harden` would leave it now, to be judged; the model's weights stay as they are.
+
+        It runs the model itself, so the caller puts that in eval mode before, lest batch norm learn from the samples.
+        """
+        with torch.no_grad():
+            weights = {
+                f"{name}.weight" if name else "weight": layer.projected(layer.constraint, layer.weight)
+                for name, layer in self._layers.items()
+                if layer.constraint is not None
+            }
+
+        def forward(x: Tensor) -> Tensor:
+            result: Tensor = functional_call(self.model, weights, (x,))
+            return result
+
+        return forward
 
     def harden(self) -> None:
         """Map every weight onto its set, fix the masks, and clear optimizer state of pruned positions.
@@ -179,6 +181,21 @@ class Admm:
         for optimizer in self._optimizers:
             self._mask_state(optimizer)
         self.check()
+
+    def holds_levels(self, name: str) -> bool:
+        """Return whether hardening has fixed a layer's weights on levels."""
+        layer = self._layers.get(name)
+        return layer is not None and isinstance(layer.ties, Frozen)
+
+    def released(self) -> Admm:
+        """Return a hardened Admm for training through rounded weights: as this, but weights on levels may move.
+
+        Their zeros stay, and whoever trains them puts them on their levels again.
+        """
+        held = {n: c for n in self.names() if (c := self.constraint(n)) is not None and not self.holds_levels(n)}
+        free = Admm(self.model, held, parent=self.masks())
+        free.harden()
+        return free
 
     def check(self) -> None:
         """Raise unless every weight lies in its set and every pruned position is zero."""
@@ -240,69 +257,19 @@ class Admm:
                 if layer.ties is not None:
                     layer.ties.gather_(gradient)
                 elif layer.constraint is not None and not self.hardened:
-                    gradient.add_(layer.weight.detach() - layer.z + layer.u, alpha=self.rho)
-                _mask_(gradient, layer.held())
+                    gradient.add_(layer.weight.detach() - layer.z + layer.u, alpha=self._rho_of(layer))
+                mask_(gradient, layer.held())
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with torch.no_grad():
             for layer in self._layers.values():
                 if layer.ties is not None:
                     layer.ties.hold_(layer.weight)
-                _mask_(layer.weight, layer.held())
+                mask_(layer.weight, layer.held())
 
     def _mask_state(self, optimizer: Optimizer) -> None:
         with torch.no_grad():
             for layer in self._layers.values():
                 for value in optimizer.state.get(layer.weight, {}).values():
                     if isinstance(value, Tensor) and value.shape == layer.weight.shape:
-                        _mask_(value, layer.held())
-
-
-def _mask_(values: Tensor, mask: Tensor | None) -> None:
-    """Set the masked positions of ``values`` to zero in place, also where they are not finite."""
-    if mask is not None:
-        values.masked_fill_(~mask, 0)
-
-
-def _fitted(name: str, constraint: ConstraintSet, weight: Tensor) -> ConstraintSet:
-    """Return the set with all that it chooses once from the weights."""
-    try:
-        return constraint.fit(weight)
-    except PruningError as error:
-        raise PruningError(f"Layer '{name}': {error}") from error
-
-
-def _collect(model: nn.Module, sets: Mapping[str, ConstraintSet], parents: Mapping[str, Tensor]) -> dict[str, _Layer]:
-    """Match the patterns against the model's layers and build the state, in model order."""
-    modules = model.named_modules()
-    weights: dict[str, nn.Parameter] = {}
-    for name, module in modules:
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.dim() >= 2:
-            weights[name] = weight
-    chosen: dict[str, tuple[str, ConstraintSet]] = {}
-    for pattern, constraint in sorted(sets.items(), key=lambda item: item[0] in weights):
-        matches = [name for name in weights if fnmatch.fnmatchcase(name, pattern)]
-        if not matches:
-            raise PruningError(
-                f"No layer with weights is called '{pattern}'; the nearest are: {nearest(pattern, weights)}"
-            )
-        for name in matches:
-            if name in chosen and pattern not in weights:
-                raise PruningError(f"Layer '{name}' is matched by both '{chosen[name][0]}' and '{pattern}'")
-            chosen[name] = (pattern, constraint)
-    for name in parents:
-        if name not in weights:
-            raise PruningError(f"The parent prunes layer '{name}', but the model has: {nearest(name, weights)}")
-    layers: dict[str, _Layer] = {}
-    for name, weight in weights.items():
-        if name not in chosen and name not in parents:
-            continue
-        parent = parents.get(name)
-        if parent is not None and parent.shape != weight.shape:
-            raise PruningError(f"Layer '{name}' has shape {tuple(weight.shape)}, but its mask {tuple(parent.shape)}")
-        wanted = chosen[name][1] if name in chosen else None
-        zeros = torch.zeros_like(weight, requires_grad=False)
-        held = None if parent is None else parent.bool().clone()
-        layers[name] = _Layer(name, weight, wanted, zeros, zeros.clone(), held)
-    return layers
+                        mask_(value, layer.held())

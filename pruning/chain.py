@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from zeroskip.pruning.admm import Admm
-from zeroskip.pruning.calibration import calibrate, fake_quant_forward
-from zeroskip.pruning.capture import capture, tensors_of
+from zeroskip.pruning.calibration import Plan, calibrate, fake_quant_forward
+from zeroskip.pruning.capture import Graph, capture, tensors_of
 from zeroskip.pruning.checkpoints import Checkpoints, plain_values, replace_bytes
 from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet, Split, data_folder, load
@@ -96,13 +96,26 @@ def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
     forward = fake_quant_forward(graph, tensors, plan, layer_masks(graph, tensors, admm))
 
     def finetune(generator: torch.Generator) -> None:
-        run.log.append({"stage": "finetune", "phase": "calibrated", "validation": round(run.judge(forward), 6)})
+        run.note("finetune", "calibrated", validation=round(run.judge(forward), 6))
         if settings.finetune.epochs:
-            run.train_phase("finetune", "finetune", settings.finetune, generator, forward=forward, admm=admm)
+            free = admm.released() if admm else None
+            run.train_phase("finetune", "finetune", settings.finetune, generator, forward=forward, admm=free)
+            _settle(graph, run.model, plan, admm)
 
     key = {"quantization": plain_values(settings), "plan": plain_values(plan)}
     run.advance("finetune", key, finetune, settings.finetune.epochs)
     return quantize(run.model, inputs[:1], inputs, layers=admm, plan=plan), float_score
+
+
+def _settle(graph: Graph, model: nn.Module, plan: Plan, admm: Admm | None) -> None:
+    """Put the weights of layers whose set has levels back on these, where the plan's scales have them."""
+    tensors = tensors_of(model)
+    for op in graph.ops:
+        if op.weight and admm and admm.holds_levels(op.module):
+            weight = tensors[op.weight]
+            levels = plan.grids[op.name].levels(weight.detach(), plan.weight_scales[op.name])
+            with torch.no_grad():
+                weight.copy_(levels * plan.weight_scales[op.name] * (weight != 0))
 
 
 def build_artifact(

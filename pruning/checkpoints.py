@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from zeroskip.pruning.errors import PruningError, nearest
+
 __all__ = ["LATER", "Checkpoints", "StageResult", "plain_values", "replace_bytes", "stage_key"]
 
 _FORMAT = 1
@@ -95,8 +97,21 @@ class Checkpoints:
         tensors |= {f"mask/{name}": mask.to(torch.uint8).contiguous() for name, mask in result.masks.items()}
         replace_bytes(path, save(tensors, {"key": key, "log": json.dumps(result.log), "sets": json.dumps(result.sets)}))
 
+    def save_good(self, stage: str, kind: str, key: str, state: Mapping[str, Tensor]) -> Path | None:
+        """Write the last good state of a phase that diverged; return the file, None where nothing is kept."""
+        path = self.path(f"{stage}-{kind}-last-good", key)
+        if path is not None:
+            replace_bytes(path, save({f"model/{name}": value.contiguous() for name, value in state.items()}))
+        return path
+
     def load(self, stage: str, key: str, model: nn.Module) -> StageResult | None:
-        """Restore a finished stage into ``model``; return what else it left, None when it must be run (again)."""
+        """Restore a finished stage into ``model``; return what else it left, None when it must be run (again).
+
+        Raises
+        ------
+        PruningError
+            If the file is whole, but of another run or network.
+        """
         path = self.path(stage, key)
         if path is None or not path.exists():
             return None
@@ -108,10 +123,28 @@ class Checkpoints:
             # A damaged checkpoint only costs the stage's time.
             return None
         state = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
-        if metadata.get("key") != key or set(state) != set(model.state_dict()):
-            return None
+        if metadata.get("key") != key:
+            raise PruningError(f"Checkpoint '{path}' is of another run than its name says; remove it to train again")
+        _check_state(state, model, path)
         model.load_state_dict(state)
         masks = {
             name.removeprefix("mask/"): value.bool() for name, value in tensors.items() if name.startswith("mask/")
         }
         return StageResult(masks, json.loads(metadata.get("sets", "{}")), json.loads(metadata["log"]))
+
+
+def _check_state(state: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
+    """Refuse the tensors of another network."""
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() ^ state.keys()):
+        owner, others = ("it has", wanted) if name in state else ("the network has", state)
+        raise PruningError(
+            f"Checkpoint '{path}' is of another network: {owner} a tensor '{name}', but the other one "
+            f"{nearest(name, others)}; remove it or choose another folder"
+        )
+    for name, value in wanted.items():
+        if state[name].shape != value.shape:
+            raise PruningError(
+                f"Checkpoint '{path}' is of another network: '{name}' has shape {tuple(state[name].shape)}, but the "
+                f"network needs {tuple(value.shape)}; remove it or choose another folder"
+            )

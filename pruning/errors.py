@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["PruningError", "nearest"]
+__all__ = ["Diverged", "PruningError", "nearest"]
 
 
 class PruningError(ValueError):
     """A model, recipe, data set or setting given by the user is not usable."""
 
     exit_code = 2
+
+
+class Diverged(PruningError):
+    """Training ran into a NaN or an infinity."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from zeroskip.pruning.checkpoints import LATER, plain_values
 from zeroskip.pruning.constraints import ConstraintSet
 from zeroskip.pruning.constraints.kinds import KINDS, as_values, from_values, option_names
 from zeroskip.pruning.errors import PruningError, nearest
 from zeroskip.pruning.inputs import Input
+from zeroskip.pruning.layers import Rho
 from zeroskip.pruning.training import Phase, Task
 
-__all__ = ["LayerRule", "Quantization", "Recipe", "Stage", "builtin_recipes", "load_recipe", "parse_recipe"]
+__all__ = [
+    "LayerRule",
+    "Method",
+    "Quantization",
+    "Recipe",
+    "Stage",
+    "builtin_recipes",
+    "load_recipe",
+    "parse_recipe",
+    "parse_rule",
+]
 
 RECIPES = Path(__file__).parent / "recipes"
+QUEUE = "queue.toml"
+"""The file beside the recipes that says in which order they are built."""
+
+_Choice = TypeVar("_Choice", bound=enum.Enum)
 
 
 @dataclass(frozen=True)
@@ -50,19 +66,45 @@ class LayerRule:
         return as_values(self.constraint()) | shared
 
 
+class Method(enum.Enum):
+    """How a stage gets the weights onto their sets.
+
+    ``ADMM``: an ADMM phase, the masked mapping, masked retraining. The others are what it is compared with, and train
+    as many epochs: ``ONESHOT`` projects the weights at once and retrains; ``GRADUAL`` projects them at every update
+    onto sets that shrink with the cube of the time left (Zhu and Gupta 2017), and retrains; ``SCRATCH`` keeps the zeros
+    of the stages before it and trains fresh weights in this shape (Liu et al. 2019).
+    """
+
+    ADMM = "admm"
+    ONESHOT = "oneshot"
+    GRADUAL = "gradual"
+    SCRATCH = "scratch"
+
+
 @dataclass(frozen=True)
 class Stage:
-    """One pruning step: an ADMM phase, the masked mapping, and masked retraining; zeros of earlier stages stay."""
+    """One pruning step; zeros of earlier stages stay.
+
+    Parameters
+    ----------
+    layers : rules by layer name or glob
+    admm, retrain : the phases before and after the weights are mapped onto their sets; methods without an ADMM phase
+        train the epochs of both as ``retrain`` says
+    rho : first and last ADMM penalty, for all layers or by layer name or glob
+    updates_per_epoch : of ADMM, or of gradual pruning
+    """
 
     name: str
     layers: Mapping[str, LayerRule]
     admm: Phase
     retrain: Phase
-    rho: tuple[float, float] = (1e-3, 0.3)
+    rho: Rho = (1e-3, 0.3)
     updates_per_epoch: int = 4
+    method: Method = field(default=Method.ADMM, metadata=LATER)
 
     def __post_init__(self) -> None:
-        if self.updates_per_epoch < 1 or self.admm.epochs < 1:
+        updated = self.method in (Method.ADMM, Method.GRADUAL)
+        if self.updates_per_epoch < 1 or (updated and self.admm.epochs < 1):
             raise PruningError(f"Stage '{self.name}' needs at least one ADMM epoch and one update an epoch")
 
 
@@ -205,20 +247,32 @@ def _statistic(value: Any, where: str) -> float | tuple[float, ...]:
     return tuple(float(v) for v in value) if isinstance(value, list) else value
 
 
-def _task(value: Any, where: str) -> Task:
-    names = [task.value for task in Task]
-    if value not in names:
-        raise PruningError(f"{where} must be {' or '.join(names)}, not {value!r}")
-    return Task(value)
+def _rho(value: Any, where: str) -> Rho:
+    if isinstance(value, dict):
+        return {name: _pair(pair, f"{where}.{name}") for name, pair in value.items()}
+    return _pair(value, where)
+
+
+def _choice(kind: type[_Choice]) -> Callable[[Any, str], _Choice]:
+    """Return what takes one of the values of an enumeration."""
+
+    def convert(value: Any, where: str) -> _Choice:
+        names = [choice.value for choice in kind]
+        if value not in names:
+            raise PruningError(f"{where} must be {' or '.join(names)}, not {value!r}")
+        return kind(value)
+
+    return convert
 
 
 def _rules(value: Any, where: str) -> dict[str, LayerRule]:
     if not isinstance(value, dict) or not value:
         raise PruningError(f"{where} must be a table with at least one layer")
-    return {name: _rule(rule, f"{where}.{name}") for name, rule in value.items()}
+    return {name: parse_rule(rule, f"{where}.{name}") for name, rule in value.items()}
 
 
-def _rule(value: Any, where: str) -> LayerRule:
+def parse_rule(value: Any, where: str) -> LayerRule:
+    """Return the rule that a TOML table describes; ``where`` names the table in errors."""
     values = _set_values(value, where)
     try:
         return LayerRule(values.pop("kind"), values)
@@ -253,7 +307,7 @@ def _set_values(value: Any, where: str) -> dict[str, Any]:
 def _stages(value: Any, where: str) -> tuple[Stage, ...]:
     if not isinstance(value, list):
         raise PruningError(f"{where} must be a list of tables")
-    convert = {"admm": _phase, "retrain": _phase, "rho": _pair, "layers": _rules}
+    convert = {"admm": _phase, "retrain": _phase, "rho": _rho, "layers": _rules, "method": _choice(Method)}
     return tuple(_build(Stage, stage, f"{where}[{i}]", convert) for i, stage in enumerate(value))
 
 
@@ -269,28 +323,44 @@ def _input(value: Any, where: str) -> Input:
 
 def parse_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Return the recipe that plain values (a parsed TOML file) describe."""
-    convert = {"dense": _phase, "stages": _stages, "quantization": _quantization, "input": _input, "task": _task}
+    convert = {
+        "dense": _phase, "stages": _stages, "quantization": _quantization, "input": _input, "task": _choice(Task),
+    }  # fmt: skip
     recipe: Recipe = _build(Recipe, dict(values), where, convert)
     return recipe
 
 
 def builtin_recipes() -> dict[str, Path]:
     """Return the recipes of the repository, by name."""
-    return {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+    return {path.stem: path for path in sorted(RECIPES.glob("*.toml")) if path.name != QUEUE}
 
 
 def load_recipe(source: Recipe | Path | str) -> Recipe:
-    """Return a recipe given as itself, as the path of a TOML file, or as the name of one in the repository."""
+    """Return a recipe given as itself, as the path of a TOML file, or as the name of one in the repository.
+
+    A file with ``extends = "NAME"`` starts from that recipe: its stages come first, its other keys hold where the file
+    has none of its own. Recipes with the same first stages train these once.
+    """
     if isinstance(source, Recipe):
         return source
+    path = builtin_recipes().get(str(source), Path(source))
+    return parse_recipe(_file_values(path, str(source), ()), f"recipe '{path.name}'")
+
+
+def _file_values(path: Path, called: str, children: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the values of a recipe file and of those that it extends."""
     known = builtin_recipes()
-    path = known.get(str(source), Path(source))
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PruningError(
-            f"Recipe '{source}' does not exist; the nearest are: {nearest(str(source), known)}"
-        ) from None
+        raise PruningError(f"Recipe '{called}' does not exist; the nearest are: {nearest(called, known)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PruningError(f"Recipe '{path}' is not valid TOML: {error}") from error
-    return parse_recipe(values, f"recipe '{path.name}'")
+    if "extends" not in values:
+        return values
+    base = values.pop("extends")
+    if not isinstance(base, str) or path in children:
+        raise PruningError(f"Recipe '{path}': extends must name another recipe or file, not {base!r}")
+    first = _file_values(known.get(base, path.parent / base), base, (*children, path))
+    stages = {"stages": [*first.get("stages", []), *values.pop("stages", [])]}
+    return first | values | stages

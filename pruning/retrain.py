@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
 
 from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.checkpoints import Checkpoints, StageResult, plain_values, stage_key
 from zeroskip.pruning.data import ImageSet
+from zeroskip.pruning.errors import Diverged
 from zeroskip.pruning.inputs import Input, fold_channels
 from zeroskip.pruning.judging import score
-from zeroskip.pruning.recipe import Recipe, Stage
+from zeroskip.pruning.methods import run_stage
+from zeroskip.pruning.recipe import Recipe
 from zeroskip.pruning.training import Forward, Phase, Task, make_optimizer, outputs, train
 
 __all__ = ["Progress", "Run", "run_stages"]
@@ -68,6 +71,10 @@ class Run:
             },
         )
 
+    def note(self, stage: str, phase: str, **values: Any) -> None:
+        """Add a line to the log."""
+        self.log.append({"stage": stage, "phase": phase, **values})
+
     def judge(self, forward: Forward | None = None) -> float:
         """Return the validation score of the model in eval mode, or of ``forward``."""
         training = self.model.training
@@ -117,25 +124,31 @@ class Run:
         generator: torch.Generator,
         forward: Forward | None = None,
         admm: Admm | None = None,
+        update: Callable[[Optimizer], None] | None = None,
         updates_per_epoch: int = 0,
     ) -> None:
-        """Train one phase with a fresh optimizer and log every epoch."""
+        """Train one phase with a fresh optimizer and log every epoch; ``update`` is called so many times in each.
+
+        Raises
+        ------
+        Diverged
+            Naming stage, phase and step; the model then has the state after the last epoch that went well.
+        """
         optimizer = make_optimizer(self.model.parameters(), phase.lr[0])
         if admm is not None:
             admm.attach(optimizer)
-        run: Forward = forward or self.model
         clock = [time.monotonic()]
+        good = {name: value.clone() for name, value in self.model.state_dict().items()}
 
         def on_step(step: int, per_epoch: int) -> None:
-            if admm is not None and updates_per_epoch:
-                if step * updates_per_epoch // per_epoch > (step - 1) * updates_per_epoch // per_epoch:
-                    admm.update()
+            if update and step * updates_per_epoch // per_epoch > (step - 1) * updates_per_epoch // per_epoch:
+                update(optimizer)
 
         def on_epoch(epoch: int, loss: float) -> None:
             found = self.judge(forward)
-            self.log.append(
-                {"stage": stage, "phase": kind, "epoch": epoch, "loss": round(loss, 6), "validation": round(found, 6)}
-            )
+            self.note(stage, kind, epoch=epoch, loss=round(loss, 6), validation=round(found, 6))
+            for name, value in self.model.state_dict().items():
+                good[name].copy_(value)
             now = time.monotonic()
             self.trained_seconds += now - clock[0]
             self.trained_epochs += 1
@@ -143,11 +156,19 @@ class Run:
             clock[0] = now
             self.report(f"{stage} {kind} epoch {epoch}/{phase.epochs}: validation {100 * found:.2f} %")
 
-        train(
-            run, self.train, self.source, phase, optimizer,
-            batch=self.recipe.batch, generator=generator, task=self.recipe.task, teacher=self.teacher,
-            on_step=on_step, on_epoch=on_epoch,
-        )  # fmt: skip
+        try:
+            train(
+                forward or self.model, self.train, self.source, phase, optimizer,
+                batch=self.recipe.batch, generator=generator, task=self.recipe.task, teacher=self.teacher,
+                on_step=on_step, on_epoch=on_epoch,
+            )  # fmt: skip
+        except Diverged as error:
+            self.model.load_state_dict(good)
+            path = self.checkpoints.save_good(stage, kind, self.key, good)
+            kept = f"the last good state is in '{path}'" if path else "the network has its last good state"
+            raise Diverged(
+                f"Stage '{stage}', phase '{kind}': {error}; lower the learning rate or rho ({kept})"
+            ) from error
 
 
 def run_stages(run: Run) -> None:
@@ -161,22 +182,4 @@ def run_stages(run: Run) -> None:
         run.learn_teacher()
     for stage in run.recipe.stages:
         epochs = stage.admm.epochs + stage.retrain.epochs
-        run.advance(stage.name, plain_values(stage), lambda g, s=stage: _prune_stage(run, s, g), epochs)  # type: ignore[misc]
-
-
-def _prune_stage(run: Run, stage: Stage, generator: torch.Generator) -> None:
-    """Do one ADMM phase, the masked mapping and masked retraining."""
-    sets = {name: rule.constraint() for name, rule in stage.layers.items()}
-    updates = stage.updates_per_epoch * stage.admm.epochs
-    admm = Admm(run.model, sets, stage.rho, updates, parent=run.masks)
-    run.train_phase(stage.name, "admm", stage.admm, generator, admm=admm, updates_per_epoch=stage.updates_per_epoch)
-    run.log += [{"stage": stage.name, "phase": "residual", **_rounded(asdict(line))} for line in admm.residuals]
-    admm.harden()
-    run.log.append({"stage": stage.name, "phase": "mapping", "validation": round(run.judge(), 6)})
-    run.train_phase(stage.name, "retrain", stage.retrain, generator, admm=admm)
-    admm.check()
-    run.masks, run.sets = admm.masks(), admm.sets()
-
-
-def _rounded(line: dict[str, Any]) -> dict[str, Any]:
-    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in line.items()}
+        run.advance(stage.name, plain_values(stage), lambda g, s=stage: run_stage(run, s, g), epochs)  # type: ignore[misc]

@@ -16,7 +16,7 @@ from torch.optim.optimizer import Optimizer
 from zeroskip.pruning.augmentation import cropped, flipped, shifted
 from zeroskip.pruning.checkpoints import LATER
 from zeroskip.pruning.data import ImageSet
-from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.errors import Diverged, PruningError
 from zeroskip.pruning.inputs import Input
 
 __all__ = ["Forward", "Phase", "Task", "accuracy", "fixed_threads", "make_optimizer", "outputs", "train"]
@@ -151,8 +151,10 @@ def train(
 
     Raises
     ------
+    Diverged
+        At the step whose loss is not finite, before the weights take it.
     PruningError
-        If the phase does not fit the data, lacks its teacher, or the loss is not finite.
+        If the phase does not fit the data, or lacks its teacher.
     """
     if phase.distill and (task is not Task.CLASSIFY or teacher is None or len(teacher) != len(data)):
         raise PruningError("distill needs a classifier and the dense network's logits of every training sample")
@@ -171,16 +173,15 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             followed = teacher[chosen] if phase.distill and teacher is not None else None
             loss = _loss(task, phase, samples, forward(_dense(samples)), y[chosen], followed)
+            if not torch.isfinite(loss.detach()):
+                raise Diverged(f"The loss became {float(loss.detach())} in epoch {epoch + 1}, step {i + 1} of {per_epoch}")
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses += loss.detach()
             if on_step:
                 on_step(i + 1, per_epoch)
-        mean = float(losses) / per_epoch
-        if not math.isfinite(mean):
-            raise PruningError(f"The loss became {mean} in epoch {epoch + 1}; lower the learning rate or rho")
         if on_epoch:
-            on_epoch(epoch + 1, mean)
+            on_epoch(epoch + 1, float(losses) / per_epoch)
 
 
 def outputs(forward: Forward, data: ImageSet, source: Input, batch: int = 1000) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from zeroskip.pruning import (
@@ -21,6 +23,7 @@ from zeroskip.pruning import (
     Pattern,
     PruningError,
 )
+from zeroskip.pruning.errors import Diverged
 
 
 class Toy(nn.Module):
@@ -95,6 +98,159 @@ def test_equals_a_plain_admm_on_a_quadratic():
 @pytest.mark.parametrize(
     "make",
     [
+        lambda p: torch.optim.SGD(p, lr=0.3),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+        lambda p: torch.optim.Adam(p, lr=0.05),
+    ],
+    ids=["sgd", "momentum", "adam"],
+)
+def test_equals_a_plain_admm_whose_w_step_is_solved_exactly(make):
+    rng = np.random.default_rng(1)
+    target, curvature = rng.normal(size=(2, 10)), rng.uniform(0.5, 2.0, size=(2, 10))
+    updates, steps, keep = 5, 300, 3
+    ranges = {"a": (0.1, 1.6), "b": (0.4, 0.9)}
+    expected = {}
+    for row, (name, (start, end)) in enumerate(ranges.items()):
+        rhos = [start * (end / start) ** (k / (updates - 1)) for k in range(updates)]
+        # Without gradient steps numpy_admm leaves W alone, so the exact W-step goes in here.
+        w, z, u = target[row], numpy_admm(target[row], curvature[row], keep, [], 0, 0.0)[1], np.zeros(10)
+        for k, rho in enumerate(rhos):
+            w = (curvature[row] * target[row] + rho * (z - u)) / (curvature[row] + rho)
+            z = numpy_admm(w + u, curvature[row], keep, [], 0, 0.0)[1]
+            u = (u + w - z) * rho / rhos[min(k + 1, updates - 1)]
+        expected[name] = w
+
+    model = nn.ModuleDict({name: nn.Linear(10, 1, bias=False) for name in ranges}).double()
+    goal, bend = torch.tensor(target), torch.tensor(curvature)
+    with torch.no_grad():
+        for row, layer in enumerate(model.values()):
+            layer.weight.copy_(goal[row][None])
+    admm = Admm(model, {"*": NonStructured(keep)}, rho={"a": ranges["a"], "*": ranges["b"]}, updates=updates)
+    for _ in range(updates):
+        optimizer = make(model.parameters())
+        admm.attach(optimizer)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.98)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            weights = torch.cat([model["a"].weight, model["b"].weight])
+            (0.5 * bend * (weights - goal) ** 2).sum().backward()
+            optimizer.step()
+            schedule.step()
+        admm.update()
+        admm.detach(optimizer)
+    for name, w in expected.items():
+        np.testing.assert_allclose(model[name].weight.detach().numpy()[0], w, atol=1e-4)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    optimizer=st.sampled_from(["sgd", "nesterov", "adam", "adamw"]),
+    clip=st.sampled_from([None, 0.1]),
+    scheduled=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_no_pruned_weight_is_ever_nonzero_after_a_step(optimizer, clip, scheduled, seed):
+    torch.manual_seed(seed)
+    model = Toy()
+    first = Admm(model, {"conv1": Column(6), "fc*": NonStructured(0.5)})
+    first.harden()
+    admm = Admm(model, {"conv1": Column(3), "fc1": NonStructured(0.2)}, updates=2, parent=first)
+    trained = {
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-3),
+        "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+        "adam": lambda p: torch.optim.Adam(p, lr=0.05),
+        "adamw": lambda p: torch.optim.AdamW(p, lr=0.05, amsgrad=True),
+    }[optimizer](model.parameters())
+    # Moments from before the hooks must not move a pruned weight, either.
+    nn.functional.cross_entropy(model(torch.randn(8, 1, 4, 4)), torch.randint(0, 3, (8,))).backward()
+    trained.step()
+    with torch.no_grad():
+        for name, mask in first.masks().items():
+            model.get_submodule(name).weight.mul_(mask)
+    admm.attach(trained)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(trained, 0.2, total_steps=6) if scheduled else None
+    for step in range(6):
+        loss = nn.functional.cross_entropy(model(torch.randn(8, 1, 4, 4)), torch.randint(0, 3, (8,)))
+        trained.zero_grad()
+        loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        trained.step()
+        if schedule:
+            schedule.step()
+        for name, mask in admm.masks().items():
+            assert (model.get_submodule(name).weight[~mask] == 0).all()
+        if step < 2:
+            admm.update()
+        elif step == 2:
+            admm.harden()
+
+
+class Normed(nn.Module):
+    """A layer, batch norm and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 5)
+        self.norm = nn.BatchNorm1d(5)
+
+    def forward(self, x):
+        return nn.functional.dropout(self.norm(self.fc(x)), 0.5, self.training)
+
+
+def test_the_mapped_network_is_judged_without_a_trace():
+    torch.manual_seed(0)
+    model = Normed()
+    admm = Admm(model, {"fc": NonStructured(7)})
+    x = torch.randn(9, 6)
+    model.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.random.get_rng_state()
+    with torch.no_grad():
+        mapped = admm.mapped()(x)
+        dense = model(x)
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    admm.harden()
+    assert not torch.equal(mapped, dense)
+    assert torch.equal(mapped, model(x))
+
+
+def test_residuals_are_relative_to_the_weight():
+    model = Toy()
+    admm = Admm(model, {"fc*": NonStructured(0.5)}, updates=1)
+    admm.update()
+    for line in admm.residuals:
+        size = float(model.get_submodule(line.layer).weight.detach().norm())
+        assert line.relative == pytest.approx(line.primal / size)
+        assert 0 < line.relative < 1
+
+
+def test_released_levels_train_on_under_their_mask():
+    model = Toy()
+    admm = Admm(model, {"fc1": Joint(NonStructured(0.5), Levels(4)), "conv1": Column(4)})
+    admm.harden()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    admm.released().attach(optimizer)
+    before = model.fc1.weight.detach().clone()
+    toy_step(model, optimizer)
+    assert not torch.equal(before, model.fc1.weight)
+    assert torch.equal(before != 0, model.fc1.weight != 0)
+    assert admm.holds_levels("fc1") and not admm.holds_levels("conv1")
+
+
+def test_a_diverged_weight_is_named():
+    model = Toy()
+    admm = Admm(model, {"fc1": NonStructured(0.5)})
+    with torch.no_grad():
+        model.fc1.weight[0, 0] = float("nan")
+    with pytest.raises(Diverged, match="Layer 'fc1': Weights must be finite, but a NaN"):
+        admm.update()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
         lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-3),
         lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
         lambda p: torch.optim.Adam(p, lr=0.05),
@@ -155,7 +311,7 @@ def test_dual_is_rescaled_with_rho():
     state = admm.state_dict()["tensors"]
     difference = model.fc2.weight.detach() - state["fc2.z"]
     torch.testing.assert_close(state["fc2.u"], difference * 0.25)
-    assert admm.rho == pytest.approx(0.4)
+    assert admm.rho == {"fc2": pytest.approx(0.4)}
 
 
 def test_levels_are_frozen_after_hardening():
@@ -227,6 +383,22 @@ def test_check_finds_a_violated_mask():
         (
             lambda: Admm(Toy(), {}, rho=(0.0, 1.0)),
             r"rho must be two positive numbers \(start, end\), not \(0\.0, 1\.0\)",
+        ),
+        (
+            lambda: Admm(Toy(), {"fc*": Column(0.5)}, rho={"fc1": (0.1, 1.0)}),
+            r"rho names no penalty for layer 'fc2'; add it, or a glob such as '\*'",
+        ),
+        (
+            lambda: Admm(Toy(), {"fc*": Column(0.5)}, rho={"*": (0.1, 1.0), "fc3": (0.1, 1.0)}),
+            "No layer with a set is called 'fc3'; the nearest are: fc1, fc2|fc2, fc1",
+        ),
+        (
+            lambda: Admm(Toy(), {"fc*": Column(0.5)}, rho={"*": (0.1, float("nan"))}),
+            r"rho must be two positive numbers \(start, end\), not \(0\.1, nan\)",
+        ),
+        (
+            lambda: Admm(Toy(), {}).detach(torch.optim.SGD(Toy().parameters(), 0.1)),
+            "This optimizer is not attached to this Admm",
         ),
         (lambda: Admm(Toy(), {}, updates=0), "updates must be at least 1, not 0"),
         (lambda: Admm(Toy(), {}, parent={"x": torch.ones(1)}), "The parent prunes layer 'x', but the model has: conv1"),

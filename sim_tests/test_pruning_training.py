@@ -123,7 +123,7 @@ def test_bad_phases(options, text):
 
 
 def test_a_loss_that_is_not_finite_is_reported():
-    with pytest.raises(PruningError, match="The loss became (nan|inf) in epoch 1; lower the learning rate or rho"):
+    with pytest.raises(PruningError, match="The loss became (nan|inf) in epoch 1, step [0-9]+ of "):
         model = linear()
         nn.init.constant_(model[1].weight, torch.inf)
         fit(model, series(), SERIES, Phase(1, (1e-3, 1e-3)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zeroskip.pruning.constraints.ties import Frozen, Tied
-from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.errors import Diverged, PruningError
 from zeroskip.pruning.quantizers import Weights
 
 __all__ = ["ConstraintSet", "Structure", "as_kernels", "as_matrix", "check_axes", "energies", "finite_values"]
@@ -80,7 +80,7 @@ def finite_values(weight: Tensor) -> Values:
     wide = weight.detach().to("cpu", weight.dtype if weight.dtype.itemsize >= 4 else torch.float32)
     values: Values = wide.contiguous().numpy()
     if not np.isfinite(values).all():
-        raise PruningError("Weights must be finite, but a NaN or an infinity was found; lower the learning rate or rho")
+        raise Diverged("Weights must be finite, but a NaN or an infinity was found; lower the learning rate or rho")
     return values
 
 

@@ -1,0 +1,49 @@
+"""What an ADMM phase must reach: small residuals, and little accuracy left for retraining to regain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zeroskip.pruning.admm import Residual
+
+__all__ = ["LARGEST_GAP", "LARGEST_RESIDUAL", "Goal", "accuracy_goal", "residual_goals"]
+
+LARGEST_RESIDUAL = 0.05
+"""Of ``||W - Z|| / ||W||`` in every layer at the end of the phase."""
+LARGEST_GAP = 1.0
+"""Of the points between the retrained network's validation score and that of Proj(W) before retraining."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal of a stage: what was found against the largest allowed value.
+
+    Parameters
+    ----------
+    name : ``residual of LAYER`` or ``gap to the retrained network``
+    found, limit : numbers; the gap is in points
+    """
+
+    name: str
+    found: float
+    limit: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the goal is reached."""
+        return self.found <= self.limit
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.found:.3g} ({'met' if self.met else 'missed'}, at most {self.limit:g})"
+
+
+def residual_goals(residuals: Sequence[Residual]) -> list[Goal]:
+    """Return the goal of every layer at its last update."""
+    last = {residual.layer: residual for residual in residuals}
+    return [Goal(f"residual of {name}", residual.relative, LARGEST_RESIDUAL) for name, residual in last.items()]
+
+
+def accuracy_goal(mapped: float, retrained: float) -> Goal:
+    """Return the goal for the scores (0 to 1) of Proj(W) and of the retrained network."""
+    return Goal("gap to the retrained network", 100 * (retrained - mapped), LARGEST_GAP)

@@ -1,0 +1,138 @@
+"""The ways of a stage: ADMM, and the controls that show what ADMM adds: one shot, gradual, and from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import Optimizer
+
+from zeroskip.pruning.admm import Admm
+from zeroskip.pruning.constraints import ConstraintSet
+from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.goals import accuracy_goal, residual_goals
+from zeroskip.pruning.gradual import relaxed
+from zeroskip.pruning.recipe import Method, Stage
+
+if TYPE_CHECKING:
+    from zeroskip.pruning.retrain import Run
+
+__all__ = ["run_stage"]
+
+Sets = Mapping[str, ConstraintSet]
+
+
+def run_stage(run: Run, stage: Stage, generator: torch.Generator) -> None:
+    """Bring the weights onto the stage's sets as its method says, retrain them, and keep masks and sets in ``run``."""
+    sets = {name: rule.constraint() for name, rule in stage.layers.items()}
+    admm = _METHODS[stage.method](run, stage, sets, generator)
+    admm.check()
+    run.masks, run.sets = admm.masks(), admm.sets()
+
+
+def _admm(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:
+    admm = Admm(run.model, sets, stage.rho, stage.updates_per_epoch * stage.admm.epochs, parent=run.masks)
+
+    def update(optimizer: Optimizer) -> None:
+        admm.update()
+        lines = [line for line in admm.residuals if line.update == admm.updates_done]
+        run.log += [{"stage": stage.name, "phase": "residual", **_rounded(asdict(line))} for line in lines]
+        found = run.judge(admm.mapped())
+        run.note(stage.name, "mapped", update=admm.updates_done, validation=round(found, 6))
+
+    run.train_phase(
+        stage.name, "admm", stage.admm, generator, admm=admm, update=update, updates_per_epoch=stage.updates_per_epoch
+    )
+    admm.harden()
+    mapped = run.judge()
+    run.note(stage.name, "mapping", validation=round(mapped, 6))
+    run.train_phase(stage.name, "retrain", stage.retrain, generator, admm=admm)
+    goals = [*residual_goals(admm.residuals), accuracy_goal(mapped, run.judge())]
+    for goal in goals:
+        run.note(stage.name, "goal", **_rounded(asdict(goal)), met=goal.met)
+    missed = [str(goal) for goal in goals if not goal.met]
+    run.report(f"{stage.name}: goals " + ("missed: " + ", ".join(missed) if missed else "met"))
+    return admm
+
+
+def _oneshot(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:
+    admm = Admm(run.model, sets, parent=run.masks)
+    admm.harden()
+    run.note(stage.name, "mapping", validation=round(run.judge(), 6))
+    _retrain_all_epochs(run, stage, generator, admm)
+    return admm
+
+
+def _gradual(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:
+    # The last update's projection is onto the sets themselves.
+    final = Admm(run.model, sets, parent=run.masks)
+    updates = stage.updates_per_epoch * stage.admm.epochs
+    held = [Admm(run.model, {}, parent=run.masks)]
+    done = [0]
+
+    def update(optimizer: Optimizer) -> None:
+        done[0] += 1
+        held[0].detach(optimizer)
+        held[0] = Admm(run.model, _sets_at(run.model, final, done[0] / updates), parent=held[0].masks())
+        held[0].harden()
+        held[0].attach(optimizer)
+
+    run.train_phase(
+        stage.name, "gradual", stage.admm, generator, admm=held[0], update=update,
+        updates_per_epoch=stage.updates_per_epoch,
+    )  # fmt: skip
+    admm = Admm(run.model, sets, parent=held[0].masks())
+    admm.harden()
+    run.note(stage.name, "mapping", validation=round(run.judge(), 6))
+    run.train_phase(stage.name, "retrain", stage.retrain, generator, admm=admm)
+    return admm
+
+
+def _sets_at(model: nn.Module, final: Admm, done: float) -> dict[str, ConstraintSet]:
+    """Return the sets of gradual pruning by layer when a share of the time is over."""
+    found: dict[str, ConstraintSet] = {}
+    for name in final.names():
+        constraint = final.constraint(name)
+        weight = model.get_submodule(name).weight
+        between = relaxed(constraint, tuple(weight.shape), done) if constraint else None
+        if between is not None:
+            found[name] = between
+    return found
+
+
+def _scratch(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:
+    _start_anew(run.model, generator)
+    admm = Admm(run.model, sets, parent=run.masks)
+    admm.harden()
+    _retrain_all_epochs(run, stage, generator, admm)
+    return admm
+
+
+def _start_anew(model: nn.Module, generator: torch.Generator) -> None:
+    """Give every parameter a fresh start from its module's own initialization."""
+    fresh: set[int] = set()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+        for module in model.modules():
+            reset: Callable[[], Any] | None = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+                fresh |= {id(parameter) for parameter in module.parameters()}
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in fresh:
+            raise PruningError(f"Parameter '{name}' has no reset_parameters(), which training from scratch needs")
+
+
+def _retrain_all_epochs(run: Run, stage: Stage, generator: torch.Generator, admm: Admm) -> None:
+    whole = replace(stage.retrain, epochs=stage.admm.epochs + stage.retrain.epochs)
+    run.train_phase(stage.name, "retrain", whole, generator, admm=admm)
+
+
+def _rounded(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in line.items()}
+
+
+_METHODS = {Method.ADMM: _admm, Method.ONESHOT: _oneshot, Method.GRADUAL: _gradual, Method.SCRATCH: _scratch}

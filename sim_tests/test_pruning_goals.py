@@ -1,0 +1,24 @@
+"""Goals of an ADMM phase: met and missed by name."""
+
+from __future__ import annotations
+
+from zeroskip.pruning.admm import Residual
+from zeroskip.pruning.goals import accuracy_goal, residual_goals
+
+
+def residual(update, layer, relative):
+    return Residual(update, layer, 0.1, relative * 3, relative, 0.0)
+
+
+def test_the_last_residual_of_every_layer_counts():
+    lines = [residual(1, "a", 0.9), residual(1, "b", 0.01), residual(2, "a", 0.05), residual(2, "b", 0.06)]
+    goals = residual_goals(lines)
+    assert [(goal.name, goal.met) for goal in goals] == [("residual of a", True), ("residual of b", False)]
+    assert str(goals[1]) == "residual of b 0.06 (missed, at most 0.05)"
+
+
+def test_the_gap_is_in_points():
+    assert accuracy_goal(0.981, 0.99).met
+    goal = accuracy_goal(0.9617, 0.9877)
+    assert str(goal) == "gap to the retrained network 2.6 (missed, at most 1)"
+    assert accuracy_goal(0.99, 0.98).met
