@@ -1,65 +1,217 @@
-"""Build the zoo: run recipes on their data sets and write artifact, recipe and log side by side."""
+"""Build rows of the accuracy tables: artifact, log, recipe and result of each, in one queue that may be killed."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, TextIO
 
-from zeroskip.pruning.chain import Built, build_artifact
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from zeroskip.pruning.chain import build_artifact
 from zeroskip.pruning.checkpoints import replace_bytes
 from zeroskip.pruning.errors import PruningError
-from zeroskip.pruning.recipe import builtin_recipes, load_recipe
+from zeroskip.pruning.figures import figures
+from zeroskip.pruning.rows import Row, find_rows, read_result, table, write_result
+from zeroskip.pruning.toml import to_toml
 
-__all__ = ["ZOO", "build_zoo", "main"]
+__all__ = ["Folders", "TimeUp", "build_row", "main", "run_queue"]
 
-ZOO = Path(__file__).parent / "zoo"
+_LINE_SECONDS = 10.0
+Report = Callable[[str, float, float | None], None]
 
 
-def build_zoo(names: Sequence[str], out_dir: Path, data: Path | None, checkpoints: Path) -> list[Built]:
-    """Build the recipes ``names`` into ``out_dir``; artifacts of the same recipe are kept, finished stages reused."""
-    built: list[Built] = []
-    recipes = [load_recipe(name) for name in names]
-    for name, recipe in zip(names, recipes, strict=True):
+class TimeUp(Exception):
+    """The queue's time is over; the stages that are finished stay."""
 
-        def report(step: str, elapsed: float, expected: float | None, label: str = recipe.name) -> None:
-            left = "" if expected is None else f" of about {expected:.0f} s"
-            print(f"{label}: {step} ({elapsed:.0f} s{left})", file=sys.stderr, flush=True)
 
-        result = build_artifact(recipe, out_dir, data=data, checkpoints=checkpoints, progress=report)
-        source = builtin_recipes().get(name, Path(name))
-        replace_bytes(out_dir / f"{recipe.name}.toml", source.read_bytes())
-        built.append(result)
-        accuracy = result.header["accuracy"]
-        state = "kept" if result.reused else "built"
-        print(
-            f"{result.path.name}: {state}, {100 * accuracy['integer']:.2f} % of {accuracy['samples']} (integer)",
-            flush=True,
-        )
-    return built
+@dataclass(frozen=True)
+class Folders:
+    """Where rows go, where their stages are kept, and where the data sets are (None: ``ZEROSKIP_DATA``)."""
+
+    out: Path
+    checkpoints: Path
+    data: Path | None = None
+
+
+def build_row(
+    row: Row, folders: Folders, deadline: float = float("inf"), report: Report | None = None
+) -> dict[str, Any]:
+    """Train what is not trained yet of a row, have its figures counted, and write its result.
+
+    Raises
+    ------
+    TimeUp
+        After the first epoch that ends later than ``deadline`` (of ``time.time()``).
+    """
+    started = time.monotonic()
+
+    def progress(step: str, elapsed: float, expected: float | None) -> None:
+        if report:
+            report(step, elapsed, expected)
+        if time.time() > deadline:
+            raise TimeUp
+
+    built = build_artifact(
+        row.recipe, folders.out, data=folders.data, checkpoints=folders.checkpoints, progress=progress
+    )
+    replace_bytes(built.path.with_suffix(".toml"), to_toml(row.recipe.as_dict()).encode())
+    return write_result(row, folders.out, built, figures(built.path), time.monotonic() - started)
+
+
+def run_queue(rows: Sequence[Row], folders: Folders, jobs: int = 1, until: float | None = None) -> list[str]:
+    """Build the rows that have no result yet, in order, and return the names of those that failed.
+
+    Several at a time are always of different seeds, so that no stage is trained twice. A row that fails is reported and
+    the queue goes on.
+    """
+    deadline = float("inf") if until is None else time.time() + until
+    open_rows = [row for row in rows if read_result(row, folders.out) is None]
+    with _shown(len(open_rows), len(rows)) as show:
+        if jobs == 1:
+            for row in open_rows:
+                if time.time() > deadline:
+                    break
+                try:
+                    show.done(build_row(row, folders, deadline, show.reporter(row)))
+                except TimeUp:
+                    break
+                except PruningError as error:
+                    show.failed(row, error)
+        else:
+            _run_parallel(open_rows, folders, jobs, deadline, show)
+    return show.failures
+
+
+def _run_parallel(rows: Sequence[Row], folders: Folders, jobs: int, deadline: float, show: _Display) -> None:
+    waiting = list(rows)
+    running: dict[Future[dict[str, Any]], Row] = {}
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        while waiting or running:
+            seeds = {row.recipe.seed for row in running.values()}
+            following = next((row for row in waiting if row.recipe.seed not in seeds), None)
+            if following and len(running) < jobs and time.time() <= deadline:
+                waiting.remove(following)
+                running[pool.submit(build_row, following, folders, deadline)] = following
+                continue
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                row = running.pop(future)
+                try:
+                    show.done(future.result())
+                except TimeUp:
+                    waiting.clear()
+                except PruningError as error:
+                    show.failed(row, error)
+
+
+class _Display:
+    """Progress: bars on a terminal, lines elsewhere; results as lines on standard output."""
+
+    def __init__(self, bars: Progress | None, open_rows: int) -> None:
+        self._bars = bars
+        self._total = open_rows
+        self._finished = 0
+        self.failures: list[str] = []
+        self._started = self._last = time.monotonic()
+        self._queue: TaskID | None = bars.add_task("queue", total=open_rows) if bars else None
+        self._row: TaskID | None = bars.add_task("", total=None) if bars else None
+
+    def reporter(self, row: Row) -> Report:
+        """Return what tells of a running row."""
+
+        def report(step: str, elapsed: float, expected: float | None) -> None:
+            if self._bars is not None and self._row is not None:
+                self._bars.update(self._row, description=f"{row.name}: {step}", completed=elapsed, total=expected)
+            elif time.monotonic() - self._last >= _LINE_SECONDS:
+                self._last = time.monotonic()
+                left = "" if expected is None else f" of about {expected:.0f} s"
+                place = f"[{self._finished + 1}/{self._total}]"
+                print(f"{place} {row.name}: {step} ({elapsed:.0f} s{left}{self._rest()})", file=sys.stderr, flush=True)
+
+        return report
+
+    def _rest(self) -> str:
+        """Return how long the rows after this one take, judged by those before it."""
+        if not self._finished:
+            return ""
+        seconds = (time.monotonic() - self._started) / self._finished * (self._total - self._finished)
+        return f"; queue about {seconds / 3600:.1f} h"
+
+    def done(self, result: dict[str, Any]) -> None:
+        """Say what a row has reached."""
+        accuracy = result["accuracy"]
+        self._step(f"{result['row']}: {100 * accuracy['integer']:.2f} % of {accuracy['samples']} (integer)")
+
+    def failed(self, row: Row, error: PruningError) -> None:
+        """Say why a row has no result."""
+        self.failures.append(row.name)
+        self._step(f"{row.name}: failed: {error}", sys.stderr)
+
+    def _step(self, text: str, stream: TextIO | None = None) -> None:
+        self._finished += 1
+        if self._bars is not None and self._queue is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.advance(self._queue)
+        else:
+            print(text, file=stream, flush=True)
+
+
+@contextmanager
+def _shown(open_rows: int, rows: int) -> Iterator[_Display]:
+    print(f"{rows} rows, {rows - open_rows} of them finished", file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        yield _Display(None, open_rows)
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        yield _Display(bars, open_rows)
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, build, and return the exit code."""
+    """Parse the command line, build or print, and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m zeroskip.pruning.zoo_build", description="build artifacts of the zoo"
+        prog="python -m zeroskip.pruning.zoo_build",
+        description="build rows of the accuracy tables; finished rows are skipped, a killed run goes on",
     )
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="names, globs or TOML files (default: the queue)")
+    parser.add_argument("--seeds", type=_seeds, metavar="N,N", help="such as 0,1,2 (default: the recipe's own)")
+    parser.add_argument("--controls", action="store_true", help="with one-shot, gradual and from-scratch runs of each")
     parser.add_argument(
-        "recipes", nargs="*", metavar="RECIPE", help="names or TOML files (default: every lenet5 recipe)"
+        "--jobs", type=int, default=1, metavar="N", help="rows at a time, of different seeds (default: 1)"
     )
-    parser.add_argument("--out", type=Path, default=ZOO, metavar="DIR", help="output folder (default: %(default)s)")
+    parser.add_argument("--until", type=float, metavar="SECONDS", help="stop after so long; finished stages are kept")
+    parser.add_argument("--table", action="store_true", help="print the Markdown table of what there is, build nothing")
+    parser.add_argument("--out", type=Path, default=Path("build/zoo"), metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets (default: ZEROSKIP_DATA)")
     parser.add_argument("--checkpoints", type=Path, default=Path("build/checkpoints"), metavar="DIR",
                         help="folder of finished stages (default: %(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
-    names = options.recipes or [name for name in builtin_recipes() if name.startswith("lenet5")]
     try:
-        build_zoo(names, options.out, options.data, options.checkpoints)
+        rows = find_rows(options.recipes, options.seeds, options.controls)
+        if options.table:
+            print(table(rows, options.out))
+            return 0
+        failures = run_queue(rows, Folders(options.out, options.checkpoints, options.data), options.jobs, options.until)
     except PruningError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return 0
+    finished = sum(read_result(row, options.out) is not None for row in rows)
+    print(f"{finished} of {len(rows)} rows finished", file=sys.stderr)
+    return PruningError.exit_code if failures else 0
 
 
 if __name__ == "__main__":
