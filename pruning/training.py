@@ -174,7 +174,9 @@ def train(
             followed = teacher[chosen] if phase.distill and teacher is not None else None
             loss = _loss(task, phase, samples, forward(_dense(samples)), y[chosen], followed)
             if not torch.isfinite(loss.detach()):
-                raise Diverged(f"The loss became {float(loss.detach())} in epoch {epoch + 1}, step {i + 1} of {per_epoch}")
+                raise Diverged(
+                    f"The loss became {float(loss.detach())} in epoch {epoch + 1}, step {i + 1} of {per_epoch}"
+                )
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses += loss.detach()

@@ -7,9 +7,11 @@ import tomllib
 
 import pytest
 
+from constraint_sets import EVERY_SET
 from zeroskip.compiler.errors import InputError
 from zeroskip.new import write_project
-from zeroskip.project import LayerSet, Training, load_project, parse_project, recipe_values
+from zeroskip.project import Training, load_project, parse_project, recipe_values
+from zeroskip.pruning.constraints.kinds import as_values
 from zeroskip.pruning.recipe import parse_recipe
 
 
@@ -57,8 +59,12 @@ def test_values_arrive(path):
     )
     assert project.name == "tiny" and project.prune.seed == 3
     assert project.prune.admm == Training(5, (1, 0.5))
-    assert project.prune.layers == {"conv2": LayerSet("column", 0.25, 2), "fc*": LayerSet("nonstructured", 12)}
-    assert type(project.prune.layers["fc*"].keep) is int
+    assert project.prune.layers == {
+        "conv2": {"kind": "column", "keep": 0.25, "group": 2},
+        "fc*": {"kind": "nonstructured", "keep": 12},
+    }
+    assert type(project.prune.layers["fc*"]["keep"]) is int
+    assert recipe_values(project)["stages"][0]["layers"] == project.prune.layers
     assert project.compile.settings == {"lanes": 4}
     assert project.size_board == "icebreaker"
     values = recipe_values(project)
@@ -84,6 +90,14 @@ def test_recipe_has_one_stage_of_layers_or_the_stages(path):
     assert parse_recipe(two).stages[1].admm.lr == (1, 1)
 
 
+@pytest.mark.parametrize("constraint", EVERY_SET, ids=lambda c: as_values(c)["kind"])
+def test_every_set_can_be_said_in_a_project(path, constraint):
+    rule = {key: value for key, value in as_values(constraint).items() if value is not None}
+    project = parse_project({"prune": {"layers": {"a": rule}}}, path)
+    recipe = parse_recipe(recipe_values(project) | {"name": "x"})
+    assert recipe.stages[0].layers["a"].constraint() == constraint
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -103,20 +117,27 @@ def test_recipe_has_one_stage_of_layers_or_the_stages(path):
         ("[prune]\nadmm = { epochs = 3, lr = 1 }", "table [prune.admm], key 'lr' must be a list, not 1"),
         (
             "[prune]\nlayers.a = { kind = 'colum', keep = 1 }",
-            "table [prune.layers.a], key 'kind' must be 'nonstructured' or 'column', not 'colum'",
+            "table [prune.layers.a] has the unknown kind 'colum'; the nearest are: ",
         ),
         (
             "[prune]\nlayers.a = { kind = 'column', keep = 1.5 }",
-            "table [prune.layers.a], key 'keep' must be a fraction above 0.0 and up to 1.0, or a whole number of at",
+            "table [prune.layers.a]: keep must be a fraction in (0, 1] or a whole count, not 1.5",
         ),
-        ("[prune]\nlayers.a = { kind = 'column', kep = 1 }", "has an unknown key 'kep'; did you mean 'keep'?"),
+        (
+            "[prune]\nlayers.a = { kind = 'column', kep = 1 }",
+            "table [prune.layers.a] has an unknown key 'kep'; the nearest are: keep",
+        ),
         (
             "[prune]\nlayers.a = { kind = 'nonstructured', keep = 1, group = 2 }",
-            "table [prune], layer 'a' has 'group', which belongs to kind 'column'; remove it",
+            "table [prune.layers.a] has the key 'group', which belongs to kind column; kind nonstructured has keep",
         ),
         (
             "[prune]\nlayers.a = { kind = 'column', keep = 1 }\n[[prune.stages]]\nname = 'b'\nlayers = {}",
             "table [prune] must have either 'layers' or 'stages', not both; move the layers into a stage",
+        ),
+        (
+            "[[prune.stages]]\nname = 'a'\nlayers.b = { kind = 'nm', n = 2 }",
+            "table [prune.stages[0].layers.b] lacks the key 'm'",
         ),
         ("[[prune.stages]]\nname = 'a'", "table [prune.stages[0]] lacks the key 'layers'; add it"),
         ("[[prune.stages]]\nrh = 3", "table [prune.stages[0]] has an unknown key 'rh'; did you mean 'rho'?"),

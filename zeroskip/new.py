@@ -34,6 +34,8 @@ retrain = {{ epochs = 120, lr = [6e-3, 1e-4] }}
 
 # Sets by layer name, or by a glob such as "fc*". `keep` is a fraction (0.25) or a count (125).
 # kind = "column" drops whole columns of the weight matrix, `group` adjacent ones together.
+# Other kinds: filter, channel, filter_column, kernel, vector, block, nm, bank_balanced, pattern, micro_block, codebook,
+# levels, and joint for a structure on levels.
 [prune.layers]
 conv1 = {{ kind = "nonstructured", keep = 0.50 }}
 conv2 = {{ kind = "nonstructured", keep = 0.15 }}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from zeroskip.compiler.errors import InputError
@@ -20,7 +20,6 @@ __all__ = [
     "Compile",
     "Data",
     "InputPixels",
-    "LayerSet",
     "Network",
     "Project",
     "Prune",
@@ -51,6 +50,8 @@ _WORDS = {
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Layers = Mapping[str, dict[str, Any]]
+"""Constraint sets by layer name or glob, as :func:`zeroskip.pruning.recipe.parse_rule` takes them."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -92,30 +93,11 @@ class Training:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class LayerSet:
-    """What a layer (or glob) is pruned to: ``keep`` is a fraction or a count of weights or columns.
-
-    ``group`` adjacent columns live or die together.
-    """
-
-    kind: Literal["nonstructured", "column"]
-    keep: int | float
-    group: Count = 1
-
-    @field_validator("keep")
-    @classmethod
-    def _check_keep(cls, keep: int | float) -> int | float:
-        if keep <= 0 or (isinstance(keep, float) and not keep <= 1):
-            raise ValueError("must be a fraction above 0.0 and up to 1.0, or a whole number of at least 1")
-        return keep
-
-
-@dataclass(frozen=True, config=_STRICT)
 class Stage:
     """One of several pruning steps; what is left out is as in ``[prune]``, and zeros of earlier stages stay."""
 
     name: Name
-    layers: Mapping[str, LayerSet]
+    layers: Layers
     rho: tuple[Rate, Rate] | None = None
     updates_per_epoch: Count | None = None
     admm: Training | None = None
@@ -137,7 +119,7 @@ class Prune:
     seed, threads, batch : threads are part of what makes a run repeatable
     """
 
-    layers: Mapping[str, LayerSet] = dataclasses.field(default_factory=dict)
+    layers: Layers = dataclasses.field(default_factory=dict)
     dense: Training = Training(20, (2e-3, 2e-5))
     rho: tuple[Rate, Rate] = (1e-3, 0.3)
     updates_per_epoch: Count = 1
@@ -299,7 +281,7 @@ def recipe_values(project: Project) -> dict[str, Any]:
         "stages": [
             {
                 "name": stage.name,
-                "layers": {name: _plain(rule) for name, rule in stage.layers.items()},
+                "layers": {name: dict(rule) for name, rule in stage.layers.items()},
                 "rho": list(stage.rho or prune.rho),
                 "updates_per_epoch": stage.updates_per_epoch or prune.updates_per_epoch,
                 "admm": _plain(stage.admm or prune.admm),
@@ -420,9 +402,20 @@ def _check_stages(prune: Prune, where: str) -> None:
             f"{where}: table [prune.stages], key 'name' must differ from stage to stage, and from 'dense' and "
             f"'finetune', not {names}"
         )
-    for layers in (prune.layers, *(stage.layers for stage in prune.stages)):
-        for layer, rule in layers.items():
-            if rule.kind == "nonstructured" and rule.group != 1:
-                raise InputError(
-                    f"{where}: table [prune], layer {layer!r} has 'group', which belongs to kind 'column'; remove it"
-                )
+    _check_layers(prune.layers, where, "prune")
+    for number, stage in enumerate(prune.stages):
+        _check_layers(stage.layers, where, f"prune.stages[{number}]")
+
+
+def _check_layers(layers: Layers, where: str, table: str) -> None:
+    """Refuse what the recipe would refuse later."""
+    if not layers:
+        return
+    from zeroskip.pruning.errors import PruningError
+    from zeroskip.pruning.recipe import parse_rule
+
+    for layer, rule in layers.items():
+        try:
+            parse_rule(rule, f"table [{table}.layers.{layer}]")
+        except PruningError as error:
+            raise InputError(f"{where}: {error}") from error
