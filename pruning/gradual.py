@@ -69,6 +69,6 @@ def relaxed(constraint: ConstraintSet, shape: Sequence[int], done: float) -> Con
     if isinstance(constraint, BankBalanced):
         banks = shape[0] * constraint.banks
         return replace(constraint, keep=between(constraint.count(shape) // banks, math.prod(shape) // banks))
-    everything: ConstraintSet = replace(constraint, keep=1.0)  # type: ignore[type-var, call-arg]
+    everything: ConstraintSet = replace(constraint, keep=1.0)  # type: ignore[type-var]
     kept, groups = constraint.count(shape), everything.count(shape)
-    return replace(constraint, keep=between(kept, groups))  # type: ignore[type-var, call-arg, return-value]
+    return replace(constraint, keep=between(kept, groups))  # type: ignore[type-var]

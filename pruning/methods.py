@@ -96,8 +96,8 @@ def _sets_at(model: nn.Module, final: Admm, done: float) -> dict[str, Constraint
     found: dict[str, ConstraintSet] = {}
     for name in final.names():
         constraint = final.constraint(name)
-        weight = model.get_submodule(name).weight
-        between = relaxed(constraint, tuple(weight.shape), done) if constraint else None
+        weight = model.get_parameter(f"{name}.weight" if name else "weight")
+        between = relaxed(constraint, weight.shape, done) if constraint else None
         if between is not None:
             found[name] = between
     return found

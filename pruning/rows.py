@@ -71,9 +71,8 @@ def find_rows(patterns: Sequence[str], seeds: Sequence[int] | None, with_control
     for name in ordered:
         recipe = load_recipe(name)
         for seed in (recipe.seed,) if seeds is None else seeds:
-            variants: dict[str | None, Recipe] = {None: recipe}
-            variants |= controls(recipe) if with_controls else {}
-            for control, variant in variants.items():
+            variants = [(None, recipe), *(controls(recipe).items() if with_controls else ())]
+            for control, variant in variants:
                 suffix = "" if seed == recipe.seed else f"-seed{seed}"
                 own = replace(variant, seed=seed, name=f"{variant.name}{suffix}")
                 rows.append(Row(recipe.name, control, own))
