@@ -139,7 +139,7 @@ class Issue(wiring.Component):
                 unit_first.eq(1),
             ]
         if self.indexed:
-            self._build_rows(m, remaining, ends, step, group_last)
+            self._build_rows(m, remaining, ends, step, last_window & last_tile)
         else:
             self._build_slots(m, remaining, ends, step)
         return m
@@ -157,17 +157,18 @@ class Issue(wiring.Component):
         with m.If(self.start | (step & ends[0])):
             m.d.sync += [remaining.eq(d.slot_last), ends.eq(self._ends(d.slot_last)), self.position.eq(d.tap_base)]
 
-    def _build_rows(self, m: Module, remaining: Signal, ends: Signal, step: Signal, group_last: Signal) -> None:
-        """Decoder: a pass walks its row again until the group ends, then the row after it."""
+    def _build_rows(self, m: Module, remaining: Signal, ends: Signal, step: Signal, last_pass: Value) -> None:
+        """Decoder: a pass walks its row again until the group's last pass ends, then the row after it."""
         d = self.descriptor
         length = Signal.like(remaining)
         # rows of a single slot or run; the ROM has answered a cycle before its answer is taken
         single, following_single = Signal(len(ends)), Signal(len(ends))
         m.d.sync += following_single.eq(self._ends(self.row_data))
         m.submodules.walk = walk = RowPointer(len(self.pointer), (self.lanes - 1).bit_length())
+        # of the whole pass: what follows has the row's end to look at besides
         next_row, leaves = Signal(), Signal(init=1)
         m.d.comb += [
-            next_row.eq(group_last & ~d.row_shared),
+            next_row.eq(last_pass & ~d.row_shared),
             walk.start.eq(self.start),
             walk.base.eq(d.index_base),
             walk.step.eq(step & leaves),
@@ -189,7 +190,7 @@ class Issue(wiring.Component):
                     remaining.eq(Mux(next_row, self.row_data, length)),
                     ends.eq(Mux(next_row, following_single, single)),
                 ]
-            with m.If(next_row):
+            with m.If(ends[0] & next_row):
                 m.d.sync += [length.eq(self.row_data), single.eq(following_single)]
                 m.d.sync += self.row_addr.eq(self.row_addr + 1)
         with m.If(self.start):
