@@ -74,8 +74,9 @@ def count_blocks(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Counter[st
     """Return how much of each kind every block has."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for name, cell in cells.items():
+        counts = found[block_of(name)]
         for kind, types in KINDS.items():
-            found[block_of(name)][kind] += types.get(cell["type"], 0)
+            counts[kind] += types.get(cell["type"], 0)
     return found
 
 
@@ -94,20 +95,20 @@ def detailed_report(netlist: Path, board_name: str, seed: int) -> dict[str, Any]
     return report
 
 
-def slowest_paths(report: Mapping[str, Any]) -> dict[str, tuple[float, str, str]]:
-    """Return for each block the slowest path that ends in it: ns, its last net and its end."""
-    found: dict[str, tuple[float, str, str]] = {}
+def slowest_paths(report: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
+    """Return for each block the slowest path that ends in it: ns and its end."""
+    found: dict[str, tuple[float, str]] = {}
     for net in report["detailed_net_timings"]:
         for end in net["endpoints"]:
             if "posedge" not in end["event"] or "posedge" not in net["event"]:
                 continue
-            path = (max(end["delay"]), net["net"], f"{end['cell']}.{end['port']}")
+            path = (max(end["delay"]), f"{end['cell']}.{end['port']}")
             block = block_of(end["cell"])
             found[block] = max(found.get(block, path), path)
     return found
 
 
-def table(cells: Mapping[str, Counter[str]], paths: Mapping[str, tuple[float, str, str]]) -> str:
+def table(cells: Mapping[str, Counter[str]], paths: Mapping[str, tuple[float, str]]) -> str:
     """Return the Markdown table."""
     lines = [f"| block | {' | '.join(KINDS)} | slowest path that ends in it, ns | as a clock, MHz | its end |"]
     lines.append("|" + "---|" * (len(KINDS) + 4))
@@ -115,7 +116,7 @@ def table(cells: Mapping[str, Counter[str]], paths: Mapping[str, tuple[float, st
         if block not in cells:
             continue
         counts = " | ".join(f"{cells[block][kind]:,}" for kind in KINDS)
-        delay, _, end = paths.get(block, (0.0, "", ""))
+        delay, end = paths.get(block, (0.0, ""))
         timing = f"{delay:.2f} | {1e3 / delay:.0f} | `{end}`" if delay else "| |"
         lines.append(f"| {block} | {counts} | {timing} |")
     return "\n".join(lines)

@@ -267,18 +267,23 @@ def choose_program(
     found = [candidate for mine in fitting.values() for candidate in mine]
     if not found:
         _refuse_large_parameters(candidates, limits)
-        least = min(
-            (candidate.program for candidate in candidates),
-            key=lambda p: (program_blocks(p, limits.block_shapes), program_multipliers(p.config)),
-        )
-        blocks, multipliers = program_blocks(least, limits.block_shapes), program_multipliers(least.config)
-        raise CapacityError(
-            f"Network {model.name!r} needs at least {blocks} block RAMs and {multipliers} multipliers"
-            f"{_beside(least, limits)}, "
-            f"but {limits.name} has {limits.blocks} and {limits.multipliers}; "
-            "prune further, use fewer weight bits or name a larger board"
-        )
+        raise _too_large(model, candidates, limits)
     return _best(found, limits)
+
+
+def _too_large(model: Model, candidates: Sequence[Candidate], limits: Limits) -> CapacityError:
+    """Return the error that says what the smallest candidate needs."""
+    least = min(
+        (candidate.program for candidate in candidates),
+        key=lambda p: (program_blocks(p, limits.block_shapes), program_multipliers(p.config)),
+    )
+    blocks, multipliers = program_blocks(least, limits.block_shapes), program_multipliers(least.config)
+    return CapacityError(
+        f"Network {model.name!r} needs at least {blocks} block RAMs and {multipliers} multipliers"
+        f"{_beside(least, limits)}, "
+        f"but {limits.name} has {limits.blocks} and {limits.multipliers}; "
+        "prune further, use fewer weight bits or name a larger board"
+    )
 
 
 def spram_names(program: Program, limits: Limits, spram: int | None) -> list[str]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from zeroskip.pruning.constraints import Joint
 from zeroskip.pruning.constraints.kinds import as_values
-from zeroskip.pruning.gradual import prunes, structured
+from zeroskip.pruning.gradual import prunes, shape_only, structured
 from zeroskip.pruning.recipe import LayerRule, Method, Recipe, Stage
 
 __all__ = ["controls"]
@@ -59,7 +58,8 @@ def _prunes(stage: Stage) -> bool:
 def _shape_rule(rule: LayerRule) -> LayerRule:
     """Return the rule without the levels of a joint set."""
     constraint = rule.constraint()
-    if not isinstance(constraint, Joint):
+    shape = shape_only(constraint)
+    if shape is constraint:
         return rule
-    values = as_values(constraint.structure)
+    values = as_values(shape)
     return LayerRule(values.pop("kind"), values)

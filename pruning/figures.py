@@ -23,7 +23,7 @@ def figures(artifact: Path) -> dict[str, Any]:
     all that tells where they belong (index, fillers, ends of rows, tap tables, signs). Null where the design does not
     compile, with the reason as ``bits_missing``.
     """
-    inspected, reason = _run("inspect", str(artifact))
+    inspected, _ = _run("inspect", str(artifact))
     total = (inspected or {}).get("total", {})
     found: dict[str, Any] = {key: total.get(key) for key in ("weights", "kept", "macs_dense", "macs_nonzero")}
     with tempfile.TemporaryDirectory(prefix="zeroskip-figures-") as folder:

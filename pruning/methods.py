@@ -46,9 +46,7 @@ def _admm(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Adm
     run.train_phase(
         stage.name, "admm", stage.admm, generator, admm=admm, update=update, updates_per_epoch=stage.updates_per_epoch
     )
-    admm.harden()
-    mapped = run.judge()
-    run.note(stage.name, "mapping", validation=round(mapped, 6))
+    mapped = _map(run, stage, admm)
     run.train_phase(stage.name, "retrain", stage.retrain, generator, admm=admm)
     goals = [*residual_goals(admm.residuals), accuracy_goal(mapped, run.judge())]
     for goal in goals:
@@ -58,10 +56,17 @@ def _admm(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Adm
     return admm
 
 
+def _map(run: Run, stage: Stage, admm: Admm) -> float:
+    """Bring the weights onto the sets; return the validation score before retraining."""
+    admm.harden()
+    mapped = run.judge()
+    run.note(stage.name, "mapping", validation=round(mapped, 6))
+    return mapped
+
+
 def _oneshot(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:
     admm = Admm(run.model, sets, parent=run.masks)
-    admm.harden()
-    run.note(stage.name, "mapping", validation=round(run.judge(), 6))
+    _map(run, stage, admm)
     _retrain_all_epochs(run, stage, generator, admm)
     return admm
 
@@ -85,8 +90,7 @@ def _gradual(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> 
         updates_per_epoch=stage.updates_per_epoch,
     )  # fmt: skip
     admm = Admm(run.model, sets, parent=held[0].masks())
-    admm.harden()
-    run.note(stage.name, "mapping", validation=round(run.judge(), 6))
+    _map(run, stage, admm)
     run.train_phase(stage.name, "retrain", stage.retrain, generator, admm=admm)
     return admm
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,19 +78,23 @@ class Run:
 
     def judge(self, forward: Forward | None = None) -> float:
         """Return the validation score of the model in eval mode, or of ``forward``."""
-        training = self.model.training
-        self.model.eval()
-        try:
+        with self._evaluating():
             return score(forward or self.model, self.validation, self.source, self.recipe.task)
-        finally:
-            self.model.train(training)
 
     def learn_teacher(self) -> None:
         """Keep the logits of the network as it is now for the phases that distill them."""
+        with self._evaluating():
+            self.teacher = outputs(self.model, self.train, self.source)
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Have the model in eval mode inside the block."""
         training = self.model.training
         self.model.eval()
-        self.teacher = outputs(self.model, self.train, self.source)
-        self.model.train(training)
+        try:
+            yield
+        finally:
+            self.model.train(training)
 
     def advance(
         self, stage: str, settings: dict[str, Any], work: Callable[[torch.Generator], None], epochs: int

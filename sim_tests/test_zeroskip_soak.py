@@ -163,6 +163,8 @@ def test_log_is_gone_on_with_and_failures_are_repeated(monkeypatch, tmp_path):
             pass
 
     monkeypatch.setattr(soak, "ProcessPoolExecutor", Pool)
+    tally, left = soak.run_soak(SEED, first=2, minutes=0, count=None, log=log)
+    assert (tally.done, left) == (1, 2)  # number 9; those before 2 are not asked for
     lines: list[str] = []
     tally, left = soak.run_soak(SEED, count=4, log=log, report=lines.append)
     assert [line.split(": ")[0].split("] ")[1] for line in lines] == ["2", "3"]

@@ -271,7 +271,8 @@ def run_soak(
     span = range(first, first + count) if count is not None else None
     done: set[int] = set()
     for outcome in _logged(log, seed):
-        if outcome.failure is None and outcome.index not in done and outcome.index in (span or itertools.count(first)):
+        wanted = outcome.index >= first and (span is None or outcome.index in span)
+        if outcome.failure is None and outcome.index not in done and wanted:
             done.add(outcome.index)
             tally.add(outcome)
     before = tally.done

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from zeroskip.pruning.data.npz import Array, read_parts
-from zeroskip.pruning.data.partition import FOLDS, Parts, cross_validation_parts, hold_out
+from zeroskip.pruning.data.partition import FOLDS, Parts, divide
 from zeroskip.pruning.data.sets import ImageSet, Split, data_folder
 from zeroskip.pruning.errors import PruningError
 
@@ -73,12 +73,10 @@ def _divided(folder: Path | str | None, validation: int, fold: int | None, seed:
     labels = np.concatenate([train.y, test.y])
     if not (labels == NORMAL).any() or (labels == NORMAL).all():
         raise PruningError(f"Data file '{path}' must hold normal beats (class {NORMAL}) and others; fetch it again")
+    parts = divide(labels, len(train.y), fold, validation, seed)
     if fold is None:
-        kept, held = hold_out(np.arange(len(train.y)), labels, validation, seed)
-        parts = Parts(kept, held, np.arange(len(train.y), len(labels)))
         division = f"Test: the file's own part of {len(test.y)}."
     else:
-        parts = cross_validation_parts(labels, fold, validation, seed=seed)
         division = f"Test: fold {fold} of {FOLDS} over all beats, stratified by class, seed {seed}."
     codes = series_codes(np.concatenate([train.x, test.x]))
     full = ImageSet(torch.from_numpy(codes).unsqueeze(1), torch.from_numpy(labels))

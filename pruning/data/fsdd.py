@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from zeroskip.pruning.data.npz import Array, read_parts
-from zeroskip.pruning.data.partition import FOLDS, Parts, cross_validation_parts, hold_out
+from zeroskip.pruning.data.partition import FOLDS, divide
 from zeroskip.pruning.data.sets import ImageSet, Split, data_folder
 
 __all__ = ["SPEAKERS", "load_fsdd"]
@@ -28,12 +28,10 @@ def load_fsdd(folder: Path | str | None = None, validation: int = 300, fold: int
     labels = np.concatenate([train.y, test.y])
     speakers = np.concatenate([train.extra["speaker"], test.extra["speaker"]])
     strata = labels * SPEAKERS + speakers
+    parts = divide(strata, len(train.y), fold, validation, seed)
     if fold is None:
-        kept, held = hold_out(np.arange(len(train.y)), strata, validation, seed)
-        parts = Parts(kept, held, np.arange(len(train.y), len(labels)))
         division = "Test: the official part, recordings 0 to 4 of each speaker and digit."
     else:
-        parts = cross_validation_parts(strata, fold, validation, seed=seed)
         division = f"Test: fold {fold} of {FOLDS} over all recordings, stratified by digit and speaker, seed {seed}."
     full = ImageSet(torch.from_numpy(np.concatenate([train.x, test.x])).unsqueeze(1), torch.from_numpy(labels))
     counts = np.bincount(speakers[parts.test], minlength=SPEAKERS)

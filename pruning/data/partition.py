@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from zeroskip.pruning.data.sets import check_validation
 from zeroskip.pruning.errors import PruningError
 
-__all__ = ["FOLDS", "Parts", "cross_validation_parts", "fold_numbers", "hold_out", "stratified_order"]
+__all__ = ["FOLDS", "Parts", "cross_validation_parts", "divide", "fold_numbers", "hold_out", "stratified_order"]
 
 FOLDS = 5
 """Folds of the small sets: every sample is tested once by a network that never saw it."""
@@ -78,3 +78,16 @@ def cross_validation_parts(
     numbers = fold_numbers(strata, folds, seed)
     train, held = hold_out(np.flatnonzero(numbers != fold), strata, validation, seed)
     return Parts(train, held, np.flatnonzero(numbers == fold))
+
+
+def divide(strata: NDArray[np.int64], official: int, fold: int | None, validation: int, seed: int = 0) -> Parts:
+    """Return the parts of a small set: one fold of all samples, or without ``fold`` the file's own division.
+
+    Parameters
+    ----------
+    official : samples of the file's training part, which lie before those of its test part
+    """
+    if fold is not None:
+        return cross_validation_parts(strata, fold, validation, seed=seed)
+    train, held = hold_out(np.arange(official), strata, validation, seed)
+    return Parts(train, held, np.arange(official, len(strata)))

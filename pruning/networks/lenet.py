@@ -24,7 +24,24 @@ class LeNet300100(nn.Module):
         return y
 
 
-class LeNet5(nn.Module):
+class _Pooled(nn.Module):
+    """Two convolutions, each with its pooling, and two linear layers; a subclass says how large they are."""
+
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
+    fc1: nn.Linear
+    fc2: nn.Linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of images ``x`` (N, 1, H, W)."""
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = F.relu(self.fc1(x.flatten(1)))
+        y: Tensor = self.fc2(x)
+        return y
+
+
+class LeNet5(_Pooled):
     """LeNet-5 of the pruning literature (Caffe's): 20-50-500-10, 430,500 weights, for 1x28x28 images."""
 
     def __init__(self) -> None:
@@ -34,16 +51,8 @@ class LeNet5(nn.Module):
         self.fc1 = nn.Linear(800, 500)
         self.fc2 = nn.Linear(500, 10)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of images ``x`` (N, 1, 28, 28)."""
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        x = F.relu(self.fc1(x.flatten(1)))
-        y: Tensor = self.fc2(x)
-        return y
 
-
-class DigitsCnn(nn.Module):
+class DigitsCnn(_Pooled):
     """The demo's network: two convolutions and two linear layers, 3,592 weights, for 1x8x8 images."""
 
     def __init__(self) -> None:
@@ -52,11 +61,3 @@ class DigitsCnn(nn.Module):
         self.conv2 = nn.Conv2d(8, 16, 3, padding=1)
         self.fc1 = nn.Linear(64, 32)
         self.fc2 = nn.Linear(32, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of images ``x`` (N, 1, 8, 8)."""
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        x = F.relu(self.fc1(x.flatten(1)))
-        y: Tensor = self.fc2(x)
-        return y
