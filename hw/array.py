@@ -181,7 +181,9 @@ class Array(wiring.Component):
         with m.If(shift):
             for here, after in zip(chain, chain[1:], strict=False):
                 m.d.sync += [a.eq(b) for a, b in zip(here, after, strict=True)]
-        for unit, capture in enumerate(captures):
+        # a layer of one column lets its units follow closer than the skew: what the idle columns capture late may meet
+        # the first one's next results, at the head of a chain of one word a column; those come first
+        for unit, capture in reversed(list(enumerate(captures))):
             with m.If(capture):
                 for lane, result in enumerate(results[unit]):
                     m.d.sync += chain[bases[unit] + lane // width][lane % width].eq(result)

@@ -91,6 +91,11 @@ CASES = {
     "zero_point_wider_than_the_sum": Case(
         (1,), (linear(2, bits=2, power_of_two=True, relu=False, out_zero_point=199),), Geometry(4), bits=2
     ),
+    # what an idle column captured late took the place of the first column's next results
+    "idle_columns": Case(
+        (4, 2, 8), (conv(4, (1, 2), groups=4), conv(4, (1, 4), groups=4, **LAST)),
+        Geometry(4, columns=6, results=4),
+    ),
 }  # fmt: skip
 
 
