@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
+
 from amaranth.hdl import Array as Choice
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,6 +16,15 @@ from zeroskip.hw.pipeline import FLAGS, delay
 from zeroskip.hw.products import Operands, Product, Products
 
 __all__ = ["Array"]
+
+
+@dataclass(frozen=True)
+class DrainControl:
+    """``active`` while results leave, ``shift`` when words move on, ``turn``: which value of a slow layer's word."""
+
+    active: Value
+    shift: Value
+    turn: Value
 
 
 class Array(wiring.Component):
@@ -119,7 +131,7 @@ class Array(wiring.Component):
         config = self.config
         turn = lane % config.geometry.sign_adds
         now = late[config.product_cycles + turn]
-        acc = Signal(signed(config.accumulator_width), name=f"acc_{unit}_{lane}")
+        acc = Signal(signed(config.accumulator_width), name=f"acc_{unit}_{lane}", reset_less=True)
         addend, valid, first = product.value, now.valid, now.first
         if config.has_functions and (unit == 0 or config.geometry.columns == 1):
             taken: Value = self.use_values
@@ -141,9 +153,9 @@ class Array(wiring.Component):
             return acc
         # the comparison gets a cycle of its own: windows end at least two cycles apart
         compared = late[config.product_cycles + turn + 2]
-        best = Signal(signed(config.accumulator_width), name=f"best_{unit}_{lane}")
-        held = Signal(signed(config.accumulator_width), name=f"held_{unit}_{lane}")
-        higher = Signal(name=f"higher_{unit}_{lane}")
+        best = Signal(signed(config.accumulator_width), name=f"best_{unit}_{lane}", reset_less=True)
+        held = Signal(signed(config.accumulator_width), name=f"held_{unit}_{lane}", reset_less=True)
+        higher = Signal(name=f"higher_{unit}_{lane}", reset_less=True)
         # the sign of the difference comes straight out of the carry chain; a comparison would need logic behind it
         m.d.sync += [held.eq(acc), higher.eq((best - acc)[-1])]
         with m.If(compared.valid & compared.last & (compared.unit_first | higher)):
@@ -151,35 +163,23 @@ class Array(wiring.Component):
         return best
 
     def _build_drain(self, m: Module, results: list[list[Value]], captures: list[Value], cycles: int) -> None:
-        config, d = self.config, self.descriptor
+        config = self.config
         geometry = config.geometry
         words, width = geometry.words, geometry.results
         # a chain of two speeds stands until the last column is captured
         bases = [unit * words - (0 if config.has_slow else geometry.skew(unit)) for unit in range(geometry.units)]
-        length = bases[-1] + words
         chain = [
-            [Signal(signed(config.accumulator_width), name=f"drain_{word}_{lane}") for lane in range(width)]
-            for word in range(length)
+            [
+                Signal(signed(config.accumulator_width), name=f"drain_{word}_{lane}", reset_less=True)
+                for lane in range(width)
+            ]
+            for word in range(bases[-1] + words)
         ]
-        left = Signal.like(d.drain_last)
-        active = Signal()
-        shift: Value = active
-        begin: Value = captures[0]
-        if config.drain_delay:
-            # of a layer of one column the later captures mean nothing, and they may meet the next layer's descriptor
-            one_column = delay(m, self.one_column, cycles)
-            begin = (captures[0] & one_column) | (captures[-1] & ~delay(m, one_column, config.drain_delay))
-        if config.has_slow:
-            turn = Signal(range(width))
-            with m.If(active):
-                m.d.sync += turn.eq(turn + 1)
-            with m.If(begin):
-                m.d.sync += turn.eq(0)
-            shift = active & (~d.slow | turn.all())
-        with m.If(active):
-            m.d.sync += [left.eq(left - 1), active.eq(left != 0)]
-        with m.If(shift):
-            for here, after in zip(chain, chain[1:], strict=False):
+        controls = self._build_controls(m, captures, cycles)
+        for word, (here, after) in enumerate(pairwise(chain)):
+            # without a slow layer nothing ever stands: no enable, which would be one net across the array
+            shift = controls[word // words].shift if config.has_slow else Const(1)
+            with m.If(shift):
                 m.d.sync += [a.eq(b) for a, b in zip(here, after, strict=True)]
         # a layer of one column lets its units follow closer than the skew: what the idle columns capture late may meet
         # the first one's next results, at the head of a chain of one word a column; those come first
@@ -187,8 +187,43 @@ class Array(wiring.Component):
             with m.If(capture):
                 for lane, result in enumerate(results[unit]):
                     m.d.sync += chain[bases[unit] + lane // width][lane % width].eq(result)
+        head = controls[0]
+        m.d.comb += [self.o_valid.eq(head.active), *(self.o[lane].eq(chain[0][lane]) for lane in range(width))]
+        if config.has_slow:
+            m.d.comb += self.o[0].eq(Mux(self.descriptor.slow, Choice(chain[0])[head.turn], chain[0][0]))
+
+    def _build_controls(self, m: Module, captures: list[Value], cycles: int) -> list[DrainControl]:
+        """One control at the head of the chain; where it may stand one a column, each near the words that it moves."""
+        config, geometry = self.config, self.config.geometry
+        if not config.has_slow:
+            return [self._build_control(m, captures[0])]
+        if not config.drain_delay:
+            return [self._build_control(m, capture) for capture in captures]
+        # of a layer of one column the later captures mean nothing, and they may meet the next layer's descriptor
+        one_column = delay(m, self.one_column, cycles)
+        many_columns = ~delay(m, one_column, config.drain_delay)
+        begins: list[Value] = []
+        for unit, capture in enumerate(captures):
+            for _ in range(config.drain_delay - geometry.skew(unit)):
+                stage = Signal()  # unlike data, with a reset
+                m.d.sync += stage.eq(capture)
+                capture = stage
+            begins.append(capture & many_columns)
+        begins[0] |= captures[0] & one_column
+        return [self._build_control(m, begin) for begin in begins]
+
+    def _build_control(self, m: Module, begin: Value) -> DrainControl:
+        config, d = self.config, self.descriptor
+        left, active, turn = Signal.like(d.drain_last), Signal(), Signal(range(config.geometry.results))
+        shift: Value = active
+        if config.has_slow:
+            with m.If(active):
+                m.d.sync += turn.eq(turn + 1)
+            with m.If(begin):
+                m.d.sync += turn.eq(0)
+            shift = active & (~d.slow | turn.all())
+        with m.If(active):
+            m.d.sync += [left.eq(left - 1), active.eq(left != 0)]
         with m.If(begin):
             m.d.sync += [left.eq(d.drain_last), active.eq(1)]
-        m.d.comb += [self.o_valid.eq(active), *(self.o[lane].eq(chain[0][lane]) for lane in range(width))]
-        if config.has_slow:
-            m.d.comb += self.o[0].eq(Mux(d.slow, Choice(chain[0])[turn], chain[0][0]))
+        return DrainControl(active, shift, turn)

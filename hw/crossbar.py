@@ -74,7 +74,8 @@ class Crossbar(wiring.Component):
         chosen: list[list[Value]] = [[] for _ in range(parts)]
         hits: list[list[Value]] = [[] for _ in range(lanes)]
         for index in range(config.geometry.results):
-            word, code = Signal(word_bits - part_bits, name=f"word_{index}"), Signal(8, name=f"code_{index}")
+            word = Signal(word_bits - part_bits, name=f"word_{index}", reset_less=True)
+            code = Signal(8, name=f"code_{index}", reset_less=True)
             place, value, valid = self.address[index], self.value[index], self.valid[index]
             everywhere: Value | int = 0
             banked = place[lane_bits:]
@@ -93,18 +94,19 @@ class Crossbar(wiring.Component):
                 hits[lane].append(hit)
             for part in range(parts):
                 # the first result stands for a whole word
-                among = Signal(name=f"part_{part}_{index}")
+                among = Signal(name=f"part_{part}_{index}", reset_less=True)
                 filled = self.valid[part] if index == 0 else 0
                 m.d.sync += among.eq(Mux(wide, filled, banked[:part_bits] == part))
                 chosen[part].append(among)
         late_wide = delay(m, wide, 1)
         for lane, mine in enumerate(hits):
             alone = _meant(codes, mine)
-            m.d.sync += [
-                self.write_addr[lane].eq(_meant(words, mine)),
-                self.write_data[lane].eq(Cat(alone, *(Mux(late_wide, codes[part], alone) for part in range(1, parts)))),
-                self.write_en[lane].eq(Cat((Cat(*mine) & Cat(*part)).any() for part in chosen)),
+            data_word = Cat(alone, *(Mux(late_wide, codes[part], alone) for part in range(1, parts)))
+            m.d.comb += [
+                self.write_addr[lane].eq(delay(m, _meant(words, mine), 1)),
+                self.write_data[lane].eq(delay(m, data_word, 1)),
             ]
+            m.d.sync += self.write_en[lane].eq(Cat((Cat(*mine) & Cat(*part)).any() for part in chosen))
         return m
 
 

@@ -211,7 +211,7 @@ class Gather(wiring.Component):
         rotation: Value = Const(0)
         outside: Value | None = None
         if config.has_windowed and tap is not None:
-            late_tap = Signal.like(tap)
+            late_tap = Signal.like(tap, reset_less=True)
             m.d.sync += late_tap.eq(tap)
             windowed, rotation, outside = self._build_windowed(m, late_tap)
         linear = self._build_words(m, tap) if config.has_linear else None
@@ -220,7 +220,7 @@ class Gather(wiring.Component):
             address = windowed[bank] if windowed is not None else None
             if linear is not None:
                 address = linear[bank] if address is None else Mux(d.linear, linear[bank], address)
-            m.d.sync += self.bank_addr[bank].eq(address)
+            m.d.comb += self.bank_addr[bank].eq(delay(m, address, 1))
         self._build_read(m, rotation, outside)
         return m
 
@@ -237,16 +237,17 @@ class Gather(wiring.Component):
     def _build_windowed(self, m: Module, tap: data.View) -> tuple[list[Value], Value, Value | None]:
         """Stages 3-9: every bank's word; returns them with the rotation at stage 9 and the lanes outside at 13."""
         config = self.config
-        row_addr, column_addr = Signal.like(self.offsets_addr_0), Signal.like(self.offsets_addr_1)
+        row_addr, column_addr = (Signal.like(a, reset_less=True) for a in (self.offsets_addr_0, self.offsets_addr_1))
         m.d.sync += [row_addr.eq(self.walk_row + tap.y), column_addr.eq(self.walk_column + tap.x)]
         m.d.comb += [self.offsets_addr_0.eq(row_addr), self.offsets_addr_1.eq(column_addr)]
-        offset, word = Signal(config.position_bits), Signal(config.word_address_bits)
+        offset, word = Signal(config.position_bits, reset_less=True), Signal(config.word_address_bits)
         m.d.sync += offset.eq(self.offsets_data_0 + self.offsets_data_1)
         m.d.comb += word.eq(delay(m, tap.word, 4))
         group_word: Value = self.walk_group_word
         if config.has_core_words:
             word = delay(m, delay(m, tap.word, 3) + self.descriptor[f"core_word_{self.core}"], 1)
-        address, channel_word = Signal(config.position_bits), Signal(config.word_address_bits)
+        address = Signal(config.position_bits, reset_less=True)
+        channel_word = Signal(config.word_address_bits, reset_less=True)
         m.d.sync += [address.eq(offset + self.walk_tile), channel_word.eq(word + group_word)]
         outside = self._build_masks(m, tap) if config.has_padding else None
         return *self._build_banks(m, address, channel_word), outside
@@ -256,8 +257,8 @@ class Gather(wiring.Component):
         config, d = self.config, self.descriptor
         lanes, lane_bits = config.geometry.lanes, config.lane_bits
         rotation = address[:lane_bits]
-        word = Signal(config.word_address_bits)
-        carry = Signal(lanes)
+        word = Signal(config.word_address_bits, reset_less=True)
+        carry = Signal(lanes, reset_less=True)
         m.d.sync += word.eq(address[lane_bits:] + channel_word)
         m.d.sync += [carry[bank].eq(bank < rotation) for bank in range(lanes)]
         offsets: list[Value] = [Const(0)] * lanes
@@ -273,13 +274,13 @@ class Gather(wiring.Component):
         """Stages 3-13: which lanes read outside the input."""
         outside: list[Value] = []
         for axis in ("y", "x"):
-            coordinate = Signal.like(getattr(self, f"walk_window_{axis}"), name=f"coordinate_{axis}")
+            coordinate = Signal.like(getattr(self, f"walk_window_{axis}"), name=f"coordinate_{axis}", reset_less=True)
             m.d.sync += coordinate.eq(getattr(self, f"walk_window_{axis}") + tap[axis])
-            address = Signal.like(getattr(self, f"mask_{axis}_addr"), name=f"mask_address_{axis}")
+            address = Signal.like(getattr(self, f"mask_{axis}_addr"), name=f"mask_address_{axis}", reset_less=True)
             m.d.sync += address.eq(getattr(self, f"walk_mask_{axis}") + delay(m, coordinate, 3))
             m.d.comb += getattr(self, f"mask_{axis}_addr").eq(delay(m, address, 2))
             outside.append(getattr(self, f"mask_{axis}_data"))
-        inside = Signal(self.config.geometry.lanes)
+        inside = Signal(self.config.geometry.lanes, reset_less=True)
         m.d.sync += inside.eq(outside[0] & outside[1])
         return ~inside
 
@@ -289,7 +290,7 @@ class Gather(wiring.Component):
         lanes, lane_bits = config.geometry.lanes, config.lane_bits
         answers = [self.bank_data[bank] for bank in range(lanes)]
         if config.has_windowed:
-            turn = Signal(lane_bits)
+            turn = Signal(lane_bits, reset_less=True)
             m.d.sync += turn.eq(Mux(self.descriptor.linear, 0, rotation) if config.has_linear else rotation)
             turn = delay(m, turn, 2)
             coarse = min(2, lane_bits)
@@ -302,7 +303,7 @@ class Gather(wiring.Component):
             if outside is not None:
                 out = outside[lane] & ~self.late_linear if config.has_linear else outside[lane]
                 extended = Mux(out, self.late_pad, extended)
-            m.d.sync += self.activations[lane].eq(extended)
+            m.d.comb += self.activations[lane].eq(delay(m, extended, 1))
 
 
 def _address_bits(rom: Rom) -> int:

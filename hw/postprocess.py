@@ -87,11 +87,11 @@ class PostProcessor(wiring.Component):
         """Add up the parts, then requantize, search, or both and choose."""
         m = Module()
         config = self.config
-        total = Signal(signed(config.accumulator_width))
+        total = Signal(signed(config.accumulator_width), reset_less=True)
         summed = Mux(self.first, 0, total) if config.has_partial_sums else 0
         m.d.sync += total.eq(summed + self.i)
         if self.search is None:
-            self._build_scale(m, total, self.o)
+            m.d.comb += self.o.eq(self._build_scale(m, total))
             return m
         m.submodules.search = search = self.search
         ports = [name for name in search.signature.members if name.startswith(("addr_", "data_"))]
@@ -104,24 +104,22 @@ class PostProcessor(wiring.Component):
             m.d.comb += self.o.eq(counted)
             return m
         # a result is narrower than anything before it: the faster of the two waits here
-        scaled = Signal(8)
-        self._build_scale(m, total, scaled)
-        late = delay(m, scaled, self.latency_cycles - scale_cycles(config))
+        late = delay(m, self._build_scale(m, total), self.latency_cycles - scale_cycles(config))
         m.d.comb += self.o.eq(Mux(self.descriptor.search_stages == 0, late, counted))
         return m
 
-    def _build_scale(self, m: Module, total: Signal, code: Signal) -> None:
-        """Chain the stages from the sum to the clamped ``code``."""
+    def _build_scale(self, m: Module, total: Signal) -> Signal:
+        """Chain the stages from the sum to the clamped code."""
         config, d = self.config, self.descriptor
         entry = Signal(descriptor_layout(self.entry_fields))
         m.d.comb += entry.eq(self.entry)
-        biased = Signal(signed(max(config.accumulator_width, config.bias_width) + 1))
+        biased = Signal(signed(max(config.accumulator_width, config.bias_width) + 1), reset_less=True)
         m.d.sync += biased.eq(delay(m, total, 1) + entry.bias)
         product = self._build_multiply(m, biased, entry)
         if config.has_two_steps:
             product = self._build_first_step(m, product, entry)
         shifted = self._build_shift(m, product, entry)
-        rounded = Signal(signed(max(2, len(shifted))))
+        rounded = Signal(signed(max(2, len(shifted))), reset_less=True)
         nearest = (shifted + (~d.floor if config.has_floor else 1)) >> 1
         if config.has_half_even:
             # a half rounds up to the even neighbour or, when that is odd, back down
@@ -129,6 +127,7 @@ class PostProcessor(wiring.Component):
         m.d.sync += rounded.eq(nearest)
         moved = rounded + d.zero_point
         result = Signal(moved.shape())
+        code = Signal(8, reset_less=True)
         m.d.comb += result.eq(moved)
         with m.If(result < d.clamp_low):
             m.d.sync += code.eq(d.clamp_low)
@@ -136,13 +135,14 @@ class PostProcessor(wiring.Component):
             m.d.sync += code.eq(d.clamp_high)
         with m.Else():
             m.d.sync += code.eq(result)
+        return code
 
     def _build_multiply(self, m: Module, biased: Signal, entry: data.View) -> Signal:
         """Three cycles: operand registers, the parts of ``biased`` times M, their sum; an M in parts takes one more."""
         config, d = self.config, self.descriptor
         away = (d.half_away & biased[-1]) if config.has_half_away else None
         if config.multiplier_width == 0:
-            product = Signal(signed(len(biased) + 1))
+            product = Signal(signed(len(biased) + 1), reset_less=True)
             m.d.sync += product.eq(biased - away if away is not None else biased)
             return delay(m, product, 2)
         values, multipliers = operand_parts(config)
@@ -159,12 +159,12 @@ class PostProcessor(wiring.Component):
             sums.append(total)
         whole, cycles = sums[0], 2
         if len(sums) > 1:
-            low, high = (Signal(signed(len(biased) + bits)) for bits in multipliers)
+            low, high = (Signal(signed(len(biased) + bits), reset_less=True) for bits in multipliers)
             m.d.sync += [low.eq(sums[0]), high.eq(sums[1])]
             whole, cycles = low + (high << LOW_BITS), 3
         if away is not None:
             whole = whole - delay(m, away, cycles)
-        product = Signal(signed(len(biased) + config.multiplier_width + 1))
+        product = Signal(signed(len(biased) + config.multiplier_width + 1), reset_less=True)
         m.d.sync += product.eq(whole)
         return product
 
@@ -172,7 +172,7 @@ class PostProcessor(wiring.Component):
         """Move the product away from zero by half a unit of the first of two roundings (one cycle)."""
         config, d = self.config, self.descriptor
         half = 1 << (TFLITE_SHIFT - 1)
-        moved = Signal(signed(max(len(product), TFLITE_SHIFT + 1) + 1))
+        moved = Signal(signed(max(len(product), TFLITE_SHIFT + 1) + 1), reset_less=True)
         # a shift that the first rounding takes alone has no second
         enable: Value = d.two_steps
         if config.per_channel and config.shift_width:
@@ -186,7 +186,7 @@ class PostProcessor(wiring.Component):
         """Shift right by S - 1 (one cycle): a constant part and the layer's or channel's own."""
         config = self.config
         value = (product >> (config.shift_min - 1)) if config.shift_min else (product << 1)
-        shifted = Signal(signed(len(value)))
+        shifted = Signal(signed(len(value)), reset_less=True)
         if config.has_half_even:
             self._build_sticky(m, product, value, entry)
         if config.shift_width:
@@ -198,12 +198,12 @@ class PostProcessor(wiring.Component):
     def _build_sticky(self, m: Module, product: Value, value: Value, entry: data.View) -> None:
         """Whether any bit below the half is set: then it is no half."""
         config = self.config
-        self.sticky = Signal()
+        self.sticky = Signal(reset_less=True)
         lost = product[: config.shift_min - 1].any() if config.shift_min > 1 else 0
         if not config.shift_width:
             m.d.sync += self.sticky.eq(lost)
             return
-        mask = Signal((1 << config.shift_width) - 1)
+        mask = Signal((1 << config.shift_width) - 1, reset_less=True)
         m.d.sync += mask.eq((1 << self._shift(m, entry, 1)) - 1)
         m.d.sync += self.sticky.eq(lost | (value[: len(mask)] & mask[: len(value)]).any())
 

@@ -76,5 +76,5 @@ class ThresholdSearch(wiring.Component):
             found = Cat(reached, before)
             m.d.comb += after.eq(found if whole else Mux(d.search_stages > stage, found, before))
             count = after
-        m.d.sync += self.o.eq(count + d.zero_point)
+        m.d.comb += self.o.eq(delay(m, count + d.zero_point, 1))
         return m

@@ -132,13 +132,13 @@ class WeightFeed(wiring.Component):
         lanes = config.geometry.lanes
         word = delay(m, self.rom_data[unit], 1)
         slots = [word.word_select(lane, config.weight_width) for lane in range(lanes)]
-        shared = Signal(config.weight_width, name=f"shared_{unit}")
+        shared = Signal(config.weight_width, name=f"shared_{unit}", reset_less=True)
         if config.has_windowed:
             m.d.sync += shared.eq(Choice(slots)[slot])
         for lane in range(lanes):
             code: Value = shared
             if config.has_linear:
-                mine = Signal(config.weight_width, name=f"slot_{unit}_{lane}")
+                mine = Signal(config.weight_width, name=f"slot_{unit}_{lane}", reset_less=True)
                 m.d.sync += mine.eq(slots[lane])
                 # chosen behind the registers: the shared slot comes out of a wide selection
                 code = Mux(linear, mine, shared) if config.has_windowed else mine
@@ -150,28 +150,31 @@ class WeightFeed(wiring.Component):
                 level = Mux(book == number, table[code], level)
             if config.indexed:
                 level = Mux(idle[lane], 0, level)
-            m.d.sync += self.weights[unit * lanes + lane].eq(level)
+            m.d.comb += self.weights[unit * lanes + lane].eq(delay(m, level, 1, signed(config.operand_bits)))
 
     def _build_runs(self, m: Module, unit: int, idle: Value, slot: Value, linear: Value, code: RunCode) -> None:
         """Signs and magnitudes: a windowed layer takes those of one slot for all lanes, a linear one the whole word."""
         config = self.config
         lanes, adds = config.geometry.lanes, code.adds
         signs, magnitudes = run_signs(delay(m, self.rom_data[unit], 1), code)
-        shared, magnitude = Signal(signed(2), name=f"shared_{unit}"), Signal(code.magnitude_bits, name=f"run_{unit}")
+        shared = Signal(signed(2), name=f"shared_{unit}", reset_less=True)
+        magnitude = Signal(code.magnitude_bits, name=f"run_{unit}", reset_less=True)
         if config.has_windowed:
             run = slot[(adds - 1).bit_length() :]
             m.d.sync += [shared.eq(Choice(signs)[slot]), magnitude.eq(Choice(magnitudes)[run])]
         for lane in range(lanes):
             sign: Value = shared
             if config.has_linear:
-                mine = Signal(signed(2), name=f"slot_{unit}_{lane}")
+                mine = Signal(signed(2), name=f"slot_{unit}_{lane}", reset_less=True)
                 m.d.sync += mine.eq(signs[lane])
                 sign = Mux(linear, mine, shared) if config.has_windowed else mine
-            m.d.sync += self.weights[unit * lanes + lane].eq(Mux(idle[lane], 0, sign) if config.indexed else sign)
+            taken = Mux(idle[lane], 0, sign) if config.indexed else sign
+            m.d.comb += self.weights[unit * lanes + lane].eq(delay(m, taken, 1, signed(config.operand_bits)))
         for number in range(lanes // adds):
             stored: Value = magnitude
             if config.has_linear:
-                own = Signal(code.magnitude_bits, name=f"run_{unit}_{number}")
+                own = Signal(code.magnitude_bits, name=f"run_{unit}_{number}", reset_less=True)
                 m.d.sync += own.eq(magnitudes[number])
                 stored = Mux(linear, own, magnitude) if config.has_windowed else own
-            m.d.sync += self.magnitudes[unit * lanes // adds + number].eq(stored + code.base)
+            present = delay(m, stored + code.base, 1, signed(config.level_bits))
+            m.d.comb += self.magnitudes[unit * lanes // adds + number].eq(present)

@@ -176,7 +176,7 @@ class Writer(wiring.Component):
                     for number in range(results):
                         with m.Case(number):
                             m.d.comb += [place.eq(places[number].offset), inside.eq(places[number].inside)]
-            m.d.sync += self.address[index].eq(early_base + delay(m, place, 1))
+            m.d.comb += self.address[index].eq(delay(m, early_base + delay(m, place, 1), 1))
             alone = ~slow if index and config.has_slow else 1
             m.d.sync += self.inside[index].eq(valid & delay(m, inside & alone, 1))
 
