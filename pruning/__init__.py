@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from zeroskip.pruning.admm import Admm
+from zeroskip.pruning.allocation import Allocation, allocate
+from zeroskip.pruning.budgets import Budget
 from zeroskip.pruning.chain import build_artifact, prune
 from zeroskip.pruning.constraints import (
     NM,
@@ -29,8 +31,10 @@ from zeroskip.pruning.quantize import QuantizedNetwork, quantize
 __all__ = [
     "NM",
     "Admm",
+    "Allocation",
     "BankBalanced",
     "Block",
+    "Budget",
     "Channel",
     "Codebook",
     "Column",
@@ -47,6 +51,7 @@ __all__ = [
     "PruningError",
     "QuantizedNetwork",
     "Vector",
+    "allocate",
     "build_artifact",
     "fold_channels",
     "prune",

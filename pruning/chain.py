@@ -63,8 +63,15 @@ def prune(
     record = Record(
         name=chosen.name, network=chosen.network, dataset=chosen.dataset, recipe=chosen.as_dict(), seed=chosen.seed,
         accuracy={"float": float_score, "integer": integer_score(net, val, chosen.task), "samples": len(val)},
+        provenance=_allocations(run),
     )  # fmt: skip
     return replace(net, record=record)
+
+
+def _allocations(run: Run) -> dict[str, Any]:
+    """Return what the stages with a budget gave each layer, as provenance; nothing where there is no such stage."""
+    found = {line["stage"]: line["keep"] for line in run.log if line["phase"] == "allocation"}
+    return {"allocation": found} if found else {}
 
 
 def _structured(run: Run) -> Admm | None:
@@ -150,13 +157,14 @@ def build_artifact(
         run = Run(chosen, model, parts.train, parts.validation, Checkpoints(checkpoints), progress)
         net, float_score = _finish(run, parts.test)
     path.parent.mkdir(parents=True, exist_ok=True)
-    net.save(path, _zoo_record(chosen, parts, net, float_score, start))
+    net.save(path, _zoo_record(run, parts, net, float_score, start))
     lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in run.log)
     replace_bytes(out_dir / f"{chosen.name}.log.jsonl", lines.encode())
     return Built(path, read_header(path), False)
 
 
-def _zoo_record(recipe: Recipe, split: Split, net: QuantizedNetwork, float_score: float, start: Path | None) -> Record:
+def _zoo_record(run: Run, split: Split, net: QuantizedNetwork, float_score: float, start: Path | None) -> Record:
+    recipe = run.recipe
     scores = {"float": float_score, "integer": integer_score(net, split.test, recipe.task)}
     samples = len(split.test)
     judged: dict[str, Any] = {"correct": {name: round(value * samples) for name, value in scores.items()}}
@@ -164,7 +172,7 @@ def _zoo_record(recipe: Recipe, split: Split, net: QuantizedNetwork, float_score
         "dataset": split.provenance, "recipe_sha256": recipe.digest(),
         "split": f"{len(split.train)} train, {len(split.validation)} validation (all choices), "
         f"{samples} test ({split.test_use})",
-        "start": "random weights; no checkpoint of others was used",
+        "start": "random weights; no checkpoint of others was used", **_allocations(run),
     }  # fmt: skip
     if start is not None:
         digest = hashlib.sha256(start.read_bytes()).hexdigest()

@@ -17,7 +17,8 @@ def controls(recipe: Recipe) -> dict[str, Recipe]:
     ``oneshot`` and ``gradual`` go from the dense network to the final sets in one stage with the epochs of all pruning
     stages. ``scratch``, where a final set is structured, trains the shape that the recipe itself finds from fresh
     weights, with the settings of the dense phase and the epochs of the dense phase and all pruning stages. Joint sets
-    are pruned only, their levels left to the fine-tuning. Stages that only quantize, and the quantization, stay.
+    are pruned only, their levels left to the fine-tuning. Where a stage allocates a budget, the controls share the last
+    such budget among all layers that are pruned. Stages that only quantize, and the quantization, stay.
     """
     pruning = [stage for stage in recipe.stages if _prunes(stage)]
     if not pruning:
@@ -28,11 +29,14 @@ def controls(recipe: Recipe) -> dict[str, Recipe]:
     for stage in pruning:
         rules |= stage.layers
     layers = {name: _shape_rule(rule) for name, rule in rules.items()}
+    allocation = next((stage.allocation for stage in reversed(pruning) if stage.allocation), None)
     admm = replace(last.admm, epochs=sum(stage.admm.epochs for stage in pruning))
     retrain = replace(last.retrain, epochs=sum(stage.retrain.epochs for stage in pruning))
     found: dict[str, Recipe] = {}
     for method in (Method.ONESHOT, Method.GRADUAL):
-        stage = replace(last, name=method.value, layers=layers, admm=admm, retrain=retrain, method=method)
+        stage = replace(
+            last, name=method.value, layers=layers, admm=admm, retrain=retrain, method=method, allocation=allocation
+        )
         found[method.value] = _named(recipe, method, (stage, *rest))
     if any(structured(rule.constraint()) for rule in layers.values()):
         anew = replace(

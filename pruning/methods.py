@@ -11,11 +11,15 @@ from torch import nn
 from torch.optim.optimizer import Optimizer
 
 from zeroskip.pruning.admm import Admm
+from zeroskip.pruning.allocation import Trial, allocate
+from zeroskip.pruning.checkpoints import plain_values
 from zeroskip.pruning.constraints import ConstraintSet
-from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.errors import Diverged, PruningError
 from zeroskip.pruning.goals import accuracy_goal, residual_goals
 from zeroskip.pruning.gradual import relaxed
-from zeroskip.pruning.recipe import Method, Stage
+from zeroskip.pruning.quantize import float_inputs
+from zeroskip.pruning.recipe import Method, Stage, StageAllocation
+from zeroskip.pruning.training import make_optimizer, train
 
 if TYPE_CHECKING:
     from zeroskip.pruning.retrain import Run
@@ -27,10 +31,56 @@ Sets = Mapping[str, ConstraintSet]
 
 def run_stage(run: Run, stage: Stage, generator: torch.Generator) -> None:
     """Bring the weights onto the stage's sets as its method says, retrain them, and keep masks and sets in ``run``."""
-    sets = {name: rule.constraint() for name, rule in stage.layers.items()}
+    sets: Sets = {name: rule.constraint() for name, rule in stage.layers.items()}
+    if stage.allocation is not None:
+        sets = _allocated(run, stage, stage.allocation, sets, generator)
     admm = _METHODS[stage.method](run, stage, sets, generator)
     admm.check()
     run.masks, run.sets = admm.masks(), admm.sets()
+
+
+def _allocated(
+    run: Run, stage: Stage, settings: StageAllocation, sets: Sets, generator: torch.Generator
+) -> dict[str, ConstraintSet]:
+    """Return the sets with the ``keep`` that their layers get of the budget, and log every split that was judged."""
+    # The same samples in the same order for every split, so that they differ by their zeros alone.
+    seed = int(torch.randint(1 << 62, (), generator=generator))
+    samples = run.train.take(0, settings.samples)
+    chosen: list[Trial] = []
+
+    def judge(admm: Admm) -> float:
+        if settings.retrain.epochs:
+            optimizer = make_optimizer(run.model.parameters(), settings.retrain.lr[0])
+            admm.attach(optimizer)
+            try:
+                train(
+                    run.model, samples, run.source, settings.retrain, optimizer, batch=run.recipe.batch,
+                    generator=torch.Generator().manual_seed(seed), task=run.recipe.task, teacher=run.teacher,
+                )  # fmt: skip
+            except Diverged:
+                return 0.0
+        return run.judge()
+
+    def on_trial(trial: Trial) -> None:
+        if trial.accepted:
+            chosen.append(trial)
+        run.note(stage.name, "split", **_rounded(asdict(trial)))
+        run.report(f"{stage.name} split {trial.number}: validation {100 * trial.score:.2f} %")
+
+    budget = settings.budget.quantized(run.recipe.quantization.weights)
+    try:
+        found = allocate(
+            run.model, sets, replace(settings, budget=budget), judge,
+            sample=float_inputs(run.validation.x[:1], run.source), parent=run.masks, on_trial=on_trial,
+        )  # fmt: skip
+    except PruningError as error:
+        raise type(error)(f"Stage '{stage.name}': {error}") from error
+    last = chosen[-1]
+    run.note(
+        stage.name, "allocation", budget=plain_values(budget), cost=last.cost, keep=dict(last.keep),
+        validation=round(last.score, 6),
+    )  # fmt: skip
+    return found
 
 
 def _admm(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:

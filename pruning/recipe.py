@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from zeroskip.pruning.allocation import Allocation
+from zeroskip.pruning.budgets import Budget, groups_of
 from zeroskip.pruning.checkpoints import LATER, plain_values
 from zeroskip.pruning.constraints import ConstraintSet
 from zeroskip.pruning.constraints.kinds import KINDS, as_values, from_values, option_names
@@ -26,6 +28,7 @@ __all__ = [
     "Quantization",
     "Recipe",
     "Stage",
+    "StageAllocation",
     "builtin_recipes",
     "load_recipe",
     "parse_recipe",
@@ -82,6 +85,20 @@ class Method(enum.Enum):
 
 
 @dataclass(frozen=True)
+class StageAllocation(Allocation):
+    """How a stage's layers share a budget; each split is judged on the validation samples.
+
+    Parameters
+    ----------
+    retrain : how a split is trained before it is judged; that training is undone
+    samples : the first so many training samples are used for it
+    """
+
+    retrain: Phase = Phase(0, (1e-3, 1e-4))
+    samples: int = 10_000
+
+
+@dataclass(frozen=True)
 class Stage:
     """One pruning step; zeros of earlier stages stay.
 
@@ -92,6 +109,7 @@ class Stage:
         train the epochs of both as ``retrain`` says
     rho : first and last ADMM penalty, for all layers or by layer name or glob
     updates_per_epoch : of ADMM, or of gradual pruning
+    allocation : finds the ``keep`` of every layer at the start of the stage; the rules then say the most a layer keeps
     """
 
     name: str
@@ -101,11 +119,21 @@ class Stage:
     rho: Rho = (1e-3, 0.3)
     updates_per_epoch: int = 4
     method: Method = field(default=Method.ADMM, metadata=LATER)
+    allocation: StageAllocation | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         updated = self.method in (Method.ADMM, Method.GRADUAL)
         if self.updates_per_epoch < 1 or (updated and self.admm.epochs < 1):
             raise PruningError(f"Stage '{self.name}' needs at least one ADMM epoch and one update an epoch")
+        if self.allocation is None:
+            return
+        if self.method is Method.SCRATCH:
+            raise PruningError(f"Stage '{self.name}' keeps the zeros of the stages before it; leave out the allocation")
+        for name, rule in self.layers.items():
+            try:
+                groups_of(rule.constraint())
+            except PruningError as error:
+                raise PruningError(f"Stage '{self.name}', layer '{name}': {error}") from error
 
 
 @dataclass(frozen=True)
@@ -253,6 +281,23 @@ def _rho(value: Any, where: str) -> Rho:
     return _pair(value, where)
 
 
+def _shares(value: Any, where: str) -> tuple[float, ...]:
+    if not isinstance(value, list) or not all(type(v) in (int, float) for v in value):
+        raise PruningError(f"{where} must be a list of numbers, not {value!r}")
+    return tuple(float(v) for v in value)
+
+
+def _budget(value: Any, where: str) -> Budget:
+    made: Budget = _build(Budget, value, where)
+    return made
+
+
+def _allocation(value: Any, where: str) -> StageAllocation:
+    convert = {"budget": _budget, "shares": _shares, "retrain": _phase}
+    made: StageAllocation = _build(StageAllocation, value, where, convert)
+    return made
+
+
 def _choice(kind: type[_Choice]) -> Callable[[Any, str], _Choice]:
     """Return what takes one of the values of an enumeration."""
 
@@ -307,7 +352,10 @@ def _set_values(value: Any, where: str) -> dict[str, Any]:
 def _stages(value: Any, where: str) -> tuple[Stage, ...]:
     if not isinstance(value, list):
         raise PruningError(f"{where} must be a list of tables")
-    convert = {"admm": _phase, "retrain": _phase, "rho": _rho, "layers": _rules, "method": _choice(Method)}
+    convert = {
+        "admm": _phase, "retrain": _phase, "rho": _rho, "layers": _rules, "method": _choice(Method),
+        "allocation": _allocation,
+    }  # fmt: skip
     return tuple(_build(Stage, stage, f"{where}[{i}]", convert) for i, stage in enumerate(value))
 
 

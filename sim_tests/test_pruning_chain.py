@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from constraint_sets import EVERY_SET
+from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.inspect import describe
 from zeroskip.pruning import Column, NonStructured, PruningError, build_artifact, prune
 from zeroskip.pruning.chain import Built
 from zeroskip.pruning.constraints.kinds import as_values
@@ -17,6 +20,7 @@ from zeroskip.pruning.data import load_digits
 from zeroskip.pruning.demo import DIGITS_RECIPES, equal_accuracy
 from zeroskip.pruning.networks import make_network
 from zeroskip.pruning.recipe import builtin_recipes, load_recipe, parse_recipe
+from zeroskip.pruning.toml import to_toml
 from zeroskip.pruning.training import Phase
 
 
@@ -84,6 +88,43 @@ def test_interrupted_run_resumes_with_the_same_bytes(tmp_path, split):
     again = build_artifact(recipe, tmp_path / "parts", split=split)
     assert again.reused
     assert not build_artifact(replace(recipe, seed=1), tmp_path / "parts", split=split).reused
+
+
+def allocated(budget, **more):
+    """Return the changes that let the recipe's stage share a budget."""
+    layers = {"conv*": {"kind": "nonstructured", "keep": 1.0}, "fc1": {"kind": "nonstructured", "keep": 1.0}}
+    return {"stages": [values()["stages"][0] | {"layers": layers, "allocation": {"budget": budget} | more}]}
+
+
+def test_a_stage_shares_its_budget_among_the_layers_and_resumes_with_the_same_bytes(tmp_path, split):
+    short = {"trials": 4, "retrain": {"epochs": 1, "lr": [1e-3, 1e-3]}, "samples": 128, "floor": 5}
+    recipe = parse_recipe(values(**allocated({"macs": 9000}, **short)))
+    steps = []
+    whole = build_artifact(
+        recipe, tmp_path / "a", checkpoints=tmp_path / "stages", progress=lambda *a: steps.append(a[0]), split=split
+    )
+    assert sum(step.startswith("half split ") for step in steps) == 4
+    parts = build_artifact(recipe, tmp_path / "b", checkpoints=tmp_path / "stages", split=split)
+    apart = build_artifact(recipe, tmp_path / "c", split=split)
+    assert whole.path.read_bytes() == parts.path.read_bytes() == apart.path.read_bytes()
+    text = whole.path.with_name("tiny.log.jsonl").read_bytes()
+    assert text == parts.path.with_name("tiny.log.jsonl").read_bytes()
+    lines = [json.loads(line) for line in text.splitlines()]
+    (line,) = [line for line in lines if line["phase"] == "allocation"]
+    assert line["budget"] == {"macs": 9000} and len([line for line in lines if line["phase"] == "split"]) == 4
+    assert whole.header["provenance"]["allocation"] == {"half": line["keep"]}
+    # The network's MACs are the compiler's: fc2 keeps all of its 320 weights.
+    counted = describe(load_artifact(whole.path))
+    kept = {row["name"]: row["kept"] for row in counted["layers"] if row["weights"]}
+    assert kept == line["keep"] | {"fc2": 320} and min(kept.values()) >= 5
+    assert counted["total"]["macs_nonzero"] == line["cost"] == 9000
+    assert parse_recipe(tomllib.loads(to_toml(recipe.as_dict()))).digest() == recipe.digest()
+
+
+def test_a_budget_that_cannot_be_met_names_the_stage(split):
+    recipe = parse_recipe(values(**allocated({"macs": 400}), dense={"epochs": 1, "lr": [1e-3, 1e-3]}))
+    with pytest.raises(PruningError, match="Stage 'half': A budget of 400 macs is below the least of 401 .*other lay"):
+        prune(make_network("digits_cnn"), split.train, split.validation, recipe)
 
 
 def test_damaged_checkpoint_is_trained_again(tmp_path, split):
@@ -184,6 +225,19 @@ def test_defaults_of_a_rule_are_stated_in_its_recipe():
         (
             rule(kind="joint", structure={"kind": "levels", "bits": 4}, levels={"kind": "levels", "bits": 4}),
             "Joint needs a set that prunes",
+        ),
+        (allocated({"mac": 9}), r"allocation\.budget has an unknown key 'mac'; the nearest are: macs"),
+        (allocated({"macs": 9.5}), r"allocation\.budget\.macs must be of type int \| None, not 9\.5"),
+        (allocated({"macs": 9, "bits": 9}), r"allocation\.budget: A budget must be one of .*not macs and bits"),
+        (allocated({"macs": 9}, shares=0.1), r"allocation\.shares must be a list of numbers, not 0\.1"),
+        (allocated({"macs": 9}, trials=0), r"allocation: trials must be at least 1, not 0"),
+        (
+            {"stages": [allocated({"macs": 9})["stages"][0] | {"layers": {"x": {"kind": "nm", "n": 2, "m": 4}}}]},
+            "Stage 'half', layer 'x': An allocation needs a set that keeps the groups of largest sum .*, not NM",
+        ),
+        (
+            {"stages": [allocated({"macs": 9})["stages"][0] | {"method": "scratch"}]},
+            "Stage 'half' keeps the zeros of the stages before it; leave out the allocation",
         ),
     ],
 )

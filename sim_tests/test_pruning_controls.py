@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from zeroskip.pruning import NM, NonStructured
+from zeroskip.pruning import NM, Budget, NonStructured
 from zeroskip.pruning.controls import controls
 from zeroskip.pruning.inputs import Input
-from zeroskip.pruning.recipe import LayerRule, Method, Quantization, Recipe, Stage
+from zeroskip.pruning.recipe import LayerRule, Method, Quantization, Recipe, Stage, StageAllocation
 from zeroskip.pruning.training import Phase
 
 
@@ -45,6 +45,12 @@ def test_one_stage_has_all_epochs_and_the_final_sets():
         assert only.layers["fc1"].constraint() == NonStructured(0.1)
         assert only.layers["conv1"].constraint() == NonStructured(0.5)
         assert replace(control, name="r", stages=base.stages) == base
+
+
+def test_controls_share_the_budget_of_the_last_stage_that_has_one():
+    share = StageAllocation(Budget(macs=500))
+    for stages in ((FIRST, replace(SECOND, allocation=share)), (replace(FIRST, allocation=share), SECOND)):
+        assert [control.stages[0].allocation for control in controls(recipe(*stages)).values()] == [share, share]
 
 
 def test_scratch_finds_the_shape_with_the_recipes_own_stages():

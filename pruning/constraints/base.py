@@ -12,10 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zeroskip.pruning.constraints.ties import Frozen, Tied
+from zeroskip.pruning.constraints.topk import largest
 from zeroskip.pruning.errors import Diverged, PruningError
 from zeroskip.pruning.quantizers import Weights
 
-__all__ = ["ConstraintSet", "Structure", "as_kernels", "as_matrix", "check_axes", "energies", "finite_values"]
+__all__ = [
+    "ConstraintSet",
+    "Grouped",
+    "Structure",
+    "as_kernels",
+    "as_matrix",
+    "check_axes",
+    "energies",
+    "finite_values",
+]
 
 Values = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -71,6 +81,23 @@ class Structure(ConstraintSet):
         """Return the nearest feasible tensor: the groups of largest L2 norm stay, the lower index wins a tie."""
         mask = torch.from_numpy(self.support(self.scores(finite_values(weight))))
         return weight.detach().contiguous() * mask.to(weight.device)
+
+
+class Grouped(Structure):
+    """A structure that keeps the groups of largest sum, at most ``count`` of them; every weight is in one group."""
+
+    @abstractmethod
+    def sums(self, gains: Values) -> Values:
+        """Return the sum of ``gains`` (shaped as the weight) over every group, an array of any shape."""
+
+    @abstractmethod
+    def spread(self, kept: Mask, shape: Sequence[int]) -> Mask:
+        """Return the weights of the ``kept`` groups (shaped as :meth:`sums`) of a tensor of this shape."""
+
+    def support(self, gains: Values) -> Mask:
+        """Return the groups of largest gain; the lower index wins a tie."""
+        count, sums = self.count(gains.shape), self.sums(gains)
+        return self.spread(largest(sums.reshape(-1), count).reshape(sums.shape), gains.shape)
 
 
 def finite_values(weight: Tensor) -> Values:

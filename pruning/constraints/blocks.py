@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zeroskip.pruning.constraints.base import Mask, Structure, Values, as_kernels, as_matrix, check_axes
-from zeroskip.pruning.constraints.topk import check_keep, check_size, kept_count, largest
+from zeroskip.pruning.constraints.base import Grouped, Mask, Values, as_kernels, as_matrix, check_axes
+from zeroskip.pruning.constraints.topk import check_keep, check_size, kept_count
 from zeroskip.pruning.constraints.views import group_count, reduce_groups, spread_groups
 from zeroskip.pruning.errors import PruningError
 
@@ -18,7 +18,7 @@ AXES = ("output", "input")
 
 
 @dataclass(frozen=True)
-class Vector(Structure):
+class Vector(Grouped):
     """Tensors with at most ``count`` nonzero runs of channels at one kernel position (METHODS 4.1, 1-D).
 
     Parameters
@@ -45,13 +45,14 @@ class Vector(Structure):
         groups = math.prod(shape) // shape[axis] * group_count(shape[axis], self.size)
         return kept_count(self.keep, groups)
 
-    def support(self, gains: Values) -> Mask:
-        """Return the vectors of largest gain."""
-        count = self.count(gains.shape)
+    def sums(self, gains: Values) -> Values:
+        """Return the sum of every vector, by output, input and position."""
+        return reduce_groups(as_kernels(gains), self.size, AXES.index(self.axis))
+
+    def spread(self, kept: Mask, shape: Sequence[int]) -> Mask:
+        """Return the weights of the kept vectors."""
         axis = AXES.index(self.axis)
-        groups = reduce_groups(as_kernels(gains), self.size, axis)
-        kept = largest(groups.reshape(-1), count).reshape(groups.shape)
-        return spread_groups(kept, self.size, axis, gains.shape[axis]).reshape(gains.shape)
+        return spread_groups(kept, self.size, axis, shape[axis]).reshape(shape)
 
     def describe(self) -> dict[str, Any]:
         """Return the structure as the artifact's header names it."""
@@ -59,7 +60,7 @@ class Vector(Structure):
 
 
 @dataclass(frozen=True)
-class Block(Structure):
+class Block(Grouped):
     """Tensors with at most ``count`` nonzero blocks of the matrix ``[O, I*kh*kw]``.
 
     Parameters
@@ -83,14 +84,14 @@ class Block(Structure):
         bands = group_count(shape[0], self.rows)
         return kept_count(self.keep, bands * group_count(math.prod(shape[1:]), self.columns))
 
-    def support(self, gains: Values) -> Mask:
-        """Return the blocks of largest gain."""
-        count = self.count(gains.shape)
-        matrix = as_matrix(gains)
-        blocks = reduce_groups(reduce_groups(matrix, self.rows, 0), self.columns, 1)
-        kept = largest(blocks.reshape(-1), count).reshape(blocks.shape)
-        bands = spread_groups(kept, self.columns, 1, matrix.shape[1])
-        return spread_groups(bands, self.rows, 0, len(matrix)).reshape(gains.shape)
+    def sums(self, gains: Values) -> Values:
+        """Return the sum of every block, by band and column."""
+        return reduce_groups(reduce_groups(as_matrix(gains), self.rows, 0), self.columns, 1)
+
+    def spread(self, kept: Mask, shape: Sequence[int]) -> Mask:
+        """Return the weights of the kept blocks."""
+        bands = spread_groups(kept, self.columns, 1, math.prod(shape[1:]))
+        return spread_groups(bands, self.rows, 0, shape[0]).reshape(shape)
 
     def describe(self) -> dict[str, Any]:
         """Return the structure as the artifact's header names it."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from zeroskip.pruning.constraints.base import Mask, Structure, Values, as_kernels, as_matrix, check_axes
-from zeroskip.pruning.constraints.topk import check_keep, kept_count, largest
+from zeroskip.pruning.constraints.base import Grouped, Mask, Values, as_kernels, as_matrix, check_axes
+from zeroskip.pruning.constraints.topk import check_keep, kept_count
 from zeroskip.pruning.errors import PruningError
 
 __all__ = ["Channel", "Filter", "Kernel"]
 
 
 @dataclass(frozen=True)
-class Filter(Structure):
+class Filter(Grouped):
     """Tensors with at most ``count`` nonzero filters, the rows of the GEMM view (StructADMM 2.1).
 
     Parameters
@@ -34,11 +35,14 @@ class Filter(Structure):
         check_axes("Filter", shape)
         return kept_count(self.keep, shape[0])
 
-    def support(self, gains: Values) -> Mask:
-        """Return the filters of largest gain."""
-        count = self.count(gains.shape)
-        kept = largest(as_matrix(gains).sum(axis=1), count)
-        return np.broadcast_to(kept.reshape(-1, *(1,) * (gains.ndim - 1)), gains.shape).copy()
+    def sums(self, gains: Values) -> Values:
+        """Return the sum of every filter."""
+        result: Values = as_matrix(gains).sum(axis=1)
+        return result
+
+    def spread(self, kept: Mask, shape: Sequence[int]) -> Mask:
+        """Return the weights of the kept filters."""
+        return np.broadcast_to(kept.reshape(-1, *(1,) * (len(shape) - 1)), shape).copy()
 
     def describe(self) -> dict[str, Any]:
         """Return the structure as the artifact's header names it."""
@@ -46,7 +50,7 @@ class Filter(Structure):
 
 
 @dataclass(frozen=True)
-class Channel(Structure):
+class Channel(Grouped):
     """Tensors with at most ``count`` nonzero input channels (StructADMM 2.1); with groups, those of one.
 
     Parameters
@@ -69,11 +73,14 @@ class Channel(Structure):
             )
         return kept_count(self.keep, shape[1])
 
-    def support(self, gains: Values) -> Mask:
-        """Return the input channels of largest gain."""
-        count = self.count(gains.shape)
-        kept = largest(as_kernels(gains.sum(axis=0, keepdims=True)).sum(axis=(0, 2)), count)
-        return np.broadcast_to(kept.reshape(1, -1, *(1,) * (gains.ndim - 2)), gains.shape).copy()
+    def sums(self, gains: Values) -> Values:
+        """Return the sum of every input channel."""
+        result: Values = as_kernels(gains.sum(axis=0, keepdims=True)).sum(axis=(0, 2))
+        return result
+
+    def spread(self, kept: Mask, shape: Sequence[int]) -> Mask:
+        """Return the weights of the kept input channels."""
+        return np.broadcast_to(kept.reshape(1, -1, *(1,) * (len(shape) - 2)), shape).copy()
 
     def describe(self) -> dict[str, Any]:
         """Return the structure as the artifact's header names it."""
@@ -81,7 +88,7 @@ class Channel(Structure):
 
 
 @dataclass(frozen=True)
-class Kernel(Structure):
+class Kernel(Grouped):
     """Tensors with at most ``count`` nonzero kernels, pairs of output and input channel (METHODS 4.1, 2-D).
 
     In a linear layer and in 1 x 1 convolutions kernels are single weights.
@@ -101,13 +108,15 @@ class Kernel(Structure):
         check_axes("Kernel", shape)
         return kept_count(self.keep, shape[0] * shape[1])
 
-    def support(self, gains: Values) -> Mask:
-        """Return the kernels of largest gain."""
-        count = self.count(gains.shape)
+    def sums(self, gains: Values) -> Values:
+        """Return the sum of every kernel, by output and input channel."""
         kernels = as_kernels(gains)
-        sums = kernels[..., 0] if kernels.shape[2] == 1 else kernels.sum(axis=2)
-        kept = largest(sums.reshape(-1), count)
-        return np.repeat(kept, kernels.shape[2]).reshape(gains.shape)
+        result: Values = kernels[..., 0] if kernels.shape[2] == 1 else kernels.sum(axis=2)
+        return result
+
+    def spread(self, kept: Mask, shape: Sequence[int]) -> Mask:
+        """Return the weights of the kept kernels."""
+        return np.repeat(kept.reshape(-1), math.prod(shape[2:])).reshape(shape)
 
     def describe(self) -> dict[str, Any]:
         """Return the structure as the artifact's header names it."""

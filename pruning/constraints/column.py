@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from zeroskip.pruning.constraints.base import Mask, Structure, Values, as_matrix, check_axes
-from zeroskip.pruning.constraints.topk import check_keep, check_size, kept_count, largest
+from zeroskip.pruning.constraints.base import Grouped, Mask, Values, as_matrix, check_axes
+from zeroskip.pruning.constraints.topk import check_keep, check_size, kept_count
 from zeroskip.pruning.constraints.views import group_count, reduce_groups, spread_groups
 
 __all__ = ["Column"]
 
 
 @dataclass(frozen=True)
-class Column(Structure):
+class Column(Grouped):
     """Tensors with at most ``count`` nonzero column groups (StructADMM 2.1, filter-shape-wise).
 
     The view is the matrix ``[O, I*kh*kw]`` of a convolution or ``[O, I]`` of a linear layer; ``group`` adjacent columns
@@ -46,13 +46,15 @@ class Column(Structure):
         """Return the number of column groups kept in a tensor of this shape."""
         return kept_count(self.keep, self.groups(shape))
 
-    def support(self, gains: Values) -> Mask:
-        """Return the column groups of largest gain."""
-        count = self.count(gains.shape)
-        columns = as_matrix(gains).sum(axis=0)
-        kept = largest(reduce_groups(columns, self.group, 0), count)
-        mask = spread_groups(kept, self.group, 0, len(columns))
-        return np.broadcast_to(mask, (len(gains), len(columns))).copy().reshape(gains.shape)
+    def sums(self, gains: Values) -> Values:
+        """Return the sum of every column group, in order."""
+        return reduce_groups(as_matrix(gains).sum(axis=0), self.group, 0)
+
+    def spread(self, kept: Mask, shape: Sequence[int]) -> Mask:
+        """Return the weights of the kept column groups."""
+        columns = math.prod(shape[1:])
+        mask = spread_groups(kept, self.group, 0, columns)
+        return np.broadcast_to(mask, (shape[0], columns)).copy().reshape(shape)
 
     def describe(self) -> dict[str, Any]:
         """Return the structure as the artifact's header names it."""

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from zeroskip.pruning.constraints.base import Mask, Structure, Values
-from zeroskip.pruning.constraints.topk import check_keep, kept_count, largest
+from zeroskip.pruning.constraints.base import Grouped, Mask, Values
+from zeroskip.pruning.constraints.topk import check_keep, kept_count
 
 __all__ = ["NonStructured"]
 
 
 @dataclass(frozen=True)
-class NonStructured(Structure):
+class NonStructured(Grouped):
     """Tensors with at most ``count`` nonzero weights (METHODS 1.4); the groups are the single weights.
 
     Parameters
@@ -37,9 +37,13 @@ class NonStructured(Structure):
         """Return ``|w|``."""
         return np.abs(values)
 
-    def support(self, gains: Values) -> Mask:
-        """Return the weights of largest gain."""
-        return largest(gains.reshape(-1), self.count(gains.shape)).reshape(gains.shape)
+    def sums(self, gains: Values) -> Values:
+        """Return ``gains``: every weight is a group."""
+        return gains
+
+    def spread(self, kept: Mask, shape: Sequence[int]) -> Mask:
+        """Return ``kept``."""
+        return kept
 
     def describe(self) -> dict[str, Any]:
         """Return the structure as the artifact's header names it."""
