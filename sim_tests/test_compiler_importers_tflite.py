@@ -145,6 +145,7 @@ def test_relu_behind_its_layer_is_a_clamp(tmp_path):
     ops = [Op("CONV_2D", ["input", "weight"], ["sums"], CONV), Op("RELU6", ["sums"], ["output"])]
     model = load(tmp_path, tensors, ops)
     assert [layer.clamp for layer in model.layers] == [(-5, 55)]
+    assert model.metadata["source_tensors"] == {"input": "input", "sums": "output"}
 
 
 def test_flat_input_becomes_a_map(tmp_path):

@@ -219,6 +219,7 @@ def _relu(network: Network, node: Node) -> None:
     if clamp[0] > clamp[1]:
         network.refuse(node, f"leaves no code of {writer.clamp}", "an activation that leaves some")
     network.layers[network.layers.index(writer)] = replace(writer, clamp=clamp)
+    network.sources[value.tensor] = target.name
     network.pass_on(node, replace(value, shape=target.shape), f"clamp of layer {writer.name!r}")
 
 
