@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import InputError, VerificationError
-from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.importers import load_model, stored_model
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program, Rom
@@ -115,7 +115,7 @@ def _tensor(tensor: Any) -> dict[str, Any]:
 
 
 def load_program(directory: Path) -> Program:
-    """Read a compiled folder back: compile its artifact again and prove that the images on disk are the network's.
+    """Read a compiled folder back: compile its model file again and prove that the images on disk are the network's.
 
     Raises
     ------
@@ -138,9 +138,11 @@ def load_program(directory: Path) -> Program:
         formats = {layer["name"]: Format(layer["format"]) for layer in header["layers"]}
         index_bits = header["index_bits"]
         spram = header["spram"]
+        name = str(header["name"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"File '{path}' is damaged ({error}); compile again") from error
-    model, _ = run_passes(load_artifact(directory / "ir" / "model.safetensors"))
+    # A file without a name inside is named after itself, and here it is called model.
+    model, _ = run_passes(replace(load_model(stored_model(directory)), name=name))
     program = move_roms(lower(model, size, formats, index_bits=index_bits), spram)
     check_images(program, directory)
     return program

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 import models
 from designs import write_design
+from tflite_cases import CASES, inputs_of
 from zeroskip import cli
 from zeroskip.boards import tools
 from zeroskip.compiler.errors import InputError
@@ -100,6 +102,23 @@ def test_global_options_stand_before_or_after_the_verb(zeroskip, arguments):
     assert result.code == 0
     names = [board["name"] for board in json.loads(result.out)["boards"]]
     assert names == ["icebreaker", "tangnano9k", "ulx3s-25f", "ulx3s-85f"]
+
+
+def test_a_tflite_file_goes_the_same_way(zeroskip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    case = CASES["conv_same_stride"]
+    Path("net.tflite").write_bytes(case.content)
+    inputs = inputs_of(case, 4)
+    np.savez("x.npz", input=inputs.transpose(0, 3, 1, 2))
+    result = zeroskip("compile", "net.tflite", "--out", "tflite", "--set", "lanes=4", "--explain")
+    assert result.code == 0
+    assert "import: operator 0 CONV_2D 'output': layer 'output', conv2d" in result.out
+    assert zeroskip("reference", "tflite", "--inputs", "x.npz", "--outputs", "y.npz").code == 0
+    assert np.array_equal(np.load("y.npz")["output"].transpose(0, 2, 3, 1), case.expect(inputs))
+    for source in ("net.tflite", "tflite"):
+        described = zeroskip("inspect", source, "--json")
+        assert json.loads(described.out)["provenance"]["input"] == "(1, 7, 5, 3) of the file is (3, 7, 5) here"
+    assert json.loads(Path("tflite/ir/program.json").read_text())["name"] == "net"
 
 
 def test_an_unknown_verb_is_wrong_usage(zeroskip):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from zeroskip.compiler.errors import InputError
-from zeroskip.compiler.ir import Tensor
-from zeroskip.vectors import check_outputs, read_inputs, to_codes, write_outputs
+from zeroskip.compiler.ir import Model, Tensor
+from zeroskip.vectors import check_outputs, read_inputs, sample_inputs, to_codes, write_outputs
 
 IMAGE = Tensor("image", (1, 2, 3), bits=8, signed=False, scale=0.5, zero_point=4)
 CODES = np.arange(12, dtype=np.uint8).reshape(2, 1, 2, 3)
@@ -178,3 +178,13 @@ def test_a_full_disk_leaves_the_old_outputs_and_nothing_else(path, monkeypatch):
         write_outputs(path, "output", CODES + 1)
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == ["x.npz"]
+
+
+def test_samples_are_golden_or_random_of_a_fixed_seed():
+    golden = Model("net", (), {"image": IMAGE}, "image", "image", {"image": CODES})
+    assert sample_inputs(golden) is CODES
+    plain = Model("net", (), {"image": IMAGE}, "image", "image")
+    samples = sample_inputs(plain)
+    assert samples.shape == (2, 1, 2, 3)
+    assert np.array_equal(samples, sample_inputs(plain))
+    assert np.array_equal(to_codes(samples, IMAGE, "Inputs"), samples)

@@ -73,22 +73,22 @@ class Design:
         stalls: StallPattern | None = None,
         progress: Reporter | None = None,
     ) -> SimulationResult:
-        """Simulate the RTL on ``inputs`` (the artifact's golden samples by default) and compare every layer.
+        """Simulate the RTL on ``inputs`` and compare every layer.
 
+        Without inputs it takes the artifact's golden samples, or random codes for a model that has none.
         Call ``.check()`` on the result to raise on a mismatch. The measured cycles go into ``report/report.json``.
         """
         from zeroskip.boards.simulation import simulate as run_rtl
         from zeroskip.compiler import reference as interpreter
-        from zeroskip.vectors import to_codes
+        from zeroskip.vectors import sample_inputs, to_codes
 
         self.report()
         model = self.program.model
         require_space(self.directory, WAVES_MB if waves else SIMULATION_MB)
-        golden = inputs is None
-        codes = model.golden[model.input] if inputs is None else np.asarray(inputs)
+        codes = sample_inputs(model) if inputs is None else np.asarray(inputs)
         codes = to_codes(codes, model.tensors[model.input], "Inputs")
         expected = interpreter.run(model, codes)
-        if golden:
+        if inputs is None:
             compare_golden(model.golden, expected)
         result = run_rtl(
             self.directory, codes, expected, simulator=simulator, waves=waves, stalls=stalls, progress=progress
@@ -146,12 +146,23 @@ class Design:
         """
         from zeroskip.boards import find_board
         from zeroskip.boards.synthesis import synthesize as run_flow
+        from zeroskip.vectors import sample_inputs
 
         target = find_board(board) if isinstance(board, str) else board
-        _ = self.program
+        model = self.program.model
         require_space(self.directory, SYNTHESIS_MB)
+        # A model without golden samples is checked against the reference.
+        inputs = None if model.golden else sample_inputs(model)
         result = run_flow(
-            self.directory, target, seeds, jobs=jobs, netlist_check=netlist_check, portable=portable, progress=progress
+            self.directory,
+            target,
+            seeds,
+            jobs=jobs,
+            netlist_check=netlist_check,
+            inputs=inputs,
+            expected=None if inputs is None else self.reference(inputs),
+            portable=portable,
+            progress=progress,
         )
         report = self.report()
         measured = result.to_report()
@@ -231,11 +242,11 @@ def compile(
     board: str | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Design:
-    """Compile an artifact file into the folder ``out``.
+    """Compile a model file into the folder ``out``.
 
     Parameters
     ----------
-    artifact : ``.safetensors`` file
+    artifact : ``.safetensors`` file that zeroskip wrote, or a full-integer ``.tflite`` file
     out : folder
     engine : ``dense``, ``sparse`` or ``auto``
     board : name of the board whose size the geometry must fit; an ECP5-25F by default

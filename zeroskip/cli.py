@@ -177,7 +177,7 @@ def prune(options: Options, project: Path, out: Path | None, data: Path | None, 
 
 
 @cli.command(name="compile")
-@click.argument("artifact", type=FILE, metavar="ART")
+@click.argument("artifact", type=FILE, metavar="ART|MODEL")
 @click.option("--out", type=FOLDER, required=True, metavar="DIR", help="folder to write")
 @click.option("--engine", default="auto", metavar="dense|sparse|auto", help="what feeds the array")
 @click.option("--board", default=None, metavar="NAME", help="choose a geometry that fits this board")
@@ -200,7 +200,7 @@ def compile_verb(
     settings: tuple[str, ...],
     explain: bool,
 ) -> None:
-    """compile an artifact file, or one of the zoo by its name, into ROM images, RTL and a report"""
+    """compile an artifact or a .tflite file, or one of the zoo by its name, into ROM images, RTL and a report"""
     from zeroskip import api
     from zeroskip.inspection import find_artifact
 
@@ -225,7 +225,7 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 @cli.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="ART|DIR")
+@click.argument("source", type=click.Path(path_type=Path), metavar="ART|MODEL|DIR")
 @common
 def inspect(options: Options, source: Path) -> None:
     """show layers, structure, bits, rate, MACs, accuracy and provenance"""
@@ -254,7 +254,7 @@ def reference(options: Options, folder: Path, inputs: Path, outputs: Path) -> No
 
 @cli.command()
 @click.argument("folder", type=FOLDER, metavar="DIR")
-@click.option("--inputs", type=FILE, default=None, metavar="X.npz", help="default: the artifact's golden samples")
+@click.option("--inputs", type=FILE, default=None, metavar="X.npz", help="default: golden or random samples")
 @click.option("--outputs", type=FILE, default=None, metavar="Y.npz", help="write the RTL's output codes")
 @click.option("--simulator", default="verilator", metavar="verilator|icarus", help="simulator")
 @click.option("--waves", is_flag=True, help="write a waveform file")
@@ -276,7 +276,7 @@ def simulate(
         write_outputs(outputs, model.output, result.outputs)
     total = result.cycles.total if result.cycles is not None else 0
     text = (
-        f"{'PyTorch = ' if inputs is None else ''}reference = RTL: "
+        f"{'PyTorch = ' if inputs is None and model.golden else ''}reference = RTL: "
         f"{result.values_compared:,} values over {result.vectors} vectors, 0 differ; "
         f"{total:,} cycles an inference"
     )

@@ -1,4 +1,4 @@
-"""What an artifact or a compiled folder holds, and the list of artifacts that ship with zeroskip."""
+"""What a model file or a compiled folder holds, and the list of artifacts that ship with zeroskip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from zeroskip.compiler.errors import InputError
-from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.importers import MODEL_SUFFIXES, load_model, stored_model
 from zeroskip.compiler.inspect import describe
 from zeroskip.report import render
 
@@ -17,16 +17,12 @@ __all__ = ["find_artifact", "inspect_source", "list_zoo", "zoo_artifact"]
 
 
 def inspect_source(source: Path) -> tuple[dict[str, Any], str]:
-    """Return the description of an artifact file, a compiled folder or a zoo name, and its text."""
+    """Return the description of a model file, a compiled folder or a zoo name, and its text."""
     if source.is_dir():
-        path = source / "ir" / "model.safetensors"
-        if not path.is_file():
-            raise InputError(
-                f"Folder '{source}' is no compiled design: {path} is missing; run 'zeroskip compile' first"
-            )
+        path = stored_model(source)
     else:
         path = find_artifact(source)
-    content = describe(load_artifact(path))
+    content = describe(load_model(path))
     table = Table(title=f"{content['name']}", title_justify="left")
     for title in (
         "layer",
@@ -109,7 +105,7 @@ def zoo_artifact(name: str) -> Path:
 
 def find_artifact(source: Path) -> Path:
     """Return ``source`` where it is a file, else the zoo artifact of that name."""
-    return source if source.exists() or source.suffix == ".safetensors" else zoo_artifact(str(source))
+    return source if source.exists() or source.suffix in MODEL_SUFFIXES else zoo_artifact(str(source))
 
 
 def list_zoo() -> tuple[list[dict[str, Any]], str]:
@@ -119,7 +115,7 @@ def list_zoo() -> tuple[list[dict[str, Any]], str]:
         table.add_column(title, justify="left" if title in ("artifact", "path") else "right", overflow="fold")
     rows = []
     for name, path in _zoo().items():
-        content = describe(load_artifact(path))
+        content = describe(load_model(path))
         total, accuracy = content["total"], content.get("accuracy") or {}
         row = {
             "name": name,

@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import InputError
-from zeroskip.compiler.ir import Tensor
+from zeroskip.compiler.ir import Model, Tensor
 
-__all__ = ["check_outputs", "read_inputs", "to_codes", "write_outputs"]
+__all__ = ["check_outputs", "read_inputs", "sample_inputs", "to_codes", "write_outputs"]
+
+RANDOM_SAMPLES = 2
+SAMPLE_SEED = 1
 
 
 def read_inputs(path: Path, tensor: Tensor) -> NDArray[np.int64]:
@@ -79,6 +82,15 @@ def to_codes(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[
         raise InputError(f"{where} must hold finite numbers, but at {index} it has {array[index]}; correct it")
     codes = np.rint(array.astype(np.float64) / tensor.scale) + tensor.zero_point
     return np.clip(codes, tensor.lo, tensor.hi).astype(np.int64)
+
+
+def sample_inputs(model: Model) -> NDArray[np.integer]:
+    """Return input codes to try a model on: its golden samples, or a few random ones of a fixed seed."""
+    if model.input in model.golden:
+        return model.golden[model.input]
+    tensor = model.tensors[model.input]
+    rng = np.random.default_rng(SAMPLE_SEED)
+    return rng.integers(tensor.lo, tensor.hi + 1, (RANDOM_SAMPLES, *tensor.shape))
 
 
 def check_outputs(path: Path) -> None:
