@@ -19,7 +19,7 @@ from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet, Split, data_folder, load
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
-from zeroskip.pruning.judging import integer_score, score
+from zeroskip.pruning.judging import integer_score, score, wrong
 from zeroskip.pruning.networks import load_start, make_network
 from zeroskip.pruning.quantize import QuantizedNetwork, fixed_levels, float_inputs, layer_masks, quantize
 from zeroskip.pruning.recipe import Recipe, load_recipe
@@ -150,14 +150,25 @@ def build_artifact(
         run = Run(chosen, model, parts.train, parts.validation, Checkpoints(checkpoints), progress)
         net, float_score = _finish(run, parts.test)
     path.parent.mkdir(parents=True, exist_ok=True)
-    net.save(path, _zoo_record(chosen, parts, net, float_score, start))
+    net.save(path, _zoo_record(chosen, parts, {"float": float_score, "integer": _judge(run, net, parts.test)}, start))
     lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in run.log)
     replace_bytes(out_dir / f"{chosen.name}.log.jsonl", lines.encode())
     return Built(path, read_header(path), False)
 
 
-def _zoo_record(recipe: Recipe, split: Split, net: QuantizedNetwork, float_score: float, start: Path | None) -> Record:
-    scores = {"float": float_score, "integer": integer_score(net, split.test, recipe.task)}
+def _judge(run: Run, net: QuantizedNetwork, test: ImageSet) -> float:
+    """Return the integer network's score; the log's last line says which samples a classifier gets wrong."""
+    if run.recipe.task is Task.CLASSIFY:
+        errors = wrong(net, test)
+        found = (len(test) - int(errors.sum())) / len(test)
+        missed = {"wrong": errors.nonzero()[0].tolist()}
+    else:
+        found, missed = integer_score(net, test, run.recipe.task), {}
+    run.note("test", "integer", score=round(found, 6), samples=len(test), **missed)
+    return found
+
+
+def _zoo_record(recipe: Recipe, split: Split, scores: dict[str, float], start: Path | None) -> Record:
     samples = len(split.test)
     judged: dict[str, Any] = {"correct": {name: round(value * samples) for name, value in scores.items()}}
     provenance = {
