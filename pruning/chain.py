@@ -13,7 +13,7 @@ from torch import nn
 
 from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.calibration import Plan, calibrate, fake_quant_forward
-from zeroskip.pruning.capture import Graph, capture, tensors_of
+from zeroskip.pruning.capture import Graph, capture
 from zeroskip.pruning.checkpoints import Checkpoints, plain_values, replace_bytes
 from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet, Split, data_folder, load
@@ -87,7 +87,7 @@ def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
     admm = _structured(run)
     inputs = run.validation.x[: settings.calibration]
     graph = capture(run.model, float_inputs(inputs[:1], run.source))
-    tensors = tensors_of(run.model)
+    tensors = graph.tensors(run.model)
     plan = calibrate(
         graph, tensors, float_inputs(inputs, run.source), run.source,
         settings.weights, settings.activations, settings.power_of_two,
@@ -109,7 +109,7 @@ def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
 
 def _settle(graph: Graph, model: nn.Module, plan: Plan, admm: Admm | None) -> None:
     """Put the weights of layers whose set has levels back on these, where the plan's scales have them."""
-    tensors = tensors_of(model)
+    tensors = graph.tensors(model)
     for op in graph.ops:
         if op.weight and admm and admm.holds_levels(op.module):
             weight = tensors[op.weight]

@@ -23,9 +23,10 @@ def figures(artifact: Path) -> dict[str, Any]:
     """Return what the compiler says of an artifact.
 
     ``weights``, ``kept``, ``macs_dense`` and ``macs_nonzero`` as ``zeroskip inspect`` counts, and ``bits_weights``, the
-    bits of the kept weights alone. ``bits`` is the ledger of ``zeroskip compile``, sized for the fewest cycles on its
-    default device, summed over the layers; ``storage`` that of the smallest array with index widths and formats for the
-    least storage, ``--set lanes=4 --set least_storage=1 --set bitmap=1`` (micro-blocks: as runs of ``sign_adds``).
+    bits of the kept weights alone. ``bits`` is the ledger of ``zeroskip compile --set lanes=8``, for few cycles,
+    summed over the layers; ``storage`` that of the smallest array with index widths and formats for the least storage,
+    ``--set lanes=4 --set least_storage=1 --set bitmap=1`` (micro-blocks: as runs of ``sign_adds``). Neither searches a
+    geometry, nor is any network too large for it.
     ``bits_total`` and ``bits_storage`` are their bits of weights with all that tells where these belong: index,
     fillers, ends of rows, tap tables, signs. Null where the design does not compile, with the reason as
     ``bits_missing``, ``storage_missing``. ``regular_share``: see :func:`regular_share`.
@@ -35,7 +36,7 @@ def figures(artifact: Path) -> dict[str, Any]:
     found: dict[str, Any] = {key: total.get(key) for key in ("weights", "kept", "macs_dense", "macs_nonzero")}
     layers = [layer for layer in (inspected or {}).get("layers", []) if layer["weights"]]
     found |= {"bits_weights": total.get("weight_bits_kept"), "regular_share": regular_share(layers)}
-    found |= _ledger(artifact, "bits", "bits_total")
+    found |= _ledger(artifact, "bits", "bits_total", "--set", "lanes=8")
     return found | _ledger(artifact, "storage", "bits_storage", *_smallest(layers))
 
 
