@@ -23,13 +23,13 @@ __all__ = ["PROGRAM_FORMAT", "check_images", "load_program", "program_files"]
 PROGRAM_FORMAT = "1.0"
 
 
-def program_files(program: Program, index_bits: int | None) -> dict[str, str]:
+def program_files(program: Program, index_bits: int | None, least_storage: bool = False) -> dict[str, str]:
     """Return the text files of a program by path: ``rom/*.mem``, ``rom/*.json`` and ``ir/program.json``."""
     files = {}
     for rom in program.roms:
         files[f"rom/{rom.name}.mem"] = mem_text(rom)
         files[f"rom/{rom.name}.json"] = _json(_rom_header(rom, files[f"rom/{rom.name}.mem"]))
-    files["ir/program.json"] = _json(_program_header(program, index_bits))
+    files["ir/program.json"] = _json(_program_header(program, index_bits, least_storage))
     return files
 
 
@@ -60,7 +60,7 @@ def _rom_header(rom: Rom, text: str) -> dict[str, Any]:
     }
 
 
-def _program_header(program: Program, index_bits: int | None) -> dict[str, Any]:
+def _program_header(program: Program, index_bits: int | None, least_storage: bool) -> dict[str, Any]:
     model, config = program.model, program.config
     geometry = config.geometry
     cycles = program_cycles(program)
@@ -70,6 +70,7 @@ def _program_header(program: Program, index_bits: int | None) -> dict[str, Any]:
         "name": model.name,
         "geometry": asdict(geometry),
         "index_bits": index_bits,
+        "least_storage": least_storage,
         "spram": [rom.name for rom in program.roms if rom.style == "spram"],
         "config": {key: value for key, value in asdict(config).items() if key != "geometry"},
         "input": {"name": model.input, **_tensor(tensors[model.input])},
@@ -136,14 +137,14 @@ def load_program(directory: Path) -> Program:
         sizes = {key: int(value) for key, value in geometry.items()}
         size = Geometry(**sizes, banked_vectors=banked, paired_products=paired)
         formats = {layer["name"]: Format(layer["format"]) for layer in header["layers"]}
-        index_bits = header["index_bits"]
+        index_bits, least_storage = header["index_bits"], bool(header.get("least_storage"))
         spram = header["spram"]
         name = str(header["name"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"File '{path}' is damaged ({error}); compile again") from error
     # A file without a name inside is named after itself, and here it is called model.
     model, _ = run_passes(replace(load_model(stored_model(directory)), name=name))
-    program = move_roms(lower(model, size, formats, index_bits=index_bits), spram)
+    program = move_roms(lower(model, size, formats, index_bits=index_bits, least_storage=least_storage), spram)
     check_images(program, directory)
     return program
 

@@ -28,14 +28,15 @@ __all__ = ["choose_mask_bits", "encode_indexed"]
 IntArray = NDArray[np.int64]
 
 
-def encode_indexed(job: Job, geometry: Geometry, index_bits: int | None) -> None:
+def encode_indexed(job: Job, geometry: Geometry, index_bits: int | None, tolerance: float = relative.TOLERANCE) -> None:
     """Fix ``decoding``, ``streams`` and ``lengths`` of a layer; zeros that must be stored cost a bit a weight.
 
     ``index_bits`` is the width of gaps or mask words; where it is None, gaps choose theirs and mask words are widest.
+    A gap's width may take ``tolerance`` times the least storage where that saves cycles.
     """
     _share(job, geometry)
     parts = _parts(job)
-    job.decoding, streams = _streams(job, parts, geometry.sign_adds, index_bits)
+    job.decoding, streams = _streams(job, parts, geometry.sign_adds, index_bits, tolerance)
     job.index_bits = job.decoding.code_bits
     per_group = _streams_together(job)
     job.streams = [streams[first : first + per_group] for first in range(0, len(streams), per_group)]
@@ -47,7 +48,7 @@ def encode_indexed(job: Job, geometry: Geometry, index_bits: int | None) -> None
     _store_zeros(job)
 
 
-def choose_mask_bits(jobs: Sequence[Job], geometry: Geometry, encoded: Sequence[Job]) -> int:
+def choose_mask_bits(jobs: Sequence[Job], geometry: Geometry, encoded: Sequence[Job], tolerance: float) -> int:
     """Return the bits of a mask word for all bitmap layers ``jobs``, beside the layers that are ``encoded`` already."""
     layers = []
     for job in jobs:
@@ -55,7 +56,7 @@ def choose_mask_bits(jobs: Sequence[Job], geometry: Geometry, encoded: Sequence[
         supports = [np.flatnonzero(rows.any(axis=0)).tolist() for rows in _parts(job)]
         layers.append(bitmap.Rows(supports, job.weight.shape[1], job.stored_bits, _streams_together(job)))
     others = sum(len(stream.codes) for job in encoded for group in job.streams for stream in group)
-    return bitmap.choose_width(layers, others, max((job.index_bits for job in encoded), default=1))
+    return bitmap.choose_width(layers, others, max((job.index_bits for job in encoded), default=1), tolerance=tolerance)
 
 
 def _share(job: Job, geometry: Geometry) -> None:
@@ -79,14 +80,16 @@ def _share(job: Job, geometry: Geometry) -> None:
     job.shared_stream = not job.linear and geometry.columns > 1 and job.members > 1
 
 
-def _streams(job: Job, parts: list[IntArray], adds: int, index_bits: int | None) -> tuple[Decoding, list[Stream]]:
+def _streams(
+    job: Job, parts: list[IntArray], adds: int, index_bits: int | None, tolerance: float
+) -> tuple[Decoding, list[Stream]]:
     """Return how the layer is decoded and its streams.
 
     Where ``adds`` lanes share a multiplier, micro-blocks are decoded in whole runs. In other layers the kept weights
     that follow one another may happen to share their magnitudes, as binary and ternary ones do; if not, each weight
     takes a run.
     """
-    decoding = _decoding(job, parts, index_bits)
+    decoding = _decoding(job, parts, index_bits, tolerance)
     if job.block is not None:
         decoding = replace(decoding, elements=-(-decoding.elements // adds) * adds)
     streams = [_encode(job, rows, decoding) for rows in parts]
@@ -136,7 +139,7 @@ def _encode(job: Job, rows: IntArray, decoding: Decoding) -> Stream:
     return encode_relative_units(rows, [bool(rows[:, block].any()) for block in job.block], decoding)
 
 
-def _decoding(job: Job, parts: list[IntArray], index_bits: int | None) -> Decoding:
+def _decoding(job: Job, parts: list[IntArray], index_bits: int | None, tolerance: float) -> Decoding:
     """Return how the layer is decoded; the gap width is chosen unless it is given."""
     if job.format is Format.BANKS:
         return _bank_decoding(job, parts)
@@ -145,11 +148,15 @@ def _decoding(job: Job, parts: list[IntArray], index_bits: int | None) -> Decodi
     together = _streams_together(job)
     if job.block is None:
         supports = [np.flatnonzero(rows.any(axis=0)).tolist() for rows in parts]
-        bits = index_bits or relative.choose_index_bits(supports, job.stored_bits, together=together)
+        bits = index_bits or relative.choose_index_bits(
+            supports, job.stored_bits, tolerance=tolerance, together=together
+        )
         return Decoding(bits)
     supports = [[n for n, block in enumerate(job.block) if rows[:, block].any()] for rows in parts]
     count, size = job.block.shape
-    bits = index_bits or relative.choose_index_bits(supports, job.stored_bits * size, together=together)
+    bits = index_bits or relative.choose_index_bits(
+        supports, job.stored_bits * size, tolerance=tolerance, together=together
+    )
     if job.format is Format.PATTERN:
         elements = max(len(shape) for shape in job.shapes)
         padded = tuple(tuple(p * count for p in [*s, *([s[0]] * (elements - len(s)))]) for s in job.shapes)

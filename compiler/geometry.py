@@ -10,7 +10,7 @@ import numpy as np
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import CapacityError
 from zeroskip.compiler.ir import Kind, Layer, Model
-from zeroskip.compiler.lower import Formats, LayerCost, estimate_cycles, layer_costs, lower
+from zeroskip.compiler.lower import Formats, LayerCost, layer_costs, lower
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.requantization import scaler_count
 from zeroskip.compiler.spram import move_roms, parameter_roms, spram_count
@@ -104,27 +104,30 @@ def program_multipliers(config: EngineConfig) -> int:
 
 
 def best_formats(
-    model: Model, geometry: Geometry, index_bits: int | None, bitmap: bool = False
+    model: Model, geometry: Geometry, index_bits: int | None, bitmap: bool = False, least_storage: bool = False
 ) -> tuple[dict[str, Format], list[str]]:
     """Return for every layer with weights the format that takes fewest cycles in ``geometry``, and why.
 
     Within CYCLE_TOLERANCE the dense format wins: it stores no indices. With ``bitmap`` the relative index has a rival,
-    and the one with fewer bits wins within that tolerance.
+    and the one with fewer bits wins within that tolerance. With ``least_storage`` the fewest bits win in all cases.
     """
     dense, sparse = layer_formats(model, Engine.DENSE), layer_formats(model, Engine.SPARSE)
     counted = layer_costs(model, geometry, dense)
-    indexed = layer_costs(model, geometry, sparse, index_bits)
+    indexed = layer_costs(model, geometry, sparse, index_bits, least_storage)
     masks = layer_formats(model, Engine.SPARSE, bitmap)
-    masked = layer_costs(model, geometry, masks, index_bits) if masks != sparse else indexed
+    masked = layer_costs(model, geometry, masks, index_bits, least_storage) if masks != sparse else indexed
     formats, reasons = {}, []
     for name in dense:
         reason = f"{counted[name].cycles} cycles dense and {indexed[name].cycles} with indices"
         least, takes = indexed[name], sparse
         if masks[name] is not sparse[name]:
             reason += f", {masked[name].cycles} with a bitmap"
-            if _better(masked[name], indexed[name]):
+            if masked[name].bits < indexed[name].bits if least_storage else _better(masked[name], indexed[name]):
                 least, takes = masked[name], masks
-        if least.cycles * CYCLE_TOLERANCE >= counted[name].cycles:
+        if least_storage:
+            reason += f"; {least.bits} bits against {counted[name].bits} dense"
+            takes = takes if least.bits < counted[name].bits else dense
+        elif least.cycles * CYCLE_TOLERANCE >= counted[name].cycles:
             takes = dense
         formats[name] = takes[name]
         reasons.append(f"layer {name}: {takes[name].value}, {reason}")
@@ -199,6 +202,7 @@ def choose_program(
     index_bits: int | None = None,
     bitmap: int | None = None,
     spram: int | None = None,
+    least_storage: int | None = None,
 ) -> Choice:
     """Compile ``model`` for the fitting geometry with the fewest cycles; ``engine=None`` compares both engines.
 
@@ -206,7 +210,8 @@ def choose_program(
     size, but for paired products whose operand is too wide for the device's multipliers. ``bitmap`` lets convolutions
     be bitmaps: with the sparse engine all whose zeros have no structure, else those of them that :func:`best_formats`
     finds better so. ``spram=1`` puts all weights and indices into SPRAM and ``spram=0`` none; without it they
-    move there as far as block RAM does not hold the design.
+    move there as far as block RAM does not hold the design. ``least_storage`` has index widths, formats and geometry
+    take the fewest bits, padding to words of memory aside, instead of the fewest cycles.
 
     Raises
     ------
@@ -219,13 +224,14 @@ def choose_program(
     if spram and not limits.spram:
         raise CapacityError(f"Setting 'spram' needs a device with SPRAM, but {limits.name} has none; leave it out, or "
                             "name a board that has with --board, such as icebreaker")  # fmt: skip
+    small = bool(least_storage)
     kinds: list[Engine | None] = [engine] if engine is not None else [Engine.DENSE, None]
     if engine is None and all(f is Format.DENSE for f in layer_formats(model, None).values()):
         kinds = [Engine.DENSE]
 
     def compiled(kind: Engine | None, geometry: Geometry) -> Candidate:
-        formats, reasons = _formats(model, kind, geometry, index_bits, bool(bitmap))
-        program = lower(model, geometry, formats, index_bits=index_bits)
+        formats, reasons = _formats(model, kind, geometry, index_bits, bool(bitmap), small)
+        program = lower(model, geometry, formats, index_bits=index_bits, least_storage=small)
         program = move_roms(program, spram_names(program, limits, spram))
         return Candidate(kind, program, (*reasons, *_spram_reasons(program, limits)))
 
@@ -245,13 +251,14 @@ def choose_program(
         ]
         _refuse_wide_pairs(candidates, limits)
         _refuse_large_parameters(candidates, limits)
-        return _best(candidates, limits)
+        return _best(candidates, limits, small)
     estimates = []
     for kind in kinds:
         for geometry in _geometries(kind, limits, model):
-            formats, _ = _formats(model, kind, geometry, index_bits, bool(bitmap))
-            cycles = estimate_cycles(model, geometry, formats, index_bits)
-            estimates.append((cycles, geometry.products, kind, geometry))
+            formats, _ = _formats(model, kind, geometry, index_bits, bool(bitmap), small)
+            costs = layer_costs(model, geometry, formats, index_bits, small).values()
+            size = sum(cost.bits if small else cost.cycles for cost in costs)
+            estimates.append((size, geometry.products, kind, geometry))
     estimates.sort(key=lambda item: (item[0], item[1]))
     candidates = []
     # paired arrays are larger: apart from the others, they do not crowd out those that hand over faster
@@ -268,7 +275,7 @@ def choose_program(
     if not found:
         _refuse_large_parameters(candidates, limits)
         raise _too_large(model, candidates, limits)
-    return _best(found, limits)
+    return _best(found, limits, small)
 
 
 def _too_large(model: Model, candidates: Sequence[Candidate], limits: Limits) -> CapacityError:
@@ -351,10 +358,10 @@ def _refuse_wide_pairs(candidates: Sequence[Candidate], limits: Limits) -> None:
 
 
 def _formats(
-    model: Model, kind: Engine | None, geometry: Geometry, index_bits: int | None, bitmap: bool
+    model: Model, kind: Engine | None, geometry: Geometry, index_bits: int | None, bitmap: bool, least_storage: bool
 ) -> tuple[Formats, list[str]]:
     if kind is None:
-        return best_formats(model, geometry, index_bits, bitmap)
+        return best_formats(model, geometry, index_bits, bitmap, least_storage)
     return layer_formats(model, kind, bitmap), []
 
 
@@ -419,10 +426,16 @@ def _fits(program: Program, limits: Limits) -> bool:
     )
 
 
-def _best(candidates: Sequence[Candidate], limits: Limits) -> Choice:
-    """Take the shortest interval; among nearly equal ones the smallest array, then the fewest block RAMs."""
+def _best(candidates: Sequence[Candidate], limits: Limits, least_storage: bool) -> Choice:
+    """Take the shortest interval; among nearly equal ones the smallest array, then the fewest block RAMs.
+
+    With ``least_storage`` only those with the fewest stored bits are equal.
+    """
     cycles = {id(candidate): program_cycles(candidate.program).interval for candidate in candidates}
-    bound = min(cycles.values()) * CYCLE_TOLERANCE
+    if least_storage:
+        sizes = {id(candidate): _stored_bits(candidate.program) for candidate in candidates}
+        candidates = [candidate for candidate in candidates if sizes[id(candidate)] == min(sizes.values())]
+    bound = min(cycles[id(candidate)] for candidate in candidates) * CYCLE_TOLERANCE
 
     def cost(candidate: Candidate) -> tuple[int, int, bool, bool, int, int]:
         geometry = candidate.program.config.geometry
@@ -442,3 +455,8 @@ def _best(candidates: Sequence[Candidate], limits: Limits) -> Choice:
     name = "a choice for every layer" if best.engine is None else best.engine.value
     reasons.append(f"chosen: {name}, {best.program.config.geometry}")
     return Choice(best.program, cycles[id(best)], (*reasons, *best.reasons))
+
+
+def _stored_bits(program: Program) -> int:
+    """Return the bits of all layers, without what fills the words of memory."""
+    return sum(plan.storage["total"] - plan.storage["padding"] for plan in program.layers)

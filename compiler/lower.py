@@ -9,6 +9,7 @@ import numpy as np
 
 from zeroskip.compiler.balance import balance_rows
 from zeroskip.compiler.encode import choose_mask_bits, encode_indexed
+from zeroskip.compiler.encodings import relative
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.fields import (
     back_fields,
@@ -42,7 +43,7 @@ from zeroskip.compiler.target import EngineConfig, Format, Geometry, pair_bits
 from zeroskip.compiler.thresholds import search_stages
 from zeroskip.compiler.timing import plan_timing, unit_ends
 
-__all__ = ["Formats", "LayerCost", "estimate_cycles", "layer_costs", "lower", "plan_jobs"]
+__all__ = ["Formats", "LayerCost", "layer_costs", "lower", "plan_jobs"]
 
 MAX_PAIR_BITS = 18
 """The widest operand of a device's multiplier; a board's own may be narrower (compiler.geometry)."""
@@ -51,17 +52,26 @@ Formats = Mapping[str, Format]
 """The format of each layer with weights, by name; layers that are not named are dense."""
 
 
-def lower(model: Model, geometry: Geometry, formats: Formats, *, index_bits: int | None = None) -> Program:
+def lower(
+    model: Model,
+    geometry: Geometry,
+    formats: Formats,
+    *,
+    index_bits: int | None = None,
+    least_storage: bool = False,
+) -> Program:
     """Lower ``model`` to a Program for ``geometry``.
 
-    ``index_bits`` fixes the relative index width of every sparse layer; by default each layer chooses its own.
+    ``index_bits`` fixes the relative index width of every sparse layer; by default each layer chooses its own:
+    the one of fewest cycles near the least storage, with ``least_storage`` that of the least. Storage is
+    counted without the padding to words of memory, which hold all indices at the width of the widest.
 
     Raises
     ------
     CompileError
         If a layer cannot be served; the text names it and the remedy.
     """
-    model, row_orders, jobs, layouts = plan_jobs(model, geometry, formats, index_bits)
+    model, row_orders, jobs, layouts = plan_jobs(model, geometry, formats, index_bits, least_storage)
     wide = {layouts[job.layer.output].storage for job in jobs if not job.slow} if geometry.results > 1 else set()
     granule = geometry.results if Storage.REPLICATED in wide else 1
     placed, depth, release = memory_map(model, layouts, geometry.lanes, granule)
@@ -88,9 +98,10 @@ def lower(model: Model, geometry: Geometry, formats: Formats, *, index_bits: int
 
 
 def plan_jobs(
-    model: Model, geometry: Geometry, formats: Formats, index_bits: int | None
+    model: Model, geometry: Geometry, formats: Formats, index_bits: int | None, least_storage: bool = False
 ) -> tuple[Model, dict[str, tuple[int, ...]], list[Job], dict[str, TensorLayout]]:
     """Fix what every layer does before anything is placed: the balanced model, row orders, jobs and layouts."""
+    tolerance = 1.0 if least_storage else relative.TOLERANCE
     model, row_orders = balance_rows(model, geometry, formats)
     jobs = [
         prepare_job(layer, model, geometry, formats.get(layer.name, Format.DENSE))
@@ -107,9 +118,9 @@ def plan_jobs(
         if job.format is Format.DENSE:
             encode_dense(job, geometry)
         elif job.format is not Format.BITMAP:
-            encode_indexed(job, geometry, index_bits)
-    _encode_bitmaps(jobs, geometry, index_bits)
-    if index_bits is None:
+            encode_indexed(job, geometry, index_bits, tolerance)
+    _encode_bitmaps(jobs, geometry, index_bits, tolerance)
+    if index_bits is None and not least_storage:
         _widen_gaps(jobs, geometry)
     _align_patterns(jobs, geometry)
     for job in jobs:
@@ -117,12 +128,13 @@ def plan_jobs(
     return model, row_orders, jobs, layouts
 
 
-def _encode_bitmaps(jobs: Sequence[Job], geometry: Geometry, index_bits: int | None) -> None:
+def _encode_bitmaps(jobs: Sequence[Job], geometry: Geometry, index_bits: int | None, tolerance: float) -> None:
     """Encode the bitmap layers behind all others: their words share the image with the others' indices."""
     masked = [job for job in jobs if job.format is Format.BITMAP]
     if not masked:
         return
-    bits = index_bits or choose_mask_bits(masked, geometry, [job for job in jobs if job.decoding is not None])
+    encoded = [job for job in jobs if job.decoding is not None]
+    bits = index_bits or choose_mask_bits(masked, geometry, encoded, tolerance)
     for job in masked:
         encode_indexed(job, geometry, bits)
 
@@ -152,11 +164,6 @@ def _align_patterns(jobs: Sequence[Job], geometry: Geometry) -> None:
             encode_indexed(job, geometry, widest)
 
 
-def estimate_cycles(model: Model, geometry: Geometry, formats: Formats, index_bits: int | None = None) -> int:
-    """Return the cycles in which a geometry issues all layers; exact but for the hand-over between layers."""
-    return sum(cost.cycles for cost in layer_costs(model, geometry, formats, index_bits).values())
-
-
 @dataclass(frozen=True)
 class LayerCost:
     """The cycles in which a layer issues its slots, stalls included, and the bits of its weights and indices."""
@@ -166,10 +173,14 @@ class LayerCost:
 
 
 def layer_costs(
-    model: Model, geometry: Geometry, formats: Formats, index_bits: int | None = None
+    model: Model,
+    geometry: Geometry,
+    formats: Formats,
+    index_bits: int | None = None,
+    least_storage: bool = False,
 ) -> dict[str, LayerCost]:
-    """Return what each layer costs, by name."""
-    jobs = plan_jobs(model, geometry, formats, index_bits)[2]
+    """Return what each layer costs, by name; its cycles are exact but for the hand-over between layers."""
+    jobs = plan_jobs(model, geometry, formats, index_bits, least_storage)[2]
     delay = geometry.skew(geometry.columns - 1) if any(job.slow for job in jobs) else 0
     indexed = any(job.format is not Format.DENSE for job in jobs)
     costs = {}

@@ -41,6 +41,7 @@ SETTINGS = (
     "index_bits",
     "bitmap",
     "spram",
+    "least_storage",
 )
 """What ``--set key=value`` may set."""
 
@@ -81,7 +82,7 @@ def compile_artifact(
     choice = choose_program(source, ENGINES[engine], limits or DEFAULT_LIMITS, **numbers)
     program = choice.program
     files = {
-        **design_files(program, numbers.get("index_bits")),
+        **design_files(program, numbers.get("index_bits"), bool(numbers.get("least_storage"))),
         "report/report.json": _json(compile_report(program, network)),
     }
     original = artifact.read_bytes()
@@ -106,10 +107,10 @@ def compile_artifact(
     return choice
 
 
-def design_files(program: Program, index_bits: int | None) -> dict[str, str]:
+def design_files(program: Program, index_bits: int | None, least_storage: bool = False) -> dict[str, str]:
     """Return by path the text files of a design that its simulation reads: ROM images, the program and the RTL."""
     return {
-        **program_files(program, index_bits),
+        **program_files(program, index_bits, least_storage),
         **{f"rtl/{name}": text for name, text in rtl_files(program).items()},
     }
 
@@ -144,8 +145,9 @@ def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
     for key in ("columns", "cores", "results", "logic_products", "banked_vectors", "paired_products", "sign_adds"):
         if key in numbers and "lanes" not in numbers:
             raise InputError(f"Setting {key!r} needs 'lanes' as well; add --set lanes=4, 8, 16 or 32")
-    if numbers.get("spram", 0) not in (0, 1):
-        raise InputError(f"Setting 'spram' must be 0 or 1, not {numbers['spram']}")
+    for key in ("spram", "least_storage"):
+        if numbers.get(key, 0) not in (0, 1):
+            raise InputError(f"Setting {key!r} must be 0 or 1, not {numbers[key]}")
     if not 1 <= numbers.get("index_bits", 1) <= 12:
         raise InputError(f"Setting 'index_bits' must be 1 to 12, not {numbers['index_bits']}")
     return numbers

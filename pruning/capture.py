@@ -6,7 +6,7 @@ import enum
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,16 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.selection import Selection
 
-__all__ = ["INPUT", "POOLINGS", "SUPPORTED", "Graph", "Kind", "Norm", "Op", "as_map", "capture", "tensors_of"]
+__all__ = ["INPUT", "POOLINGS", "SUPPORTED", "Graph", "Kind", "Norm", "Op", "as_map", "capture"]
 
 INPUT = "input"
 
 SUPPORTED = (
     "Conv2d and Conv1d (zeros padding), Linear, BatchNorm directly after one of these, a sum of two layers, ReLU "
-    "directly after these (or after the max pool that follows), torch.cat along the channels, MaxPool and AvgPool "
-    "without padding, AdaptiveAvgPool(1) or a mean over the positions, flatten/view/reshape to (N, features), Dropout "
-    "in eval mode; one input, one output"
+    "directly after these (or after the max pool that follows), torch.cat along the channels, slices x[:, :, ::n, ::n] "
+    "and zero channels by F.pad behind a layer, MaxPool and AvgPool without padding, AdaptiveAvgPool(1) or a mean over "
+    "the positions, flatten/view/reshape to (N, features), Dropout in eval mode; one input, one output"
 )
 
 
@@ -117,10 +118,18 @@ class Op:
 
 @dataclass(frozen=True)
 class Graph:
-    """The layers of a network, each behind those it reads; the last one is the output."""
+    """The layers of a network, each behind those it reads; the last one is the output.
+
+    ``constants`` are weights of layers that stand for operations without a module.
+    """
 
     ops: tuple[Op, ...]
     in_shape: tuple[int, ...]
+    constants: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+
+    def tensors(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return what the layers name: constants, and the model's parameters and buffers, the live ones."""
+        return {**self.constants, **dict(model.named_parameters()), **dict(model.named_buffers())}
 
     def forward(
         self,
@@ -163,11 +172,6 @@ def as_map(weight: Tensor) -> Tensor:
     return weight.unsqueeze(2) if weight.dim() == 3 else weight
 
 
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by name, the live ones, so that gradients flow."""
-    return dict(model.named_parameters()) | dict(model.named_buffers())
-
-
 def capture(model: nn.Module, sample: Tensor) -> Graph:
     """Return the layers of ``model`` in eval mode; ``sample`` is an example input with a batch axis.
 
@@ -203,6 +207,9 @@ class _Reader:
         # The layer whose result a node is; several nodes are, where one only changes the shape or was absorbed.
         self.made_by: dict[fx.Node, str] = {}
         self.pool_nodes: dict[str, fx.Node] = {}
+        # Slices and paddings of a layer's result that become a layer where something else reads them.
+        self.selections: dict[fx.Node, tuple[fx.Node, Selection]] = {}
+        self.constants: dict[str, Tensor] = {}
 
     def read(self) -> Graph:
         if len(self.inputs) != 1 or len(self.outputs) != 1:
@@ -230,7 +237,7 @@ class _Reader:
         for op in ops[:-1]:
             if op.name not in read:
                 raise PruningError(f"Layer '{op.name}' is computed, but the network's output does not depend on it")
-        return Graph(ops, in_shape)
+        return Graph(ops, in_shape, self.constants)
 
     def _add(self, node: fx.Node, op: Op) -> None:
         self.ops[op.name] = op
@@ -247,6 +254,8 @@ class _Reader:
 
     def _source(self, node: fx.Node, value: Any) -> fx.Node:
         """Return an argument that must be the result of a layer."""
+        if isinstance(value, fx.Node) and value in self.selections and value not in self.made_by:
+            self._select(value)
         if not isinstance(value, fx.Node) or value not in self.made_by:
             raise self._refuse(node, f"operation '{node.target}' on something else than the result of a layer")
         return value
@@ -294,13 +303,16 @@ class _Reader:
             "view": self._flatten,
             "reshape": self._flatten,
             "squeeze": self._flatten,
+            "slice": self._slice,
+            "pad": self._pad,
             "dropout": self._dropout,
             "contiguous": self._identity,
+            "alias": self._identity,
         }
         if not full.startswith("aten.") or name not in handlers:
             raise self._refuse(node, f"operation '{full}'")
         arguments = self._arguments(node)
-        if name != "cat":
+        if name not in ("cat", "slice", "pad"):
             arguments["input"] = self._source(node, arguments.get("input", arguments.get("self")))
         handlers[name](node, arguments)
 
@@ -450,6 +462,61 @@ class _Reader:
         if len(self._shape(node)) != 1 and self._shape(node) != self._shape(a["input"]):
             raise self._refuse(node, f"a change of shape to {self._shape(node)}; only (N, features) is known")
         self._identity(node, a)
+
+    def _slice(self, node: fx.Node, a: dict[str, Any]) -> None:
+        source, selection = self._selected(node, a["self"])
+        shape = a["self"].meta["val"].shape
+        axis, step = int(a["dim"]) % len(shape), int(a["step"])
+        whole = not a["start"] and (a["end"] is None or a["end"] >= shape[axis])
+        known = whole and (step == 1 or axis >= 2)
+        found = selection.strided(axis - len(shape), step) if known else None
+        self._extend(node, source, found, "than take x[:, :, ::n, ::n]")
+
+    def _pad(self, node: fx.Node, a: dict[str, Any]) -> None:
+        source, selection = self._selected(node, a["self"])
+        zeros = a["mode"] == "constant" and not a["value"]
+        found = selection.padded([int(n) for n in a["pad"]], len(self._shape(source)) + 1) if zeros else None
+        self._extend(node, source, found, "than add channels of zeros")
+
+    def _selected(self, node: fx.Node, value: Any) -> tuple[fx.Node, Selection]:
+        """Return the result of a layer that ``value`` selects from, and how."""
+        if isinstance(value, fx.Node) and value in self.selections:
+            return self.selections[value]
+        return self._source(node, value), Selection()
+
+    def _extend(self, node: fx.Node, source: fx.Node, selection: Selection | None, limit: str) -> None:
+        if selection is None or len(self._shape(source)) < 2:
+            raise self._refuse(node, f"operation '{node.target}' that does more {limit}")
+        if self.made_by[source] == INPUT or self._reads_input(self.made_by[source]):
+            raise self._refuse(
+                node, f"operation '{node.target}' on the network's input; put a convolution between them"
+            )
+        self.selections[node] = source, selection
+
+    def _select(self, node: fx.Node) -> None:
+        """Add the layer that a selection stands for."""
+        source, selection = self.selections[node]
+        if selection.identity:
+            self.made_by[node] = self.made_by[source]
+            return
+        name = self._unique(f"select{1 + len(self.constants)}")
+        # No module can have such a name.
+        weight = f"<{name}>.weight"
+        before = self._map(source)
+        self.constants[weight] = selection.weight(before[0], source.meta["val"].dtype)
+        inputs = (self.made_by[source],)
+        # The ReLU changes no value then, and says that the codes have no sign.
+        relu = self._never_negative(inputs[0])
+        self._add(
+            node,
+            Op(name, Kind.CONV2D, inputs, before, self._map(node), weight, relu=relu, stride=selection.stride),
+        )
+
+    def _never_negative(self, name: str) -> bool:
+        op = self.ops[name]
+        if op.kind in POOLINGS or op.kind is Kind.CONCAT:
+            return all(self._never_negative(before) for before in op.inputs)
+        return op.relu
 
     def _dropout(self, node: fx.Node, a: dict[str, Any]) -> None:
         if a["train"]:

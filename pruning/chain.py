@@ -13,13 +13,13 @@ from torch import nn
 
 from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.calibration import Plan, calibrate, fake_quant_forward
-from zeroskip.pruning.capture import Graph, capture, tensors_of
+from zeroskip.pruning.capture import Graph, capture
 from zeroskip.pruning.checkpoints import Checkpoints, plain_values, replace_bytes
 from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet, Split, data_folder, load
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
-from zeroskip.pruning.judging import integer_score, score
+from zeroskip.pruning.judging import integer_score, score, wrong
 from zeroskip.pruning.networks import load_start, make_network
 from zeroskip.pruning.quantize import QuantizedNetwork, fixed_levels, float_inputs, layer_masks, quantize
 from zeroskip.pruning.recipe import Recipe, load_recipe
@@ -94,7 +94,7 @@ def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
     admm = _structured(run)
     inputs = run.validation.x[: settings.calibration]
     graph = capture(run.model, float_inputs(inputs[:1], run.source))
-    tensors = tensors_of(run.model)
+    tensors = graph.tensors(run.model)
     plan = calibrate(
         graph, tensors, float_inputs(inputs, run.source), run.source,
         settings.weights, settings.activations, settings.power_of_two,
@@ -116,7 +116,7 @@ def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
 
 def _settle(graph: Graph, model: nn.Module, plan: Plan, admm: Admm | None) -> None:
     """Put the weights of layers whose set has levels back on these, where the plan's scales have them."""
-    tensors = tensors_of(model)
+    tensors = graph.tensors(model)
     for op in graph.ops:
         if op.weight and admm and admm.holds_levels(op.module):
             weight = tensors[op.weight]
@@ -157,15 +157,26 @@ def build_artifact(
         run = Run(chosen, model, parts.train, parts.validation, Checkpoints(checkpoints), progress)
         net, float_score = _finish(run, parts.test)
     path.parent.mkdir(parents=True, exist_ok=True)
-    net.save(path, _zoo_record(run, parts, net, float_score, start))
+    net.save(path, _zoo_record(run, parts, {"float": float_score, "integer": _judge(run, net, parts.test)}, start))
     lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in run.log)
     replace_bytes(out_dir / f"{chosen.name}.log.jsonl", lines.encode())
     return Built(path, read_header(path), False)
 
 
-def _zoo_record(run: Run, split: Split, net: QuantizedNetwork, float_score: float, start: Path | None) -> Record:
+def _judge(run: Run, net: QuantizedNetwork, test: ImageSet) -> float:
+    """Return the integer network's score; the log's last line says which samples a classifier gets wrong."""
+    if run.recipe.task is Task.CLASSIFY:
+        errors = wrong(net, test)
+        found = (len(test) - int(errors.sum())) / len(test)
+        missed = {"wrong": errors.nonzero()[0].tolist()}
+    else:
+        found, missed = integer_score(net, test, run.recipe.task), {}
+    run.note("test", "integer", score=round(found, 6), samples=len(test), **missed)
+    return found
+
+
+def _zoo_record(run: Run, split: Split, scores: dict[str, float], start: Path | None) -> Record:
     recipe = run.recipe
-    scores = {"float": float_score, "integer": integer_score(net, split.test, recipe.task)}
     samples = len(split.test)
     judged: dict[str, Any] = {"correct": {name: round(value * samples) for name, value in scores.items()}}
     provenance = {

@@ -12,7 +12,7 @@ __all__ = ["controls"]
 
 
 def controls(recipe: Recipe) -> dict[str, Recipe]:
-    """Return the control recipes by name; none for a recipe that prunes nothing.
+    """Return the control recipes by name; none for a recipe that prunes nothing, or without ADMM.
 
     ``oneshot`` and ``gradual`` go from the dense network to the final sets in one stage with the epochs of all pruning
     stages. ``scratch``, where a final set is structured, trains the shape that the recipe itself finds from fresh
@@ -21,7 +21,7 @@ def controls(recipe: Recipe) -> dict[str, Recipe]:
     such budget among all layers that are pruned. Stages that only quantize, and the quantization, stay.
     """
     pruning = [stage for stage in recipe.stages if _prunes(stage)]
-    if not pruning:
+    if not any(stage.method is Method.ADMM for stage in pruning):
         return {}
     rest = tuple(stage for stage in recipe.stages if not _prunes(stage))
     last = pruning[-1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from zeroskip.pruning.capture import Graph, Kind, Op, capture, tensors_of
+from zeroskip.pruning.capture import Graph, Kind, Op, capture
 from zeroskip.pruning.checkpoints import LATER
 from zeroskip.pruning.errors import PruningError
 
@@ -109,7 +109,7 @@ def fold_channels(model: nn.Module, codes: Tensor, source: Input) -> Input:
     mean, std = float(means.mean()), float(stds.mean())
     if any(any(op.padding) for op in graph.first_layers()):
         mean = round(mean * source.range) / source.range
-    tensors = tensors_of(model)
+    tensors = graph.tensors(model)
     with torch.no_grad():
         for op in graph.first_layers():
             _fold(op, graph, tensors, std / stds, (mean - means) / stds)

@@ -1,4 +1,4 @@
-"""The ways of a stage: ADMM, and the controls that show what ADMM adds: one shot, gradual, and from scratch."""
+"""The ways of a stage: ADMM, its controls (one shot, gradual, from scratch), and pruning by sums of magnitudes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.allocation import Trial, allocate
 from zeroskip.pruning.checkpoints import plain_values
 from zeroskip.pruning.constraints import ConstraintSet
+from zeroskip.pruning.constraints.base import Structure, finite_values
 from zeroskip.pruning.errors import Diverged, PruningError
 from zeroskip.pruning.goals import accuracy_goal, residual_goals
 from zeroskip.pruning.gradual import relaxed
@@ -165,6 +166,25 @@ def _scratch(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> 
     return admm
 
 
+def _magnitude(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:
+    masks = dict(run.masks)
+    dense = Admm(run.model, sets, parent=run.masks)
+    for name in dense.names():
+        constraint = dense.constraint(name)
+        if not isinstance(constraint, Structure):
+            raise PruningError(
+                f"Layer '{name}' of stage '{stage.name}' has {constraint}, but method magnitude needs a set that says "
+                "which weights stay; choose such a set or method admm"
+            )
+        weight = run.model.get_parameter(f"{name}.weight" if name else "weight")
+        support = torch.from_numpy(constraint.support(finite_values(weight.abs())))
+        masks[name] = support & masks[name] if name in masks else support
+    admm = Admm(run.model, sets, parent=masks)
+    _map(run, stage, admm)
+    _retrain_all_epochs(run, stage, generator, admm)
+    return admm
+
+
 def _start_anew(model: nn.Module, generator: torch.Generator) -> None:
     """Give every parameter a fresh start from its module's own initialization."""
     fresh: set[int] = set()
@@ -189,4 +209,10 @@ def _rounded(line: dict[str, Any]) -> dict[str, Any]:
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in line.items()}
 
 
-_METHODS = {Method.ADMM: _admm, Method.ONESHOT: _oneshot, Method.GRADUAL: _gradual, Method.SCRATCH: _scratch}
+_METHODS = {
+    Method.ADMM: _admm,
+    Method.ONESHOT: _oneshot,
+    Method.GRADUAL: _gradual,
+    Method.SCRATCH: _scratch,
+    Method.MAGNITUDE: _magnitude,
+}

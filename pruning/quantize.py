@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.calibration import Activation, Plan, calibrate, output_name
-from zeroskip.pruning.capture import Graph, Kind, Op, as_map, capture, tensors_of
+from zeroskip.pruning.capture import Graph, Kind, Op, as_map, capture
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, write_artifact
@@ -203,7 +203,7 @@ def quantize(
     if layers is not None:
         layers.check()
     graph = capture(model, float_inputs(sample, source))
-    tensors = {name: value.detach() for name, value in tensors_of(model).items()}
+    tensors = {name: value.detach() for name, value in graph.tensors(model).items()}
     inputs = _gather(calibration, _CALIBRATION_SAMPLES)
     if plan is None:
         floats, fixed = float_inputs(inputs, source), fixed_levels(graph, tensors, layers)

@@ -75,13 +75,15 @@ class Method(enum.Enum):
     ``ADMM``: an ADMM phase, the masked mapping, masked retraining. The others are what it is compared with, and train
     as many epochs: ``ONESHOT`` projects the weights at once and retrains; ``GRADUAL`` projects them at every update
     onto sets that shrink with the cube of the time left (Zhu and Gupta 2017), and retrains; ``SCRATCH`` keeps the zeros
-    of the stages before it and trains fresh weights in this shape (Liu et al. 2019).
+    of the stages before it and trains fresh weights in this shape (Liu et al. 2019); ``MAGNITUDE`` keeps the groups of
+    largest ``sum |w|`` and retrains, which stage by stage is the iterative pruning of Mao et al. 2017.
     """
 
     ADMM = "admm"
     ONESHOT = "oneshot"
     GRADUAL = "gradual"
     SCRATCH = "scratch"
+    MAGNITUDE = "magnitude"
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
-"""Rows of the accuracy tables: a recipe, a seed, and one of its controls; their order, names and results."""
+"""Rows of the accuracy tables: a recipe, a seed, a fold and one of its controls; their order, names and results."""
 
 from __future__ import annotations
 
 import fnmatch
 import json
-import statistics
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,18 @@ from typing import Any
 from zeroskip.pruning.chain import Built
 from zeroskip.pruning.checkpoints import replace_bytes
 from zeroskip.pruning.controls import controls
+from zeroskip.pruning.data import FOLDED, FOLDS
 from zeroskip.pruning.errors import PruningError, nearest
 from zeroskip.pruning.recipe import QUEUE, RECIPES, Recipe, builtin_recipes, load_recipe
 
-__all__ = ["CONTROLS", "Row", "find_rows", "queued_names", "read_result", "table", "write_result"]
+__all__ = ["CONTROLS", "Row", "find_rows", "queued_names", "read_result", "write_result"]
 
 CONTROLS = ("oneshot", "gradual", "scratch")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run: ``recipe`` with the row's seed and name, ``base`` the name of the recipe it belongs to."""
+    """One run: ``recipe`` with the row's seed, fold and name, ``base`` the name of the recipe it belongs to."""
 
     base: str
     control: str | None
@@ -55,6 +55,8 @@ def queued_names(path: Path = RECIPES / QUEUE) -> list[str]:
 def find_rows(patterns: Sequence[str], seeds: Sequence[int] | None, with_controls: bool) -> list[Row]:
     """Return the rows of recipes in the queue's order: recipe by recipe, seed by seed, each with its controls.
 
+    The small sets are judged by cross-validation: such a recipe has a row for every fold, unless it names one itself.
+
     Parameters
     ----------
     patterns : names, globs or TOML files; none: the whole queue. What the queue does not name comes after it
@@ -72,11 +74,24 @@ def find_rows(patterns: Sequence[str], seeds: Sequence[int] | None, with_control
         recipe = load_recipe(name)
         for seed in (recipe.seed,) if seeds is None else seeds:
             variants = [(None, recipe), *(controls(recipe).items() if with_controls else ())]
+            suffix = "" if seed == recipe.seed else f"-seed{seed}"
             for control, variant in variants:
-                suffix = "" if seed == recipe.seed else f"-seed{seed}"
-                own = replace(variant, seed=seed, name=f"{variant.name}{suffix}")
-                rows.append(Row(recipe.name, control, own))
+                rows += [
+                    Row(
+                        recipe.name,
+                        control,
+                        replace(variant, seed=seed, fold=fold, name=f"{variant.name}{part}{suffix}"),
+                    )
+                    for part, fold in _folds(recipe)
+                ]
     return rows
+
+
+def _folds(recipe: Recipe) -> list[tuple[str, int | None]]:
+    """Return the folds that judge a recipe, each with what it adds to the name of a row."""
+    if recipe.dataset not in FOLDED or recipe.fold is not None:
+        return [("", recipe.fold)]
+    return [(f"-fold{fold}", fold) for fold in range(FOLDS)]
 
 
 def read_result(row: Row, folder: Path) -> dict[str, Any] | None:
@@ -90,7 +105,10 @@ def read_result(row: Row, folder: Path) -> dict[str, Any] | None:
 
 
 def write_result(row: Row, folder: Path, built: Built, figures: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """Write and return a row's result: accuracies, validation scores and goals from its log, and the figures."""
+    """Write and return a row's result: accuracies, validation scores, goals and errors from its log, and the figures.
+
+    ``wrong`` are the test samples that a classifier gets wrong; other tasks and older logs say none.
+    """
     log = built.path.with_name(f"{row.name}.log.jsonl")
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     validation = {f"{line['stage']} {line['phase']}": line["validation"] for line in lines if "validation" in line}
@@ -99,6 +117,7 @@ def write_result(row: Row, folder: Path, built: Built, figures: Mapping[str, Any
         "recipe": row.base,
         "control": row.control,
         "seed": row.recipe.seed,
+        "fold": row.recipe.fold,
         "recipe_sha256": row.recipe.digest(),
         "artifact": built.path.name,
         "log": log.name,
@@ -110,57 +129,6 @@ def write_result(row: Row, folder: Path, built: Built, figures: Mapping[str, Any
         "seconds": round(seconds, 1),
         **figures,
     }
+    result |= next(({"wrong": line["wrong"]} for line in lines if "wrong" in line), {})
     replace_bytes(row.result_path(folder), (json.dumps(result, indent=1, sort_keys=True) + "\n").encode())
     return result
-
-
-def table(rows: Iterable[Row], folder: Path) -> str:
-    """Return the Markdown table of the rows' results: a line a recipe, with the median over the seeds.
-
-    The spread is from the worst to the best seed; the margin over a control is the difference of the medians, in
-    points. What no run has reached is "not run".
-    """
-    found: dict[str, dict[str | None, list[dict[str, Any] | None]]] = {}
-    for row in rows:
-        found.setdefault(row.base, {}).setdefault(row.control, []).append(read_result(row, folder))
-    titles = ["recipe", "weights", "rate", "MACs", "bits", "bits with index", "integer %", "spread", "seeds", "goals"]
-    lines = [
-        "| " + " | ".join([*titles, *(f"over {control}" for control in CONTROLS)]) + " |",
-        "|---" + "|---:" * (len(titles) + len(CONTROLS) - 1) + "|",
-    ]
-    for base, kinds in found.items():
-        cells = [base, *_cells(kinds[None]), *(_margin(kinds, control) for control in CONTROLS)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _cells(results: Sequence[dict[str, Any] | None]) -> list[str]:
-    done = [result for result in results if result is not None]
-    if not done:
-        return ["not run", *[""] * 8]
-    shares = [100 * result["accuracy"]["integer"] for result in done]
-    figures = [_median(done, key) for key in ("kept", "macs_nonzero", "bits_value", "bits_total")]
-    kept, macs, value, total = ("-" if number is None else f"{number:,.0f}" for number in figures)
-    dense = done[0].get("weights")
-    rate = f"{dense / figures[0]:.1f}x" if dense and figures[0] else "-"
-    goals = [goal["met"] for result in done for goal in result["goals"]]
-    met = f"{sum(goals)} of {len(goals)}" if goals else "-"
-    spread = f"{min(shares):.2f} to {max(shares):.2f}"
-    seeds = f"{len(done)} of {len(results)}"
-    return [kept, rate, macs, value, total, f"{statistics.median(shares):.2f}", spread, seeds, met]
-
-
-def _median(results: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    values = [result[key] for result in results if result.get(key) is not None]
-    return statistics.median(values) if values else None
-
-
-def _margin(kinds: Mapping[str | None, Sequence[dict[str, Any] | None]], control: str) -> str:
-    """Return the difference of the medians in points; only where both have run."""
-    if control not in kinds:
-        return "-"
-    own, other = (
-        [100 * result["accuracy"]["integer"] for result in kinds[kind] if result is not None]
-        for kind in (None, control)
-    )
-    return f"{statistics.median(own) - statistics.median(other):+.2f}" if own and other else "not run"

@@ -20,10 +20,14 @@ from zeroskip.pruning.chain import build_artifact
 from zeroskip.pruning.checkpoints import replace_bytes
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.figures import figures
-from zeroskip.pruning.rows import Row, find_rows, read_result, table, write_result
+from zeroskip.pruning.rows import Row, find_rows, read_result, write_result
+from zeroskip.pruning.tables import tables
 from zeroskip.pruning.toml import to_toml
 
-__all__ = ["Folders", "TimeUp", "build_row", "main", "run_queue"]
+__all__ = ["TABLE_SEEDS", "Folders", "TimeUp", "build_row", "main", "run_queue"]
+
+TABLE_SEEDS = (0, 1, 2)
+"""Seeds of a row's median."""
 
 _LINE_SECONDS = 10.0
 Report = Callable[[str, float, float | None], None]
@@ -194,17 +198,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--jobs", type=int, default=1, metavar="N", help="rows at a time, of different seeds (default: 1)"
     )
     parser.add_argument("--until", type=float, metavar="SECONDS", help="stop after so long; finished stages are kept")
-    parser.add_argument("--table", action="store_true", help="print the Markdown table of what there is, build nothing")
+    parser.add_argument("--table", action="store_true",
+                        help="print the Markdown tables of what there is with its controls, by default of seeds 0,1,2; "
+                        "build nothing")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("build/zoo"), metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets (default: ZEROSKIP_DATA)")
     parser.add_argument("--checkpoints", type=Path, default=Path("build/checkpoints"), metavar="DIR",
                         help="folder of finished stages (default: %(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
     try:
-        rows = find_rows(options.recipes, options.seeds, options.controls)
         if options.table:
-            print(table(rows, options.out))
+            print(tables(find_rows(options.recipes, options.seeds or TABLE_SEEDS, True), options.out))
             return 0
+        rows = find_rows(options.recipes, options.seeds, options.controls)
         failures = run_queue(rows, Folders(options.out, options.checkpoints, options.data), options.jobs, options.until)
     except PruningError as error:
         print(f"error: {error}", file=sys.stderr)

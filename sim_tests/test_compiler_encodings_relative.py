@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,3 +49,13 @@ def test_width_takes_fewest_entries_within_tolerance():
         for k in cost
         if cost[k] <= 1.05 * min(cost.values())
     )
+
+
+@pytest.mark.parametrize("gap", [3, 9, 40, 150])
+def test_no_tolerance_takes_the_least_storage(gap):
+    random = np.random.default_rng(gap)
+    rows = [np.cumsum(random.geometric(1 / gap, 30)).tolist() for _ in range(20)]
+    bits = {k: sum(entry_count(row, k) for row in rows) * (k + 4) for k in range(1, 13)}
+    least = choose_index_bits(rows, 4, tolerance=1.0)
+    assert bits[least] == min(bits.values())
+    assert least <= choose_index_bits(rows, 4)

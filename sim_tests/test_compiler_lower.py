@@ -10,7 +10,8 @@ import pytest
 import models
 from zeroskip.compiler import reference
 from zeroskip.compiler.balance import balance_rows, row_slots
-from zeroskip.compiler.errors import CapacityError, CompileError, VerificationError
+from zeroskip.compiler.emit import load_program
+from zeroskip.compiler.errors import CapacityError, CompileError, InputError, VerificationError
 from zeroskip.compiler.geometry import (
     DEFAULT_LIMITS,
     ECP5_SHAPES,
@@ -28,6 +29,7 @@ from zeroskip.compiler.program import Program
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.rom_words import unpack_word, weight_code, weight_level
 from zeroskip.compiler.target import Engine, Format, Geometry, pair_bits
+from zeroskip.hw.design import compile_artifact
 
 DENSE = (Geometry(4, columns=3), Engine.DENSE)
 SPARSE = (Geometry(8), Engine.SPARSE)
@@ -576,3 +578,44 @@ def test_different_biases_of_one_channel_are_found():
         VerificationError, match="^Layer 'conv1': the results of a cycle have different biases in channel 3"
     ):
         check_roms(spoil(program, "bias", 3, rom.slot_bits))
+
+
+def stored(program: Program) -> int:
+    """Return the bits of all layers, without the padding to words of memory."""
+    return sum(plan.storage["total"] - plan.storage["padding"] for plan in program.layers)
+
+
+def test_least_storage_takes_the_narrowest_gaps_and_formats_that_store_least():
+    model, _ = run_passes(models.digits_like("nonstructured", {"conv1": 0.9, "conv2": 0.1, "fc1": 0.04, "fc2": 1.0}))
+    geometry = Geometry(4)
+    formats, reasons = best_formats(model, geometry, None, True, least_storage=True)
+    assert formats["fc2"] is Format.DENSE and formats["fc1"] is Format.RELATIVE
+    assert any("bits against" in reason for reason in reasons)
+    fast = lower(model, geometry, layer_formats(model, Engine.SPARSE))
+    small = lower(model, geometry, layer_formats(model, Engine.SPARSE), least_storage=True)
+    for one, other in zip(fast.layers, small.layers, strict=True):
+        kinds = ("value", "index", "filler")
+        assert sum(other.storage[kind] for kind in kinds) <= sum(one.storage[kind] for kind in kinds)
+    assert stored(lower(model, geometry, formats, least_storage=True)) < stored(fast)
+
+
+def test_least_storage_chooses_the_geometry_that_stores_least():
+    model, _ = run_passes(models.digits_like("nonstructured", 0.2))
+    limits = Limits("a small device", 12, 56, ECP5_SHAPES)
+    fast = choose_program(model, None, limits)
+    small = choose_program(model, None, limits, least_storage=1, bitmap=1)
+    assert stored(small.program) < stored(fast.program)
+    assert small.cycles >= fast.cycles
+    assert small.program.config.geometry.products <= fast.program.config.geometry.products
+
+
+def test_a_design_of_least_storage_is_read_back(tmp_path):
+    model = models.digits_like("nonstructured", 0.1)
+    models.write_artifact(model, tmp_path / "net.safetensors")
+    settings = {"lanes": "4", "least_storage": "1"}
+    compile_artifact(tmp_path / "net.safetensors", tmp_path / "small", engine="sparse", settings=settings)
+    source, _ = run_passes(model)
+    fast = lower(source, Geometry(4), layer_formats(source, Engine.SPARSE))
+    assert stored(load_program(tmp_path / "small")) < stored(fast)
+    with pytest.raises(InputError, match="Setting 'least_storage' must be 0 or 1, not 2"):
+        compile_artifact(tmp_path / "net.safetensors", tmp_path / "bad", settings={"least_storage": "2"})

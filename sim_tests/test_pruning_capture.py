@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torch_networks import GRAPHS, Residual, Sequence, shaken
+from torch_networks import GRAPHS, Residual, Sequence, Shortcut, shaken
 from zeroskip.pruning import PruningError
-from zeroskip.pruning.capture import Kind, capture, tensors_of
+from zeroskip.pruning.capture import Kind, capture
 
 
 class Full(nn.Module):
@@ -47,7 +47,7 @@ def test_every_supported_form_equals_the_module():
     assert graph.ops[0].padding == (1, 2, 1, 2)
     assert graph.ops[2].padding == (1, 1, 2, 2)
     model.eval()
-    torch.testing.assert_close(graph.forward(tensors_of(model), x), model(x))
+    torch.testing.assert_close(graph.forward(graph.tensors(model), x), model(x))
 
 
 def twice(x, form):
@@ -62,7 +62,7 @@ def test_graphs_equal_their_module(name):
     make, shape = GRAPHS[name]
     model, x = shaken(make()), torch.randn(3, *shape)
     graph = capture(model, x)
-    torch.testing.assert_close(graph.forward(tensors_of(model), x), model(x))
+    torch.testing.assert_close(graph.forward(graph.tensors(model), x), model(x))
 
 
 def test_a_residual_network_becomes_sums_with_their_relu():
@@ -140,7 +140,23 @@ class Refused(nn.Module):
         (lambda m, x: F.relu(m.conv(x)).view(-1, 2, 3, 12), r"a change of shape to \(2, 3, 12\)"),
         (lambda m, x: F.adaptive_avg_pool2d(m.conv(x), 6), "adaptive average pooling to"),
         (lambda m, x: F.conv2d(x, m.conv.weight * 2), r"operation 'aten\.mul\.Tensor'"),
-        (lambda m, x: F.pad(m.conv(x), (1, -1, 0, 0)), r"operation 'aten\.pad\.default'"),
+        (
+            lambda m, x: F.pad(m.conv(x), (1, -1, 0, 0)),
+            r"operation 'aten\.pad\.default' that does more than add channels of zeros",
+        ),
+        (lambda m, x: F.pad(m.conv(x), (0, 0, 0, 0, 1, 1), value=1.0), "that does more than add channels of zeros"),
+        (lambda m, x: F.pad(m.conv(x), (0, 0, 0, 0, -1, 0)), "that does more than add channels of zeros"),
+        (lambda m, x: F.pad(m.conv(x), (1, 1, 1, 1), "reflect"), "that does more than add channels of zeros"),
+        (
+            lambda m, x: m.conv(x)[:, ::2],
+            r"operation 'aten\.slice\.Tensor' that does more than take x\[:, :, ::n, ::n\]",
+        ),
+        (lambda m, x: m.conv(x)[:, :, 1::2], "that does more than take"),
+        (lambda m, x: m.conv(x)[:, :, :-1], "that does more than take"),
+        (
+            lambda m, x: m.conv(x[:, :, ::2, ::2]),
+            r"operation 'aten\.slice\.Tensor' on the network's input; put a convolution between them",
+        ),
     ],
 )
 def test_refusals_name_operation_line_and_supported_forms(form, text):
@@ -189,3 +205,48 @@ def test_what_the_output_does_not_depend_on_is_refused():
 
     with pytest.raises(PruningError, match="A network must have one input and one output, not 1 and 2"):
         capture(Dead(), torch.randn(2, 4))
+
+
+@pytest.mark.parametrize(
+    "shortcut",
+    [
+        lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2), "constant", 0),
+        lambda x: F.pad(x, (0, 0, 0, 0, 1, 3))[:, :, ::2, ::2],
+        lambda x: F.pad(x[:, :, ::2][:, :, :, ::2], (0, 0, 0, 0, 0, 4, 0, 0)),
+        lambda x: F.pad(F.pad(x[..., ::2, ::2], (0, 0, 0, 0, 1, 1)), (0, 0, 0, 0, 1, 1)),
+    ],
+)
+@pytest.mark.parametrize("size", [7, 8])
+def test_slices_and_zero_channels_are_a_convolution_of_constants(shortcut, size):
+    model, x = shaken(Shortcut(shortcut)), torch.randn(3, 2, size, size)
+    graph = capture(model, x)
+    assert [op.name for op in graph.ops] == ["stem", "conv", "select1", "add1", "pool1", "fc"]
+    select = graph.ops[2]
+    assert (select.kind, select.stride, select.relu) == (Kind.CONV2D, (2, 2), True)
+    assert set(graph.constants) == {select.weight} and not set(graph.constants) & set(dict(model.named_buffers()))
+    torch.testing.assert_close(graph.forward(graph.tensors(model), x), model(x), rtol=0, atol=1e-6)
+
+
+def test_a_slice_that_takes_everything_is_no_layer():
+    model, x = (
+        shaken(Shortcut(lambda x: F.max_pool2d(F.pad(x, (0, 0, 0, 0, 2, 2)), 2)[:, :, :, ::1])),
+        torch.ones(1, 2, 8, 8),
+    )
+    names = [op.name for op in capture(model, x).ops]
+    assert names == ["stem", "conv", "select1", "pool1", "add1", "pool2", "fc"]
+
+
+def test_sequences_are_sliced_along_their_one_axis():
+    class Halved(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(1, 2, 3)
+            self.fc = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.fc(self.conv(x)[:, :, ::3].flatten(1))
+
+    model, x = shaken(Halved()), torch.randn(2, 1, 12)
+    graph = capture(model, x)
+    assert (graph.ops[1].stride, graph.ops[1].out_shape, graph.ops[1].relu) == ((1, 3), (2, 1, 4), False)
+    torch.testing.assert_close(graph.forward(graph.tensors(model), x), model(x))

@@ -88,6 +88,9 @@ def test_series_with_batch_norm_and_distillation_resume_with_the_same_bytes(tmp_
     }
     assert header["recipe"]["stages"][0]["retrain"]["distill"] == 0.7
     assert "distill" not in header["recipe"]["dense"]
+    last = json.loads((tmp_path / "whole" / "tiny.log.jsonl").read_text().splitlines()[-1])
+    assert (last["stage"], last["samples"]) == ("test", 60)
+    assert 1 - len(last["wrong"]) / 60 == pytest.approx(header["accuracy"]["integer"])
     out = exact(whole.path, data.test.x.numpy()[:, :, None])
     share = float(np.mean(out.reshape(60, -1).argmax(1) == data.test.y.numpy()))
     assert share == pytest.approx(header["accuracy"]["integer"])

@@ -74,3 +74,7 @@ def test_stages_that_quantize_stay_and_joint_sets_are_pruned_only():
 def test_what_prunes_nothing_has_no_control():
     assert controls(recipe()) == {}
     assert controls(recipe(LEVELS)) == {}
+
+
+def test_what_is_pruned_without_admm_has_no_control():
+    assert controls(recipe(replace(FIRST, method=Method.MAGNITUDE))) == {}

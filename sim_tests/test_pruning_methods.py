@@ -12,6 +12,7 @@ from zeroskip.pruning import PruningError
 from zeroskip.pruning.checkpoints import Checkpoints
 from zeroskip.pruning.data import load_digits
 from zeroskip.pruning.inputs import Input
+from zeroskip.pruning.methods import run_stage
 from zeroskip.pruning.networks import make_network
 from zeroskip.pruning.recipe import LayerRule, Method, Quantization, Recipe, Stage
 from zeroskip.pruning.retrain import Run, run_stages
@@ -119,3 +120,40 @@ def test_scratch_needs_modules_that_start_themselves(split):
     run = Run(recipe, Bare(), split.train, split.validation, Checkpoints(None))
     with pytest.raises(PruningError, match=r"Parameter 'gain' has no reset_parameters\(\)"):
         run_stages(run)
+
+
+def test_magnitude_keeps_the_largest_sums(split):
+    quiet = replace(STAGE, admm=Phase(0, (1e-3, 1e-3)), retrain=Phase(0, (1e-3, 1e-3)), method=Method.MAGNITUDE)
+    stage = replace(quiet, layers={"conv1": LayerRule("filter", {"keep": 4})})
+    dense, pruned = finished(split), finished(split, stage)
+    sums = dense.model.conv1.weight.detach().abs().sum((1, 2, 3))
+    kept = sums >= sums.sort(descending=True).values[3]
+    assert torch.equal(pruned.model.conv1.weight, dense.model.conv1.weight * kept.reshape(-1, 1, 1, 1))
+    again = replace(stage, name="again", layers={"conv1": LayerRule("filter", {"keep": 2})})
+    both = finished(split, stage, again)
+    assert bool((both.masks["conv1"] <= pruned.masks["conv1"]).all()) and int(both.masks["conv1"].sum()) == 2 * 9
+
+
+def test_sums_differ_from_norms(split):
+    """One large weight has the larger norm, many small ones the larger sum."""
+    run = finished(split)
+    with torch.no_grad():
+        run.model.conv1.weight.fill_(0.1)
+        run.model.conv1.weight[5] = 0
+        run.model.conv1.weight[5, 0, 0, 0] = 0.5
+    rules = {"conv1": LayerRule("filter", {"keep": 7})}
+    none = Phase(0, (1e-3, 1e-3))
+    weight = run.model.conv1.weight.detach().clone()
+    for method, lost in ((Method.MAGNITUDE, 5), (Method.ONESHOT, 7)):
+        run.model.conv1.weight.data.copy_(weight)
+        run.masks = {}
+        run_stage(run, replace(STAGE, layers=rules, admm=none, retrain=none, method=method), torch.Generator())
+        assert (run.masks["conv1"].flatten(1).any(1)).tolist() == [number != lost for number in range(8)]
+
+
+def test_magnitude_needs_a_set_that_prunes(split):
+    stage = replace(STAGE, layers={"fc1": LayerRule("levels", {"bits": 4})}, method=Method.MAGNITUDE)
+    with pytest.raises(
+        PruningError, match=r"Layer 'fc1' of stage 'half' has Levels\(.*, but method magnitude needs a set"
+    ):
+        finished(split, stage)

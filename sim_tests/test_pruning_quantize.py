@@ -36,7 +36,7 @@ from zeroskip.pruning import (
     quantize,
 )
 from zeroskip.pruning.calibration import calibrate, fake_quant_forward
-from zeroskip.pruning.capture import capture, tensors_of
+from zeroskip.pruning.capture import capture
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.export import Record, read_header
 from zeroskip.pruning.quantize import layer_masks
@@ -79,7 +79,8 @@ def test_integer_network_equals_the_fake_quantized_one(norm, padding):
     source = Input(255, 0.2, 0.5) if padding else SOURCE
     model, x = small(norm, padding), pixels()
     net = quantize(model, x[:2], x, weights=4, activations=8, input=source)
-    graph, tensors = capture(model.double(), source.normalize(x[:2]).double()), tensors_of(model)
+    graph = capture(model.double(), source.normalize(x[:2]).double())
+    tensors = graph.tensors(model)
     plan = calibrate(graph, tensors, source.normalize(x).double(), source)
     masks = layer_masks(graph, tensors, None)
     with torch.no_grad():

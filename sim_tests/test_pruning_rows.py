@@ -10,7 +10,7 @@ import pytest
 from zeroskip.pruning import PruningError
 from zeroskip.pruning.chain import Built
 from zeroskip.pruning.recipe import builtin_recipes
-from zeroskip.pruning.rows import find_rows, queued_names, read_result, table, write_result
+from zeroskip.pruning.rows import find_rows, queued_names, read_result, write_result
 
 RECIPE = "digits-nonstructured-w4a8"
 
@@ -22,6 +22,7 @@ def finish(row, folder, share, **figures):
         {"stage": "a", "phase": "retrain", "validation": 0.5},
         {"stage": "a", "phase": "retrain", "validation": 0.75},
         {"stage": "a", "phase": "goal", "name": "gap", "found": 2.0, "limit": 1.0, "met": False},
+        {"stage": "test", "phase": "integer", "score": share, "samples": 360, "wrong": [3, 7]},
     ]
     path.with_name(f"{row.name}.log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     header = {
@@ -49,7 +50,7 @@ def test_the_queue_refuses_what_it_does_not_know(tmp_path):
 
 def test_rows_follow_the_queue_with_seeds_and_controls():
     queue = queued_names()
-    assert [row.base for row in find_rows([], None, False)] == queue
+    assert list(dict.fromkeys(row.base for row in find_rows([], None, False))) == queue
     both = find_rows([queue[2], RECIPE, queue[1]], [0, 1], False)
     assert [row.base for row in both] == [queue[1], queue[1], queue[2], queue[2], RECIPE, RECIPE]
     rows = find_rows([RECIPE], [0, 2], True)
@@ -69,23 +70,8 @@ def test_a_result_counts_only_for_its_own_recipe(tmp_path):
     written = finish(row, tmp_path, 0.95)
     assert read_result(row, tmp_path) == written
     assert written["validation"] == {"a retrain": 0.75} and written["goals"][0]["met"] is False
+    assert written["wrong"] == [3, 7] and written["fold"] is None
     changed = replace(row, recipe=replace(row.recipe, batch=32))
     assert read_result(changed, tmp_path) is None
     row.result_path(tmp_path).write_text('{"half')
     assert read_result(row, tmp_path) is None
-
-
-def test_the_table_has_median_spread_and_margins(tmp_path):
-    rows = find_rows([RECIPE, "digits-dense-w4a8"], [0, 1, 2], True)
-    shares = {None: [0.95, 0.97, 0.96], "oneshot": [0.98, 0.975, 0.97]}
-    for row in rows:
-        if row.base == RECIPE and row.control in shares:
-            finish(row, tmp_path, shares[row.control][row.recipe.seed], kept=[100, 110, 120][row.recipe.seed])
-    lines = table(rows, tmp_path).splitlines()
-    assert lines[2].startswith("| digits-dense-w4a8 | not run | ")
-    cells = [cell.strip() for cell in lines[3].strip("|").split("|")]
-    assert cells == [
-        RECIPE, "110", "9.1x", "5,000", "400", "900", "96.00", "95.00 to 97.00", "3 of 3", "0 of 3",
-        "-1.50", "not run", "-",
-    ]  # fmt: skip
-    assert all(line.count("|") == lines[0].count("|") for line in lines)

@@ -91,7 +91,7 @@ def test_two_jobs_take_different_seeds(folders):
     rows = [Row("short", None, replace(SHORT, seed=seed, name=f"short-{seed}")) for seed in (0, 0, 1)]
     rows[1] = Row("long", None, LONG)
     assert run_queue(rows, folders, jobs=2) == []
-    assert all(read_result(row, folders.out)["bits_total"] > 0 for row in rows)
+    assert all(read_result(row, folders.out)["bits_storage"] > 0 for row in rows)
     assert len([path for path in folders.checkpoints.iterdir() if path.name.startswith("half")]) == 2
 
 
@@ -101,16 +101,18 @@ def test_figures_are_those_of_the_compiler(folders, uncounted):
     run_queue([row], folders)
     found = figures(folders.out / "short.safetensors")
     assert found["weights"] == 72 + 1152 + 2048 + 320 and found["kept"] <= found["weights"] - 1024
-    assert found["bits_value"] < found["bits_total"] < found["bits"]["total"]
+    assert found["bits_weights"] == 4 * found["kept"] < found["bits_storage"] < found["bits_total"]
+    assert found["bits_total"] < found["bits"]["total"] and 0 < found["regular_share"] < 1
     (folders.out / "bad.safetensors").write_bytes(b"nothing")
     missing = figures(folders.out / "bad.safetensors")
     assert missing["bits"] is None and missing["kept"] is None and "bad.safetensors" in missing["bits_missing"]
+    assert missing["bits_storage"] is None and missing["regular_share"] is None
 
 
 def test_the_command_line(tmp_path, capsys):
     assert main(["digits-dense-w4a8", "--table", "--seeds", "0,1", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "| digits-dense-w4a8 | not run |" in out
+    assert "| digits-dense-w4a8 | - | not run | not run | not run |" in out
     code = main(["lenet5-mnist-dense-w4a8", "--data", str(tmp_path / "none"), "--out", str(tmp_path)])
     captured = capsys.readouterr()
     assert code == 2 and "failed: Data folder" in captured.err and "0 of 1 rows finished" in captured.err

@@ -445,9 +445,11 @@ def test_a_full_disk_while_compiling_leaves_the_old_design(here, zeroskip, monke
 
 
 def test_prune_names_the_recipes(here, zeroskip):
-    result = zeroskip("prune", "nosuch")
+    result = zeroskip("prune", "digits-colum")
     assert result.code == 2
-    assert result.err.startswith("zeroskip: 'nosuch' is neither a file nor a recipe; recipes: digits-column-w4a8, ")
+    assert result.err.startswith(
+        "zeroskip: 'digits-colum' is neither a file nor a recipe; the nearest recipes are: digits-column-w4a8, "
+    )
     assert result.err.endswith("; or write a project with 'zeroskip new'\n")
 
 

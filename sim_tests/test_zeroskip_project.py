@@ -90,6 +90,16 @@ def test_recipe_has_one_stage_of_layers_or_the_stages(path):
     assert parse_recipe(two).stages[1].admm.lr == (1, 1)
 
 
+def test_rho_by_layer(path):
+    rules = 'layers.a = { kind = "column", keep = 0.5 }\nlayers."b*" = { kind = "filter", keep = 0.5 }'
+    project = read(path, f'[prune]\nrho = {{ a = [0.01, 2], "b*" = [1, 20.5] }}\n{rules}')
+    values = recipe_values(project) | {"name": "x"}
+    assert values["stages"][0]["rho"] == {"a": [0.01, 2], "b*": [1, 20.5]}
+    assert parse_recipe(values).stages[0].rho == {"a": (0.01, 2), "b*": (1, 20.5)}
+    stage = f"[[prune.stages]]\nname = 'one'\nrho = {{ a = [1, 2] }}\n{rules}"
+    assert recipe_values(read(path, stage))["stages"][0]["rho"] == {"a": [1, 2]}
+
+
 @pytest.mark.parametrize("constraint", EVERY_SET, ids=lambda c: as_values(c)["kind"])
 def test_every_set_can_be_said_in_a_project(path, constraint):
     rule = {key: value for key, value in as_values(constraint).items() if value is not None}
@@ -111,6 +121,9 @@ def test_every_set_can_be_said_in_a_project(path, constraint):
         ("[prune]\nseed = 1.5", "table [prune], key 'seed' must be a whole number, not 1.5"),
         ("[prune]\nseed = true", "table [prune], key 'seed' must be a whole number, not True"),
         ("[prune]\nseed = -1", "table [prune], key 'seed' must be greater than or equal to 0, not -1"),
+        ("[prune]\nrho = { a = [1, 0] }", "table [prune.rho], key 'a[1]' must be greater than 0, not 0"),
+        ("[prune]\nrho = { a = 3 }", "table [prune.rho], key 'a' must be a list, not 3"),
+        ("[prune]\nrho = 3", "table [prune], key 'rho' must be a list"),
         ("[prune]\nrho = [1, nan]", "table [prune], key 'rho[1]' must be a finite number, not nan"),
         ("[prune]\ndense = { epochs = 3 }", "table [prune.dense] lacks the key 'lr'; add it"),
         ("[prune]\nadmm = { epochs = 3, lr = [1] }", "table [prune.admm], key 'lr' must have more items, not [1]"),

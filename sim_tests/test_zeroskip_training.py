@@ -98,6 +98,7 @@ def test_same_seed_same_bytes_and_checkpoints_are_used(project, images, tmp_path
         ({"layers": {"cov*": {"kind": "column", "keep": 1}}}, PruningError, "No layer with weights is called 'cov"),
         ({"layers": {"conv": {"kind": "column", "keep": 99}}}, PruningError, "99"),
         ({"activation": "gelu"}, PruningError, "gelu"),
+        ({"rho": {"cov": [1, 2]}}, PruningError, "No layer with a set is called 'cov'; the nearest are: conv"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(tmp_path, images, monkeypatch, changes, error, message):

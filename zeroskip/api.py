@@ -251,7 +251,8 @@ def compile(
     engine : ``dense``, ``sparse`` or ``auto``
     board : name of the board whose size the geometry must fit; an ECP5-25F by default
     settings : ``lanes``, ``columns``, ``cores``, ``results``, ``logic_products``, ``banked_vectors``,
-        ``paired_products``, ``sign_adds``, ``index_bits``, ``bitmap``, ``spram``
+        ``paired_products``, ``sign_adds``, ``index_bits``, ``bitmap``, ``spram``,
+        ``least_storage``
     """
     from zeroskip.boards import find_board
     from zeroskip.hw.design import compile_artifact

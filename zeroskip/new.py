@@ -27,7 +27,7 @@ module = "data.py"
 seed = 0
 batch = 64
 dense = {{ epochs = 100, lr = [8e-3, 1e-4], shift = 1 }}
-rho = [1e-3, 0.3]                                        # first and last penalty
+rho = [1e-3, 0.3]                                        # first and last penalty; or by layer, as in [prune.layers]
 updates_per_epoch = 1
 admm = {{ epochs = 40, lr = [4e-3, 1e-3] }}
 retrain = {{ epochs = 120, lr = [6e-3, 1e-4] }}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from zeroskip.compiler.errors import InputError
@@ -52,6 +52,11 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Layers = Mapping[str, dict[str, Any]]
 """Constraint sets by layer name or glob, as :func:`zeroskip.pruning.recipe.parse_rule` takes them."""
+Penalty = Annotated[
+    Annotated[tuple[Rate, Rate], Tag("pair")] | Annotated[Mapping[str, tuple[Rate, Rate]], Tag("table")],
+    Discriminator(lambda value: "table" if isinstance(value, Mapping) else "pair"),
+]
+"""First and last ADMM penalty, or these by layer name or glob."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -98,7 +103,7 @@ class Stage:
 
     name: Name
     layers: Layers
-    rho: tuple[Rate, Rate] | None = None
+    rho: Penalty | None = None
     updates_per_epoch: Count | None = None
     admm: Training | None = None
     retrain: Training | None = None
@@ -112,7 +117,7 @@ class Prune:
     ----------
     layers : sets by layer name or glob; without them (and ``stages``) the network stays dense
     dense : training before pruning
-    rho : first and last ADMM penalty
+    rho : first and last ADMM penalty, for all layers or by layer name or glob
     updates_per_epoch : ADMM updates an epoch
     admm, retrain : training under ADMM, and after it with the pruned weights held at zero
     stages : several pruning steps instead of ``layers``
@@ -121,7 +126,7 @@ class Prune:
 
     layers: Layers = dataclasses.field(default_factory=dict)
     dense: Training = Training(20, (2e-3, 2e-5))
-    rho: tuple[Rate, Rate] = (1e-3, 0.3)
+    rho: Penalty = (1e-3, 0.3)
     updates_per_epoch: Count = 1
     admm: Training = Training(24, (1e-3, 3e-4))
     retrain: Training = Training(20, (1e-3, 3e-5))
@@ -282,7 +287,7 @@ def recipe_values(project: Project) -> dict[str, Any]:
             {
                 "name": stage.name,
                 "layers": {name: dict(rule) for name, rule in stage.layers.items()},
-                "rho": list(stage.rho or prune.rho),
+                "rho": _penalty(stage.rho or prune.rho),
                 "updates_per_epoch": stage.updates_per_epoch or prune.updates_per_epoch,
                 "admm": _plain(stage.admm or prune.admm),
                 "retrain": _plain(stage.retrain or prune.retrain),
@@ -292,6 +297,11 @@ def recipe_values(project: Project) -> dict[str, Any]:
         "input": settings.pop("input"),
         "quantization": settings,
     }
+
+
+def _penalty(rho: Penalty) -> list[float] | dict[str, list[float]]:
+    """Return a penalty as JSON values."""
+    return {name: list(pair) for name, pair in rho.items()} if isinstance(rho, Mapping) else list(rho)
 
 
 def _plain(table: Any) -> dict[str, Any]:
@@ -342,7 +352,7 @@ def _explain(error: Any, values: Any) -> str:
     place: list[str] = []
     here = values
     for step in error["loc"]:
-        # The tail of a location may name a branch of a union instead of a key.
+        # A location also names the branch of a union, which is no key.
         if isinstance(here, Mapping) and step in here:
             here = here[step]
             place.append(step)
@@ -351,8 +361,6 @@ def _explain(error: Any, values: Any) -> str:
             place[-1] += f"[{step}]"
         elif error["type"] == "missing" and isinstance(here, Mapping):
             return f"{_table(tuple(place))} lacks the key {step!r}; add it"
-        else:
-            break
     message = error["msg"].removeprefix("Value error, ")
     for theirs, ours in _WORDS.items():
         message = message.replace(theirs, ours)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import shutil
 import tomllib
 from collections.abc import Callable
@@ -59,9 +60,10 @@ def _is_recipe(source: Path) -> bool:
     if not source.exists():
         if str(source) in builtin_recipes():
             return True
-        names = ", ".join(sorted(builtin_recipes()))
+        near = ", ".join(difflib.get_close_matches(str(source), sorted(builtin_recipes()), n=3, cutoff=0.0))
         raise InputError(
-            f"'{source}' is neither a file nor a recipe; recipes: {names}; or write a project with 'zeroskip new'"
+            f"'{source}' is neither a file nor a recipe; the nearest recipes are: {near}; or write a project with "
+            "'zeroskip new'"
         )
     try:
         values = tomllib.loads(source.read_text())

@@ -117,17 +117,17 @@ def _check_network(project: Project, network: nn.Module, recipe: Recipe, parts: 
     """Do on an untrained copy all that follows training, so that nobody waits for an error."""
     from zeroskip.pruning.admm import Admm
     from zeroskip.pruning.calibration import calibrate
-    from zeroskip.pruning.capture import capture, tensors_of
+    from zeroskip.pruning.capture import capture
     from zeroskip.pruning.quantize import float_inputs
 
     model = copy.deepcopy(network).eval()
     for stage in recipe.stages:
-        Admm(model, {name: rule.constraint() for name, rule in stage.layers.items()})
+        Admm(model, {name: rule.constraint() for name, rule in stage.layers.items()}, stage.rho)
     inputs = float_inputs(parts["validation"].x[:CHECKED_IMAGES], recipe.input)
     graph = capture(model, inputs[:1])
     settings = recipe.quantization
     bits = settings.weights, settings.activations
-    calibrate(graph, tensors_of(model), inputs, recipe.input, *bits, settings.power_of_two)
+    calibrate(graph, graph.tensors(model), inputs, recipe.input, *bits, settings.power_of_two)
     classes = graph.ops[-1].out_shape[0]
     for name, part in parts.items():
         if int(part.y.max()) >= classes:

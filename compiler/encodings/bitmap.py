@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from zeroskip.compiler.encodings.relative import TOLERANCE
+
 __all__ = ["LIMIT", "Rows", "choose_width", "encode_row", "slot_count", "word_count"]
 
 LIMIT = 8
@@ -56,7 +58,7 @@ class Rows(NamedTuple):
 
 
 def choose_width(
-    layers: Sequence[Rows], others: int = 0, least: int = 1, limit: int = LIMIT, tolerance: float = 1.08
+    layers: Sequence[Rows], others: int = 0, least: int = 1, limit: int = LIMIT, tolerance: float = TOLERANCE
 ) -> int:
     """Choose the bits of a mask word for all ``layers``: the fewest slots within ``tolerance`` of the least storage.
 

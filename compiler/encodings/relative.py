@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["choose_index_bits", "encode_row", "entry_count"]
+__all__ = ["TOLERANCE", "choose_index_bits", "encode_row", "entry_count"]
+
+TOLERANCE = 1.08
+"""A width may take this much more than the least storage where it saves cycles."""
 
 
 def encode_row(positions: Sequence[int], index_bits: int) -> list[int]:
@@ -37,7 +40,7 @@ def entry_count(positions: Sequence[int], index_bits: int) -> int:
 
 
 def choose_index_bits(
-    rows: Sequence[Sequence[int]], value_bits: int, limit: int = 12, tolerance: float = 1.08, together: int = 1
+    rows: Sequence[Sequence[int]], value_bits: int, limit: int = 12, tolerance: float = TOLERANCE, together: int = 1
 ) -> int:
     """Choose ``k``: the fewest entries (cycles) among the widths within ``tolerance`` of the least storage.
 

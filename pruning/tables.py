@@ -1,0 +1,204 @@
+"""The accuracy tables in Markdown: targets, seeds, margins over controls, intervals, rates at equal accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from zeroskip.pruning.constraints.kinds import as_values
+from zeroskip.pruning.gradual import prunes, shape_only, structured
+from zeroskip.pruning.rates import Point, rate_at
+from zeroskip.pruning.recipe import Recipe, Stage
+from zeroskip.pruning.rows import CONTROLS, Row
+from zeroskip.pruning.summary import Runs, Summary, paired, summarize
+from zeroskip.pruning.targets import Target, read_targets
+from zeroskip.pruning.training import Task
+
+__all__ = ["tables"]
+
+_NOT_RUN = "not run"
+_FEW_SAMPLES = 5000
+"""Below so many test samples a difference is told in errors of n with its interval."""
+_FLOAT_BITS = 32
+"""Bits of a weight before compression, as the papers count CR."""
+_NAMES = {"oneshot": "(a) one-shot", "gradual": "(b) gradual", "scratch": "(c) scratch"}
+
+
+def tables(rows: Iterable[Row], folder: Path) -> str:
+    """Return a section with the tables of each network and data set, in the order of the rows.
+
+    The first table has a line a recipe: the target and whether it is met, the median of the seeds and each seed, the
+    margin of the median over each control's, and the medians of the figures; the second, for sets of fewer than 5,000
+    test samples, errors and the paired 95 % interval of their difference; the third the rate of a non-structured
+    network at the accuracy of each structured one. What has not run says so.
+    """
+    targets = read_targets()
+    sections: dict[tuple[str, str], dict[str, Runs]] = {}
+    for base, runs in summarize(rows, folder).items():
+        sections.setdefault((runs.recipe.network, runs.recipe.dataset), {})[base] = runs
+    parts = []
+    for (network, dataset), found in sections.items():
+        task = next(iter(found.values())).recipe.task
+        measure = "AUC x 100" if task is Task.RECONSTRUCT else "accuracy in %"
+        parts += [f"### {network}, {dataset} ({measure} of the integer network)", _results(found, targets)]
+        parts += [text for text in (_intervals(found), _ratios(found)) if text]
+    return "\n\n".join(parts)
+
+
+def _table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    head = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * (len(titles) - 1) + "|"]
+    return "\n".join([*head, *("| " + " | ".join(cells) + " |" for cells in lines)])
+
+
+def _results(found: Mapping[str, Runs], targets: Mapping[str, Target]) -> str:
+    seeds = list(dict.fromkeys(seed for runs in found.values() for seed in runs.own.scores))
+    titles = [
+        "recipe", "target", "median", *(f"seed {seed}" for seed in seeds), *(f"over {_NAMES[c]}" for c in CONTROLS),
+        "rate", "weights", "MACs", "bits of weights", "bits with index", "CR", "CR with index", "8+4 bit", "goals",
+    ]  # fmt: skip
+    lines = []
+    for base, runs in found.items():
+        own = runs.own
+        median = own.median
+        target = _target(targets.get(base), runs, _dense(found, runs.recipe))
+        scores = [_number(own.scores.get(seed), ".2f") for seed in seeds]
+        if median is None:
+            lines.append([base, target, *([_NOT_RUN] * (1 + len(seeds))), *([""] * (len(titles) - 3 - len(seeds)))])
+            continue
+        lines.append([
+            base, target, f"{median:.2f}", *scores, *(_margin(runs, control) for control in CONTROLS), *_figures(own)
+        ])  # fmt: skip
+    return _table(titles, lines)
+
+
+def _number(value: float | None, form: str, missing: str = _NOT_RUN) -> str:
+    return missing if value is None else format(value, form)
+
+
+def _figures(own: Summary) -> list[str]:
+    """Return the cells of a row that the compiler counts."""
+    kept, macs, weights, storage, regular = (
+        own.figures[key] for key in ("kept", "macs_nonzero", "bits_weights", "bits_storage", "regular_share")
+    )
+    dense = own.figures["weights"]
+    ratios = [_FLOAT_BITS * dense / bits if dense and bits else None for bits in (weights, storage)]
+    met, goals = own.goals
+    return [
+        "-" if own.rate is None else f"{own.rate:.1f}x",
+        *(_number(value, ",.0f", "-") for value in (kept, macs, weights, storage)),
+        *("-" if ratio is None else f"{ratio:,.1f}x" for ratio in ratios),
+        "-" if regular is None else f"{100 * regular:.1f} %",
+        f"{met} of {goals}" if goals else "-",
+    ]
+
+
+def _target(target: Target | None, runs: Runs, dense: Runs | None) -> str:
+    """Return a target's parts, each with what became of it."""
+    if target is None:
+        return "-"
+    medians = [
+        None if summary is None else summary.median
+        for summary in (runs.own, dense.own if dense else None, runs.kinds.get("scratch"))
+    ]
+    own, others = medians[0], medians[1:]
+    if own is None:
+        return ", ".join(target.checks(0.0, None, None, {}))
+    said = {True: "met", False: "missed", None: "open"}
+    checks = target.checks(own, others[0], others[1], runs.own.figures)
+    return ", ".join(f"{words}: {said[reached]}" for words, reached in checks.items())
+
+
+def _dense(found: Mapping[str, Runs], recipe: Recipe) -> Runs | None:
+    """Return the unpruned network that a recipe is compared with: of as many weight bits, else the first one."""
+    others = [runs for runs in found.values() if not runs.recipe.stages]
+    bits = recipe.quantization.weights
+    return next((runs for runs in others if runs.recipe.quantization.weights == bits), others[0] if others else None)
+
+
+def _margin(runs: Runs, control: str) -> str:
+    """Return the difference of the medians in points; only where both have run."""
+    if control not in runs.kinds:
+        return "-"
+    own, other = runs.own.median, runs.kinds[control].median
+    return _NOT_RUN if own is None or other is None else f"{own - other:+.2f}"
+
+
+def _intervals(found: Mapping[str, Runs]) -> str:
+    """Return the table of errors and paired intervals; none where no set is small or no errors are known."""
+    lines = []
+    for base, runs in found.items():
+        own = runs.own
+        if not own.errors or own.samples >= _FEW_SAMPLES:
+            continue
+        dense = _dense(found, runs.recipe)
+        others = [dense.own if dense and dense is not runs else None, *(runs.kinds.get(c) for c in CONTROLS)]
+        counts = ", ".join(str(int(errors.sum())) for _, errors in sorted(own.errors.items()))
+        lines.append([base, f"{counts} of {own.samples}", *(_interval(other, own) for other in others)])
+    if not lines:
+        return ""
+    titles = ["errors more than (95 % interval)", "errors by seed", "dense", *(_NAMES[c] for c in CONTROLS)]
+    return _table(titles, lines)
+
+
+def _interval(base: Summary | None, own: Summary) -> str:
+    if base is None:
+        return "-"
+    found = paired(base, own)
+    return _NOT_RUN if found is None else f"{found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+
+
+def _ratios(found: Mapping[str, Runs]) -> str:
+    """Return the table of rates at equal accuracy, among networks of one way of pruning and the same bits."""
+    lines = []
+    for base, runs in found.items():
+        own = runs.own
+        if not _any_structured(runs.recipe) or own.median is None or own.rate is None:
+            continue
+        dense = _dense(found, runs.recipe)
+        alike = [
+            other.own
+            for other in found.values()
+            if _same_way(other.recipe, runs.recipe) and not _any_structured(other.recipe)
+        ]
+        points = [Point(s.rate, s.median) for s in alike if s.rate is not None and s.median is not None]
+        if not points:
+            continue
+        if dense is not None and dense.own.median is not None:
+            points.append(Point(1.0, dense.own.median))
+        reached = rate_at(points, own.median)
+        if reached is None:
+            cells = ["less accurate at every rate", "-"]
+        else:
+            sign = ">= " if reached.at_least else ""
+            cells = [f"{sign}{reached.rate:.1f}x", f"{sign}{reached.rate / own.rate:.2f}"]
+        lines.append([base, _kinds(runs.recipe), f"{own.median:.2f}", f"{own.rate:.1f}x", *cells])
+    if not lines:
+        return ""
+    titles = ["rates at equal accuracy", "structure", "accuracy", "its rate", "non-structured", "ratio"]
+    return _table(titles, lines)
+
+
+def _last_pruning(recipe: Recipe) -> Stage | None:
+    """Return the last stage that makes weights zero."""
+    found = [s for s in recipe.stages if any(prunes(rule.constraint()) for rule in s.layers.values())]
+    return found[-1] if found else None
+
+
+def _any_structured(recipe: Recipe) -> bool:
+    last = _last_pruning(recipe)
+    return last is not None and any(structured(rule.constraint()) for rule in last.layers.values())
+
+
+def _same_way(one: Recipe, other: Recipe) -> bool:
+    """Return whether two recipes prune by the same method, for the same bits."""
+    stages = _last_pruning(one), _last_pruning(other)
+    same = one.quantization.weights == other.quantization.weights
+    same = same and one.quantization.power_of_two == other.quantization.power_of_two
+    return same and stages[0] is not None and stages[1] is not None and stages[0].method is stages[1].method
+
+
+def _kinds(recipe: Recipe) -> str:
+    """Return the structures of the last pruning stage."""
+    last = _last_pruning(recipe)
+    rules = [] if last is None else [rule.constraint() for rule in last.layers.values()]
+    return ", ".join(dict.fromkeys(as_values(shape_only(constraint))["kind"] for constraint in rules))
