@@ -82,7 +82,7 @@ def test_interrupted_run_resumes_with_the_same_bytes(tmp_path, split):
     assert logs[0] == logs[1]
     phases = {json.loads(line)["phase"] for line in logs[0].splitlines()}
     assert phases == {
-        "dense", "admm", "residual", "mapped", "mapping", "retrain", "goal", "calibrated", "finetune",
+        "dense", "admm", "residual", "mapped", "mapping", "retrain", "goal", "calibrated", "finetune", "integer",
     }  # fmt: skip
 
     again = build_artifact(recipe, tmp_path / "parts", split=split)
