@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -17,6 +18,7 @@ from zeroskip.pruning.constraints.kinds import KINDS, as_values, from_values
 from zeroskip.pruning.constraints.ties import Frozen
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.layers import Layer, Rho, collect, fitted, mask_, set_rho
+from zeroskip.pruning.replicas import check_same
 
 __all__ = ["Admm", "Residual"]
 
@@ -43,9 +45,12 @@ class Admm:
     are set to zero again. ``update`` is one Z and U step; ``harden`` maps W onto the sets, after which the same loop is
     masked retraining (gradient, optimizer state and weight are masked).
 
+    In a process group every rank has its own ``Admm`` and does the same; ``attach``, ``update`` and ``harden`` then
+    check that W, Z, U and masks are the same on all ranks.
+
     Parameters
     ----------
-    model : the network; its weights are changed in place
+    model : the network, or its DistributedDataParallel; its weights are changed in place
     sets : layer name or glob as in ``named_modules()`` -> constraint set; a plain name wins over a glob
     rho : first and last penalty, geometric in between; for all layers, or by layer name or glob as in ``sets``
     updates : number of updates over which rho grows; later updates keep the last rho
@@ -66,14 +71,14 @@ class Admm:
     ) -> None:
         if updates < 1:
             raise PruningError(f"updates must be at least 1, not {updates!r}")
-        self.model = model
+        self.model: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
         self.updates = updates
         self.updates_done = 0
         self.hardened = False
         self.residuals: list[Residual] = []
         self._optimizers: dict[Optimizer, tuple[RemovableHandle, RemovableHandle]] = {}
         masks = parent.masks() if isinstance(parent, Admm) else dict(parent or {})
-        self._layers = collect(model, sets, masks)
+        self._layers = collect(self.model, sets, masks)
         set_rho(self._layers, rho)
         with torch.no_grad():
             for layer in self._layers.values():
@@ -115,6 +120,7 @@ class Admm:
             optimizer.register_step_post_hook(self._after_step),
         )
         self._mask_state(optimizer)
+        self._check_ranks("as the optimizer was attached")
 
     def detach(self, optimizer: Optimizer) -> None:
         """Take the hooks off ``optimizer`` again, so that another Admm can go on with it."""
@@ -141,6 +147,7 @@ class Admm:
                 relative = primal / size if size else 0.0
                 self.residuals.append(Residual(self.updates_done, name, rho[name], primal, relative, dual))
                 layer.u = (layer.u + difference) * (rho[name] / self._rho_of(layer))
+        self._check_ranks(f"after update {self.updates_done}")
 
     def mapped(self) -> Callable[[Tensor], Tensor]:
         """Return the network as :meth:`harden` would leave it now, to be judged; the model's weights stay as they are.
@@ -180,6 +187,7 @@ class Admm:
         self.hardened = True
         for optimizer in self._optimizers:
             self._mask_state(optimizer)
+        self._check_ranks("after harden")
         self.check()
 
     def holds_levels(self, name: str) -> bool:
@@ -266,6 +274,13 @@ class Admm:
                 if layer.ties is not None:
                     layer.ties.hold_(layer.weight)
                 mask_(layer.weight, layer.held())
+
+    def _check_ranks(self, when: str) -> None:
+        """Raise, in a process group, unless every rank holds the same state."""
+        check_same(
+            {n: {"W": held.weight, "Z": held.z, "U": held.u, "mask": held.held()} for n, held in self._layers.items()},
+            when,
+        )
 
     def _mask_state(self, optimizer: Optimizer) -> None:
         with torch.no_grad():

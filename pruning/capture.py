@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import enum
 import re
+import sysconfig
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -139,7 +142,8 @@ class Graph:
         activation: Callable[[Op, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Run the layers; the hooks replace weights and activations (for observation or fake quantization)."""
-        values = {INPUT: x.reshape(-1, *self.in_shape)}
+        # Reshaping would lose the memory layout of a map of one channel.
+        values = {INPUT: x if x.shape[1:] == self.in_shape else x.reshape(-1, *self.in_shape)}
         left = Counter(name for op in self.ops for name in op.inputs)
         for op in self.ops:
             own = None if op.weight is None else tensors[op.weight]
@@ -185,9 +189,12 @@ def capture(model: nn.Module, sample: Tensor) -> Graph:
     try:
         program = torch.export.export(model, (sample,), strict=False)
     except Exception as error:
-        # torch.export raises many types; all mean that the module has no static graph.
+        # torch.export raises many types; all mean that the module has no static graph for such a sample.
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PruningError(f"The network cannot be captured: {first}. Supported are: {SUPPORTED}") from error
+        raise PruningError(
+            f"The network cannot be captured with samples of shape {tuple(sample.shape[1:])}: "
+            f"{first.rstrip('.')}{_raising_line(error)}. Supported are: {SUPPORTED}"
+        ) from error
     finally:
         model.train(training)
     return _Reader(program, sample).read()
@@ -552,6 +559,19 @@ def _padding(
         return y // 2, x // 2, y - y // 2, x - x // 2
     top, left = (0, _list(value)[0]) if len(shape) == 1 else _window(value, shape)
     return top, left, top, left
+
+
+def _raising_line(error: BaseException) -> str:
+    """Return `` at FILE:LINE (code)`` of the user's innermost line that an error of torch.export came through."""
+    foreign = (str(Path(torch.__file__).parent), sysconfig.get_path("stdlib"), __file__)
+    chain: BaseException | None = error
+    while chain is not None:
+        frames = traceback.extract_tb(chain.__traceback__)
+        own = [frame for frame in frames if not frame.filename.startswith(foreign)]
+        if own:
+            return f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})"
+        chain = chain.__cause__ or chain.__context__
+    return ""
 
 
 def _source_line(node: fx.Node) -> str:

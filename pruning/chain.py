@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from zeroskip.pruning.judging import integer_score, score, wrong
 from zeroskip.pruning.networks import load_start, make_network
 from zeroskip.pruning.quantize import QuantizedNetwork, fixed_levels, float_inputs, layer_masks, quantize
 from zeroskip.pruning.recipe import Recipe, load_recipe
+from zeroskip.pruning.replicas import from_first, rank
 from zeroskip.pruning.retrain import Progress, Run, run_stages
 from zeroskip.pruning.training import Task, fixed_threads
 
@@ -55,8 +58,16 @@ def prune(
     recipe : a Recipe, the path of a TOML file, or the name of one in the repository
     checkpoints : folder that keeps finished stages; a later call goes on from there with the same bytes
     progress : called as ``progress(step, elapsed seconds, expected seconds or None)``
+
+    Raises
+    ------
+    PruningError
+        Before any training, if data, network and recipe do not fit together.
+    Diverged
+        If the loss or a weight is no number any more; the model then has the last good state.
     """
     chosen = load_recipe(recipe)
+    _check_network(model, {"train": train, "val": val}, chosen)
     with fixed_threads(chosen.threads):
         run = Run(chosen, model, train, val, Checkpoints(checkpoints), progress)
         net, float_score = _finish(run, val)
@@ -72,6 +83,27 @@ def _allocations(run: Run) -> dict[str, Any]:
     """Return what the stages with a budget gave each layer, as provenance; nothing where there is no such stage."""
     found = {line["stage"]: line["keep"] for line in run.log if line["phase"] == "allocation"}
     return {"allocation": found} if found else {}
+
+
+def _check_network(model: nn.Module, parts: Mapping[str, ImageSet], recipe: Recipe) -> None:
+    """Refuse before training what could not be quantized after it, or is no data for this network."""
+    shape = None
+    for name, part in parts.items():
+        if not isinstance(part, ImageSet):
+            raise PruningError(f"{name} must be an ImageSet of codes and labels, not a {type(part).__name__}")
+        if not len(part):
+            raise PruningError(f"{name} must hold samples, but it is empty")
+        shape = shape or part.x.shape[1:]
+        if part.x.shape[1:] != shape:
+            raise PruningError(f"train has samples of shape {tuple(shape)}, but {name} of {tuple(part.x.shape[1:])}")
+    graph = capture(model, recipe.input.normalize(parts["train"].x[:1]))
+    outs = math.prod(graph.ops[-1].out_shape)
+    for name, part in parts.items():
+        if recipe.task is Task.CLASSIFY and int(part.y.max()) >= outs:
+            raise PruningError(
+                f"Layer '{graph.ops[-1].name}' has {outs} outputs, but {name} has the label {int(part.y.max())}; give "
+                "the network more outputs"
+            )
 
 
 def _structured(run: Run) -> Admm | None:
@@ -137,16 +169,13 @@ def build_artifact(
     """Run a zoo recipe on its data set and write ``NAME.safetensors`` and ``NAME.log.jsonl`` into ``out_dir``.
 
     An artifact of the same recipe that is there already, and whole, is kept. The test images are read once, at the end.
+    In a process group all ranks train together, and rank 0 reads and writes the files.
     """
     chosen = load_recipe(recipe)
     path = out_dir / f"{chosen.name}.safetensors"
-    if path.exists():
-        try:
-            header = read_header(path)
-        except PruningError:
-            header = {}
-        if header.get("provenance", {}).get("recipe_sha256") == chosen.digest():
-            return Built(path, header, True)
+    built = from_first(_built(path, chosen))
+    if built is not None:
+        return built
     parts = split or load(chosen.dataset, data, chosen.validation, chosen.fold)
     with fixed_threads(chosen.threads):
         torch.manual_seed(chosen.seed)
@@ -156,11 +185,23 @@ def build_artifact(
             load_start(model, start)
         run = Run(chosen, model, parts.train, parts.validation, Checkpoints(checkpoints), progress)
         net, float_score = _finish(run, parts.test)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    net.save(path, _zoo_record(run, parts, {"float": float_score, "integer": _judge(run, net, parts.test)}, start))
-    lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in run.log)
-    replace_bytes(out_dir / f"{chosen.name}.log.jsonl", lines.encode())
-    return Built(path, read_header(path), False)
+        record = _zoo_record(run, parts, {"float": float_score, "integer": _judge(run, net, parts.test)}, start)
+    if rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        net.save(path, record)
+        lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in run.log)
+        replace_bytes(out_dir / f"{chosen.name}.log.jsonl", lines.encode())
+    return Built(path, from_first(read_header(path) if rank() == 0 else {}), False)
+
+
+def _built(path: Path, recipe: Recipe) -> Built | None:
+    """Return the artifact of this very recipe that is there already, None where there is none."""
+    try:
+        header = read_header(path) if path.exists() else {}
+    except PruningError:
+        header = {}
+    same = header.get("provenance", {}).get("recipe_sha256") == recipe.digest()
+    return Built(path, header, True) if same else None
 
 
 def _judge(run: Run, net: QuantizedNetwork, test: ImageSet) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zeroskip.pruning.errors import PruningError
 
-__all__ = ["SharedWeights", "Weights", "alternating_scale", "fake_quantize", "round_half_up", "search_scale"]
+__all__ = ["SharedWeights", "Weights", "alternating_scale", "fake_quantize", "search_scale"]
 
 GRIDS = ("signed", "symmetric", "zero_excluded", "binary", "ternary")
 _FIXED_BITS = {"binary": 1, "ternary": 2}
@@ -166,12 +166,6 @@ def alternating_scale(weight: Tensor, weights: Weights) -> float:
             scale = float(values @ levels) / float(levels @ levels)
         found.append((_error(values, weights, scale), scale))
     return min(found)[1] * top
-
-
-def round_half_up(x: Tensor) -> Tensor:
-    """Round to the nearest integer, halves up, with a straight-through gradient."""
-    rounded: Tensor = x + (torch.floor(x + 0.5) - x).detach()
-    return rounded
 
 
 def fake_quantize(weight: Tensor, weights: Weights, scale: float, mask: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from zeroskip.pruning.inputs import Input, fold_channels
 from zeroskip.pruning.judging import score
 from zeroskip.pruning.methods import run_stage
 from zeroskip.pruning.recipe import Recipe
+from zeroskip.pruning.replicas import agree_, from_first, rank, size
 from zeroskip.pruning.training import Forward, Phase, Task, make_optimizer, outputs, train
 
 __all__ = ["Progress", "Run", "run_stages"]
@@ -32,7 +34,8 @@ Progress = Callable[[str, float, float | None], None]
 class Run:
     """One recipe being run: the model, its data, and what has happened so far.
 
-    ``progress(step, elapsed seconds, expected seconds or None)`` is called after every epoch.
+    ``progress(step, elapsed seconds, expected seconds or None)`` is called after every epoch. In a process group every
+    rank has a Run of the same recipe and data; rank 0 says with which weights it starts and keeps the checkpoints.
     """
 
     recipe: Recipe
@@ -54,7 +57,14 @@ class Run:
 
     def __post_init__(self) -> None:
         self.epochs_left = self.recipe.epochs()
+        agree_(self.model)
+        if rank():
+            self.checkpoints = Checkpoints(None)
         self.source = fold_channels(self.model, self.train.x, self.recipe.input)
+        # A set that does not fit a layer is found now, and not after the stages before it.
+        untrained = copy.deepcopy(self.model)
+        for stage in self.recipe.stages:
+            Admm(untrained, {name: rule.constraint() for name, rule in stage.layers.items()}, stage.rho)
         start = hashlib.sha256()
         for name, value in self.model.state_dict().items():
             start.update(name.encode() + value.detach().contiguous().numpy().tobytes())
@@ -101,8 +111,11 @@ class Run:
     ) -> None:
         """Run one stage, or restore it when its checkpoint exists; each stage has random numbers of its own."""
         self.key = stage_key(self.key, {"stage": stage, **settings})
-        found = self.checkpoints.load(stage, self.key, self.model)
+        # So many ranks sum in an order of their own, but take the same samples: these come from the key without them.
+        key = self.key if size() == 1 else stage_key(self.key, {"ranks": size()})
+        found = from_first(self.checkpoints.load(stage, key, self.model))
         if found is not None:
+            agree_(self.model)
             self.masks, self.sets = dict(found.masks), dict(found.sets)
             self.log += [dict(line) for line in found.log]
             self.epochs_left -= epochs
@@ -112,7 +125,7 @@ class Run:
         generator = torch.Generator().manual_seed(int(self.key[:15], 16))
         work(generator)
         result = StageResult(self.masks, self.sets, self.log[before:])
-        self.checkpoints.save(stage, self.key, self.model, result)
+        self.checkpoints.save(stage, key, self.model, result)
 
     def report(self, step: str) -> None:
         """Tell the caller where the run stands."""

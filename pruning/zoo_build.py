@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +21,7 @@ from zeroskip.pruning.chain import build_artifact
 from zeroskip.pruning.checkpoints import replace_bytes
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.figures import figures
+from zeroskip.pruning.replicas import from_first, joined, rank, size
 from zeroskip.pruning.rows import Row, find_rows, read_result, write_result
 from zeroskip.pruning.tables import tables
 from zeroskip.pruning.toml import to_toml
@@ -54,41 +56,48 @@ def build_row(
     Raises
     ------
     TimeUp
-        After the first epoch that ends later than ``deadline`` (of ``time.time()``).
+        After the first epoch that ends later than ``deadline`` (of ``time.time()``), of rank 0 in a process group.
     """
     started = time.monotonic()
 
     def progress(step: str, elapsed: float, expected: float | None) -> None:
         if report:
             report(step, elapsed, expected)
-        if time.time() > deadline:
+        if from_first(time.time() > deadline):
             raise TimeUp
 
     built = build_artifact(
         row.recipe, folders.out, data=folders.data, checkpoints=folders.checkpoints, progress=progress
     )
+    if rank():
+        return from_first({})
     replace_bytes(built.path.with_suffix(".toml"), to_toml(row.recipe.as_dict()).encode())
-    return write_result(row, folders.out, built, figures(built.path), time.monotonic() - started)
+    return from_first(write_result(row, folders.out, built, figures(built.path), time.monotonic() - started))
 
 
 def run_queue(rows: Sequence[Row], folders: Folders, jobs: int = 1, until: float | None = None) -> list[str]:
     """Build the rows that have no result yet, in order, and return the names of those that failed.
 
     Several at a time are always of different seeds, so that no stage is trained twice. A row that fails is reported and
-    the queue goes on.
+    the queue goes on. In a process group all ranks train one row together, and rank 0 says what is to be done.
     """
+    if jobs > 1 and size() > 1:
+        raise PruningError(f"The ranks of a process group train one row at a time, not {jobs}; leave --jobs out")
     deadline = float("inf") if until is None else time.time() + until
-    open_rows = [row for row in rows if read_result(row, folders.out) is None]
+    open_rows = from_first([row for row in rows if read_result(row, folders.out) is None])
     with _shown(len(open_rows), len(rows)) as show:
         if jobs == 1:
             for row in open_rows:
-                if time.time() > deadline:
+                if from_first(time.time() > deadline):
                     break
                 try:
                     show.done(build_row(row, folders, deadline, show.reporter(row)))
                 except TimeUp:
                     break
                 except PruningError as error:
+                    if size() > 1:
+                        # Whether the other ranks failed at the same place is not known.
+                        raise
                     show.failed(row, error)
         else:
             _run_parallel(open_rows, folders, jobs, deadline, show)
@@ -181,6 +190,17 @@ def _shown(open_rows: int, rows: int) -> Iterator[_Display]:
         yield _Display(bars, open_rows)
 
 
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Have only rank 0 of a process group print inside the block."""
+    with ExitStack() as stack:
+        if rank():
+            nothing = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(redirect_stdout(nothing))
+            stack.enter_context(redirect_stderr(nothing))
+        yield
+
+
 def _seeds(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
@@ -206,17 +226,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoints", type=Path, default=Path("build/checkpoints"), metavar="DIR",
                         help="folder of finished stages (default: %(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
+    folders = Folders(options.out, options.checkpoints, options.data)
     try:
         if options.table:
             print(tables(find_rows(options.recipes, options.seeds or TABLE_SEEDS, True), options.out))
             return 0
         rows = find_rows(options.recipes, options.seeds, options.controls)
-        failures = run_queue(rows, Folders(options.out, options.checkpoints, options.data), options.jobs, options.until)
+        with joined(), _one_voice():
+            failures = run_queue(rows, folders, options.jobs, options.until)
+            finished = sum(read_result(row, options.out) is not None for row in rows)
+            print(f"{finished} of {len(rows)} rows finished", file=sys.stderr)
     except PruningError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    finished = sum(read_result(row, options.out) is not None for row in rows)
-    print(f"{finished} of {len(rows)} rows finished", file=sys.stderr)
     return PruningError.exit_code if failures else 0
 
 

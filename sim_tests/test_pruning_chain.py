@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from constraint_sets import EVERY_SET
 from zeroskip.compiler.importers.artifact import load_artifact
@@ -16,7 +20,7 @@ from zeroskip.compiler.inspect import describe
 from zeroskip.pruning import Column, NonStructured, PruningError, build_artifact, prune
 from zeroskip.pruning.chain import Built
 from zeroskip.pruning.constraints.kinds import as_values
-from zeroskip.pruning.data import load_digits
+from zeroskip.pruning.data import ImageSet, load_digits
 from zeroskip.pruning.demo import DIGITS_RECIPES, equal_accuracy
 from zeroskip.pruning.networks import make_network
 from zeroskip.pruning.recipe import builtin_recipes, load_recipe, parse_recipe
@@ -127,6 +131,50 @@ def test_a_budget_that_cannot_be_met_names_the_stage(split):
         prune(make_network("digits_cnn"), split.train, split.validation, recipe)
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+from zeroskip.pruning import build_artifact
+
+recipe, out, checkpoints, last = sys.argv[1:]
+
+
+def progress(step, elapsed, expected):
+    if step.startswith(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+build_artifact(Path(recipe), Path(out), checkpoints=Path(checkpoints), progress=progress)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_gives_the_same_bytes(tmp_path, split):
+    lr = [2e-3, 1e-3]
+    stage = values()["stages"][0] | {"admm": {"epochs": 4, "lr": lr}, "retrain": {"epochs": 2, "lr": lr}}
+    tiny = values(
+        dense={"epochs": 10, "lr": lr}, stages=[stage],
+        quantization={"calibration": 100, "finetune": {"epochs": 4, "lr": lr}},
+    )  # fmt: skip
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(to_toml(tiny))
+    # 20 epochs: 30, 60 and 95 % of them; each run goes on from what the one before has kept.
+    ends = {"dense dense epoch 6/10": set(), "half admm epoch 2/4": {"dense"}}
+    ends["finetune finetune epoch 3/4"] = {"dense", "half"}
+    for end, finished in ends.items():
+        arguments = [recipe, tmp_path / "parts", tmp_path / "stages", end]
+        ran = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, text=True)
+        assert ran.returncode == -signal.SIGKILL, ran.stderr
+        assert {path.name.rpartition("-")[0] for path in (tmp_path / "stages").glob("*")} == finished
+        assert not (tmp_path / "parts").exists()
+    parts = build_artifact(recipe, tmp_path / "parts", checkpoints=tmp_path / "stages", split=split)
+    whole = build_artifact(recipe, tmp_path / "whole", split=split)
+    for name in ("tiny.safetensors", "tiny.log.jsonl"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not parts.reused and parts.header == whole.header
+
+
 def test_damaged_checkpoint_is_trained_again(tmp_path, split):
     recipe = parse_recipe(values(stages=[]))
     first = build_artifact(recipe, tmp_path / "a", checkpoints=tmp_path / "stages", split=split)
@@ -154,6 +202,66 @@ def test_prune_in_one_call_keeps_the_structure(split):
     assert int((weights["fc2"] == 0).sum()) == 0
     assert net.record.recipe["stages"][0]["layers"]["fc1"] == {"kind": "column", "keep": 8, "group": 4}
     assert all(expected is None or expected >= spent for spent, expected in elapsed)
+
+
+class Wide(nn.Module):
+    """Takes other images than the digits are."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(100, 10)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+
+def second_stage(**layers):
+    first = values()["stages"][0]
+    return {"stages": [first, first | {"name": "next", "layers": layers}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"train": [1, 2]}, "train must be an ImageSet of codes and labels, not a list"),
+        ({"val": lambda split: split.validation.take(0, 0)}, "val must hold samples, but it is empty"),
+        (
+            {"val": lambda split: ImageSet(split.validation.x[:, :, :4], split.validation.y)},
+            r"train has samples of shape \(1, 8, 8\), but val of \(1, 4, 8\)",
+        ),
+        (
+            {"train": lambda split: ImageSet(split.train.x, split.train.y + 1)},
+            "Layer 'fc2' has 10 outputs, but train has the label 10; give the network more outputs",
+        ),
+        (
+            {"train": lambda split: ImageSet(split.train.x.to(torch.int8), split.train.y)},
+            r"Input codes must be torch\.uint8, not torch\.int8; set signed as the codes are",
+        ),
+        (
+            {"model": Wide()},
+            r"cannot be captured with samples of shape \(1, 8, 8\): .*64.*100.* at .*\.py:\d+ \(return self\.fc",
+        ),
+        (
+            {"recipe": second_stage(conv3={"kind": "nonstructured", "keep": 0.1})},
+            "No layer with weights is called 'conv3'; the nearest are: conv2, conv1",
+        ),
+        (
+            {"recipe": second_stage(fc1={"kind": "nonstructured", "keep": 5000})},
+            "Layer 'fc1': keep is 5000, but the layer has 2048 groups",
+        ),
+        (
+            {"recipe": second_stage(conv1={"kind": "channel", "keep": 0.5})},
+            "Layer 'conv1': Channel needs two or more input channels",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(split, change, text):
+    given = {"model": make_network("digits_cnn"), "train": split.train, "val": split.validation, "recipe": {}}
+    given |= {name: value(split) if callable(value) and name != "model" else value for name, value in change.items()}
+    steps = []
+    with pytest.raises(PruningError, match=text) as error:
+        prune(**given | {"recipe": parse_recipe(values(**given["recipe"]))}, progress=lambda *a: steps.append(a))
+    assert not steps and "\n" not in str(error.value)
 
 
 def test_builtin_recipes_are_legal_and_their_names_agree():

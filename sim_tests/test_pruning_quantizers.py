@@ -12,7 +12,6 @@ from zeroskip.pruning.quantizers import (
     Weights,
     alternating_scale,
     fake_quantize,
-    round_half_up,
     search_scale,
 )
 
@@ -59,14 +58,6 @@ def test_fake_quantization_is_straight_through_and_masked():
     assert quantized.tolist() == [0.25, 0.0, 0.5]
     quantized.sum().backward()
     assert weight.grad.tolist() == [1.0, 0.0, 1.0]
-
-
-def test_round_half_up():
-    values = torch.tensor([-1.5, -0.5, 0.5, 1.5, 2.49], requires_grad=True)
-    rounded = round_half_up(values)
-    assert rounded.tolist() == [-1.0, 0.0, 1.0, 2.0, 2.0]
-    rounded.sum().backward()
-    assert values.grad.tolist() == [1.0] * 5
 
 
 def test_refusals():

@@ -60,7 +60,8 @@ class Cnn1d(nn.Module):
         """Return the logits of series ``x`` (N, 1, 140)."""
         x = F.relu(self.norm1(self.conv1(x)))
         x = F.relu(self.norm2(self.conv2(x)))
-        x = F.max_pool1d(F.relu(self.norm3(self.conv3(x))), 2)
+        # A maximum and a ReLU commute; behind the pool the ReLU has half of the values to touch.
+        x = F.relu(F.max_pool1d(self.norm3(self.conv3(x)), 2))
         y: Tensor = self.fc(F.adaptive_avg_pool1d(x, 1).flatten(1))
         return y
 
