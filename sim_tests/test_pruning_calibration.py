@@ -44,7 +44,8 @@ def test_pools_before_the_rounding_change_no_value():
     torch.manual_seed(0)
     model = Pooled().eval()
     x = SOURCE.normalize(torch.randint(0, 17, (16, 1, 8, 8), dtype=torch.uint8))
-    graph, tensors = capture(model, x[:1]), graph.tensors(model)
+    graph = capture(model, x[:1])
+    tensors = graph.tensors(model)
     plan = calibrate(graph, tensors, x, SOURCE, 4, 3)
 
     def weight(op, value):
@@ -74,7 +75,8 @@ def test_the_gradient_goes_to_the_largest_value_of_a_window():
     nn.init.ones_(model.conv.weight)
     # Both round to the same code; only the second is the largest.
     x = torch.tensor([0.30, 0.32]).reshape(1, 1, 1, 2).requires_grad_()
-    graph, tensors = capture(model, x.detach()), graph.tensors(model)
+    graph = capture(model, x.detach())
+    tensors = graph.tensors(model)
     plan = calibrate(graph, tensors, torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2), Input(16), 8, 2)
     fake_quant_forward(graph, tensors, plan, {})(x).sum().backward()
     assert x.grad.flatten().tolist()[0] == 0 and x.grad.flatten().tolist()[1] != 0
