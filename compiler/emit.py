@@ -11,7 +11,7 @@ from typing import Any
 
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import InputError, VerificationError
-from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.importers import load_model, stored_model
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program, Rom
@@ -140,7 +140,7 @@ def load_program(directory: Path) -> Program:
         spram = header["spram"]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"File '{path}' is damaged ({error}); compile again") from error
-    model, _ = run_passes(load_artifact(directory / "ir" / "model.safetensors"))
+    model, _ = run_passes(load_model(stored_model(directory)))
     program = move_roms(lower(model, size, formats, index_bits=index_bits), spram)
     check_images(program, directory)
     return program

@@ -19,7 +19,7 @@ from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.emit import program_files
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.geometry import DEFAULT_LIMITS, Choice, Limits, choose_program
-from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.importers import load_model
 from zeroskip.compiler.inspect import describe
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.pipeline import run_passes
@@ -76,8 +76,9 @@ def compile_artifact(
     if engine not in ENGINES:
         raise InputError(f"Engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     numbers = _numbers(settings or {})
-    network = load_artifact(artifact)
+    network = load_model(artifact)
     source, notes = run_passes(network)
+    notes = [*network.metadata.get("notes", ()), *notes]
     choice = choose_program(source, ENGINES[engine], limits or DEFAULT_LIMITS, **numbers)
     program = choice.program
     files = {
@@ -93,7 +94,8 @@ def compile_artifact(
         "settings": {key: numbers[key] for key in sorted(numbers)},
         "source": source_digest(),
         "reasons": list(choice.reasons),
-        "notes": list(notes),
+        "notes": notes,
+        "nodes": list(network.metadata.get("nodes", ())),
         "files": {path: sha256(text.encode()).hexdigest() for path, text in sorted(files.items())},
         "versions": {
             "zeroskip": version("zeroskip"),
@@ -102,7 +104,7 @@ def compile_artifact(
         },
     }
     files["manifest.json"] = _json(manifest)
-    _write(out, files, original)
+    _write(out, files, f"model{artifact.suffix.lower()}", original)
     return choice
 
 
@@ -210,7 +212,7 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
-def _write(out: Path, files: Mapping[str, str], artifact: bytes) -> None:
+def _write(out: Path, files: Mapping[str, str], name: str, artifact: bytes) -> None:
     """Write everything beside ``out`` first, then move it in: a reader never sees half a design."""
     foreign = [name for name in _FOLDERS if (out / name).exists()]
     left = list(out.glob(f"{_STAGING}*"))
@@ -230,7 +232,7 @@ def _write(out: Path, files: Mapping[str, str], artifact: bytes) -> None:
                 target = staged / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(text)
-            (staged / "ir" / "model.safetensors").write_bytes(artifact)
+            (staged / "ir" / name).write_bytes(artifact)
             for stale in _FOLDERS:
                 shutil.rmtree(out / stale, ignore_errors=True)
             (out / "manifest.json").unlink(missing_ok=True)

@@ -85,6 +85,8 @@ class Design:
         model = self.program.model
         require_space(self.directory, WAVES_MB if waves else SIMULATION_MB)
         golden = inputs is None
+        if golden and model.input not in model.golden:
+            raise InputError(f"Model {model.name!r} has no golden samples; give vectors with --inputs")
         codes = model.golden[model.input] if inputs is None else np.asarray(inputs)
         codes = to_codes(codes, model.tensors[model.input], "Inputs")
         expected = interpreter.run(model, codes)

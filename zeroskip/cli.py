@@ -177,7 +177,7 @@ def prune(options: Options, project: Path, out: Path | None, data: Path | None, 
 
 
 @cli.command(name="compile")
-@click.argument("artifact", type=FILE, metavar="ART")
+@click.argument("artifact", type=FILE, metavar="ART|MODEL")
 @click.option("--out", type=FOLDER, required=True, metavar="DIR", help="folder to write")
 @click.option("--engine", default="auto", metavar="dense|sparse|auto", help="what feeds the array")
 @click.option("--board", default=None, metavar="NAME", help="choose a geometry that fits this board")
@@ -200,7 +200,7 @@ def compile_verb(
     settings: tuple[str, ...],
     explain: bool,
 ) -> None:
-    """compile an artifact file, or one of the zoo by its name, into ROM images, RTL and a report"""
+    """compile an artifact, an ONNX model, or an artifact of the zoo by its name, into ROM images, RTL and a report"""
     from zeroskip import api
     from zeroskip.inspection import find_artifact
 
@@ -209,6 +209,7 @@ def compile_verb(
     if explain:
         manifest = json.loads((out / "manifest.json").read_text())
         lines += ["", *design.reasons, *manifest["notes"]]
+        lines += [f"node {row['node']} ({row['op']}): {row['became']}" for row in manifest["nodes"]]
         lines += [f"layer {plan.name}: {note}" for plan in design.program.layers for note in plan.notes]
     lines.append(f"wrote {out}; next: zeroskip simulate {out}")
     options.result("\n".join(lines), design.report())

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from zeroskip.compiler.errors import InputError
-from zeroskip.compiler.importers.artifact import load_artifact
+from zeroskip.compiler.importers import IMPORTERS, load_model, stored_model
 from zeroskip.compiler.inspect import describe
 from zeroskip.report import render
 
@@ -19,14 +19,10 @@ __all__ = ["find_artifact", "inspect_source", "list_zoo", "zoo_artifact"]
 def inspect_source(source: Path) -> tuple[dict[str, Any], str]:
     """Return the description of an artifact file, a compiled folder or a zoo name, and its text."""
     if source.is_dir():
-        path = source / "ir" / "model.safetensors"
-        if not path.is_file():
-            raise InputError(
-                f"Folder '{source}' is no compiled design: {path} is missing; run 'zeroskip compile' first"
-            )
+        path = stored_model(source)
     else:
         path = find_artifact(source)
-    content = describe(load_artifact(path))
+    content = describe(load_model(path))
     table = Table(title=f"{content['name']}", title_justify="left")
     for title in (
         "layer",
@@ -109,7 +105,7 @@ def zoo_artifact(name: str) -> Path:
 
 def find_artifact(source: Path) -> Path:
     """Return ``source`` where it is a file, else the zoo artifact of that name."""
-    return source if source.exists() or source.suffix == ".safetensors" else zoo_artifact(str(source))
+    return source if source.exists() or source.suffix.lower() in IMPORTERS else zoo_artifact(str(source))
 
 
 def list_zoo() -> tuple[list[dict[str, Any]], str]:
@@ -119,7 +115,7 @@ def list_zoo() -> tuple[list[dict[str, Any]], str]:
         table.add_column(title, justify="left" if title in ("artifact", "path") else "right", overflow="fold")
     rows = []
     for name, path in _zoo().items():
-        content = describe(load_artifact(path))
+        content = describe(load_model(path))
         total, accuracy = content["total"], content.get("accuracy") or {}
         row = {
             "name": name,
