@@ -51,8 +51,9 @@ def read_inputs(path: Path, tensor: Tensor) -> NDArray[np.int64]:
 def to_codes(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[np.int64]:
     """Return the codes of ``array``: integers are codes already, floats are quantized by the tensor's scale.
 
-    ``clamp(half_even(x / scale) + zero_point)``, or by the tensor's own boundaries where it has any. The first axis is the batch; a missing channel axis of 1 is added, and
-    so is the height of 1 that a sequence has inside the network.
+    ``clamp(half_even(x / scale) + zero_point)``, or by the tensor's own boundaries where it has any. The
+    first axis is the batch; a missing channel axis of 1 is added, and so is the height of 1 that a sequence has inside
+    the network.
     """
     shape = tensor.shape
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):

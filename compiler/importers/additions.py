@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import CompileError
-from zeroskip.compiler.importers.boundaries import Bounds, find_scaling
+from zeroskip.compiler.importers.boundaries import NARROW, WIDE, Bounds, find_scaling
 from zeroskip.compiler.importers.float_functions import Quantizer, directions, run_steps
 from zeroskip.compiler.importers.flows import Flow, Sum
-from zeroskip.compiler.ir import Kind, Layer
+from zeroskip.compiler.ir import Kind, Layer, Rounding
 from zeroskip.compiler.verify import MULTIPLIER_LIMIT
 
 __all__ = ["add_layer"]
@@ -21,11 +21,11 @@ __all__ = ["add_layer"]
 IntArray = NDArray[np.int64]
 
 _RATIO_LIMIT = 1 << 10
+_WIDEST = 21
+"""Bits of a multiplier whose products with two codes of 8 bits and a sign fit 31 bits."""
 
 
-def add_layer(
-    name: str, flow: Flow, source: Sum, quantizer: Quantizer, inputs: tuple[str, str], output: str
-) -> Layer:
+def add_layer(name: str, flow: Flow, source: Sum, quantizer: Quantizer, inputs: tuple[str, str], output: str) -> Layer:
     """Return the addition that gives the codes of ``flow`` for every pair of codes.
 
     Raises
@@ -35,10 +35,10 @@ def add_layer(
     """
     table = _Table.of(flow, source, quantizer)
     levels = np.arange(quantizer.lo + 1, quantizer.hi + 1)
-    for first, second in _multipliers(source.first.scale, source.second.scale):
+    for first, second, roundings in _multipliers(source.first.scale, source.second.scale):
         sums = (table.first[:, None] * first + table.second[None, :] * second).ravel()
         bounds = _bounds(sums, table.codes.ravel(), levels, quantizer.zero_point)
-        scaling = None if bounds is None else find_scaling(bounds, [np.zeros(1, np.int64)])
+        scaling = None if bounds is None else find_scaling(bounds, [np.zeros(1, np.int64)], roundings)
         if scaling is not None:
             return Layer(
                 name,
@@ -74,26 +74,27 @@ class _Table:
             )
         if directions(flow.steps, 1)[0] < 0:
             raise CompileError(f"Node {source.node!r} adds two tensors, and what follows turns the sum around")
-        values = [
-            (part * stored.scale).astype(np.float32)
-            for part, stored in zip(codes, (source.first, source.second), strict=True)
-        ]
-        total = (values[0][:, None] + values[1][None, :]).reshape(1, -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = [
+                (part * stored.scale).astype(np.float32)
+                for part, stored in zip(codes, (source.first, source.second), strict=True)
+            ]
+            total = (values[0][:, None] + values[1][None, :]).reshape(1, -1)
         result = quantizer.codes(run_steps(flow.steps, total)).reshape(len(codes[0]), len(codes[1]))
         return cls(codes[0], codes[1], result)
 
 
-def _multipliers(first: float, second: float) -> Iterator[tuple[int, int]]:
-    """Yield pairs of multipliers in the ratio of the scales: the exact one where it is short, then finer ones."""
+def _multipliers(first: float, second: float) -> Iterator[tuple[int, int, tuple[Rounding, ...]]]:
+    """Yield pairs of multipliers in the ratio of the scales, the exact one where it is short, and their roundings."""
     ratio = (Fraction(first) / Fraction(second)).limit_denominator(_RATIO_LIMIT)
     if 0 < ratio.numerator < MULTIPLIER_LIMIT:
-        yield ratio.numerator, ratio.denominator
+        yield ratio.numerator, ratio.denominator, NARROW
     largest = max(first, second)
-    for bits in range(17, 7, -1):
+    for bits in range(8, _WIDEST + 1):
         top = (1 << bits) - 1
         pair = round(first / largest * top), round(second / largest * top)
         if min(pair) > 0:
-            yield pair
+            yield *pair, NARROW if top < MULTIPLIER_LIMIT else WIDE
 
 
 def _bounds(sums: IntArray, codes: IntArray, levels: IntArray, zero_point: int) -> Bounds | None:

@@ -6,7 +6,7 @@ the same accumulator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,26 @@ from numpy.typing import NDArray
 
 from zeroskip.compiler.ir import Rounding
 from zeroskip.compiler.reference import rescale
-from zeroskip.compiler.verify import MULTIPLIER_LIMIT, SHIFT_LIMIT
+from zeroskip.compiler.verify import MULTIPLIER_LIMIT, SHIFT_LIMIT, TFLITE_MULTIPLIER_LIMIT, TFLITE_SHIFT_LIMIT
 
-__all__ = ["Bounds", "Scaling", "find_boundaries", "find_float_boundaries", "find_scaling"]
+__all__ = [
+    "NARROW",
+    "WIDE",
+    "Bounds",
+    "Scaling",
+    "find_boundaries",
+    "find_float_boundaries",
+    "find_scaling",
+    "suggested_biases",
+]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[Any]
 
-ROUNDINGS = (Rounding.HALF_UP, Rounding.HALF_EVEN, Rounding.HALF_AWAY, Rounding.FLOOR)
-"""Roundings in the order in which they are tried: the first is what networks made here use."""
+NARROW = (Rounding.HALF_UP, Rounding.HALF_EVEN, Rounding.HALF_AWAY, Rounding.FLOOR)
+"""Roundings with multipliers of 17 bits, in the order in which they are tried; networks made here use the first."""
+WIDE = (Rounding.TFLITE_SINGLE,)
+"""The rounding with multipliers of 31 bits, which take twice as many hardware multipliers."""
 _INT32 = np.iinfo(np.int32)
 
 
@@ -101,8 +112,8 @@ class Bounds:
 
     def of_channels(self, channels: NDArray[np.bool_]) -> Bounds:
         """Return the bounds of some channels."""
-        arrays = (self.reach, self.miss, self.reached, self.missed)
-        return Bounds(self.levels, *(array[channels] for array in arrays))
+        chosen = (self.reach[channels], self.miss[channels])
+        return Bounds(self.levels, *chosen, self.reached[channels], self.missed[channels])
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,9 @@ class Scaling:
     bias: IntArray
 
 
-def find_scaling(bounds: Bounds, biases: Iterable[IntArray] | None = None) -> Scaling | None:
+def find_scaling(
+    bounds: Bounds, biases: Iterable[IntArray] | None = None, roundings: Sequence[Rounding] = (*NARROW, *WIDE)
+) -> Scaling | None:
     """Return integer parameters that keep within all ``bounds``, None if none are found.
 
     A scaling that is returned is proved: it is applied to both sides of every boundary.
@@ -124,9 +137,10 @@ def find_scaling(bounds: Bounds, biases: Iterable[IntArray] | None = None) -> Sc
     ----------
     bounds : Bounds
     biases : candidates, int64 ``(C,)`` each; default: 0 and those that the boundaries suggest
+    roundings : what is tried, in this order
     """
-    candidates = list(_biases(bounds) if biases is None else biases)
-    for rounding in ROUNDINGS:
+    candidates = list(suggested_biases(bounds) if biases is None else biases)
+    for rounding in roundings:
         slopes = [_slopes(bounds, candidate, rounding) for candidate in candidates]
         if not np.logical_or.reduce([slope.possible for slope in slopes]).all():
             continue
@@ -136,16 +150,15 @@ def find_scaling(bounds: Bounds, biases: Iterable[IntArray] | None = None) -> Sc
     return None
 
 
-def _choose(
-    bounds: Bounds, candidates: list[IntArray], slopes: list[_Slopes], rounding: Rounding
-) -> Scaling | None:
+def _choose(bounds: Bounds, candidates: list[IntArray], slopes: list[_Slopes], rounding: Rounding) -> Scaling | None:
     """Return for each channel the first bias that has a multiplier, with the smallest shift; None if one has none."""
     channels = len(bounds.reach)
     done = np.zeros(channels, bool)
     multiplier, shift, bias = (np.zeros(channels, np.int64) for _ in range(3))
+    wide = rounding in WIDE
     for candidate, slope in zip(candidates, slopes, strict=True):
-        for exponent in range(SHIFT_LIMIT):
-            found = slope.smallest(exponent)
+        for exponent in range(TFLITE_SHIFT_LIMIT if wide else SHIFT_LIMIT):
+            found = slope.smallest(exponent, TFLITE_MULTIPLIER_LIMIT if wide else MULTIPLIER_LIMIT)
             good = slope.possible & ~done & (found >= 0)
             if good.any():
                 good[good] = _holds(bounds.of_channels(good), candidate[good], found[good], exponent, rounding)
@@ -156,7 +169,7 @@ def _choose(
     return Scaling(rounding, multiplier, shift, bias) if done.all() else None
 
 
-def _biases(bounds: Bounds) -> Iterator[IntArray]:
+def suggested_biases(bounds: Bounds) -> Iterator[IntArray]:
     """Yield biases that may serve: none, and those of a line through the first and the last boundary."""
     channels = len(bounds.reach)
     yield np.zeros(channels, np.int64)
@@ -189,6 +202,7 @@ def _slopes(bounds: Bounds, bias: IntArray, rounding: Rounding) -> _Slopes:
     rises = {
         Rounding.HALF_UP: np.ones(len(middle), bool),
         Rounding.FLOOR: np.ones(len(middle), bool),
+        Rounding.TFLITE_SINGLE: np.ones(len(middle), bool),
         Rounding.HALF_EVEN: bounds.levels % 2 == 0,
         Rounding.HALF_AWAY: bounds.levels >= 1,
     }[rounding]
@@ -215,9 +229,9 @@ class _Slopes:
         level = np.broadcast_to(middle, value.shape)
         with np.errstate(divide="ignore", invalid="ignore"):
             slope = level / value
-        zero_holds = (level < 0) if at_least else (level > 0)
-        zero_holds = zero_holds | ((level == 0) & closed)
-        self.possible &= (~needed | (value != 0) | zero_holds).all(axis=1)
+        sign = -level if at_least else level
+        zero_holds = (sign > 0) | ((sign == 0) & closed)
+        self.possible = self.possible & np.asarray(~needed | (value != 0) | zero_holds).all(axis=1)
         floor = needed & ((value > 0) if at_least else (value < 0))
         ceiling = needed & ((value < 0) if at_least else (value > 0))
         self.low = np.maximum(self.low, np.where(floor & closed, slope, 0.0).max(axis=1))
@@ -226,12 +240,12 @@ class _Slopes:
         self.below = np.minimum(self.below, np.where(ceiling & ~closed, slope, np.inf).min(axis=1))
         self.possible &= np.maximum(self.low, self.above) <= np.minimum(self.high, self.below)
 
-    def smallest(self, shift: int) -> IntArray:
-        """Return the smallest multiplier with this shift whose slope is left, -1 where there is none."""
+    def smallest(self, shift: int, limit: int) -> IntArray:
+        """Return the smallest multiplier below ``limit`` that this shift makes a slope that is left; -1: none."""
         factor = float(1 << shift)
         least = np.maximum(np.ceil(self.low * factor), np.floor(self.above * factor) + 1)
         most = np.minimum(np.floor(self.high * factor), np.ceil(self.below * factor) - 1)
-        found: IntArray = np.where((least <= most) & (least < MULTIPLIER_LIMIT), least, -1).astype(np.int64)
+        found: IntArray = np.where((least <= most) & (least < limit), least, -1).astype(np.int64)
         return found
 
 
@@ -240,5 +254,5 @@ def _holds(bounds: Bounds, bias: IntArray, multiplier: IntArray, shift: int, rou
     scale = np.maximum(multiplier, 0)[:, None]
     reach = rescale(bounds.reach + bias[:, None], scale, shift, rounding) >= bounds.levels
     miss = rescale(bounds.miss + bias[:, None], scale, shift, rounding) < bounds.levels
-    held: NDArray[np.bool_] = ((reach | ~bounds.reached) & (miss | ~bounds.missed)).all(axis=1)
+    held: NDArray[np.bool_] = np.all((reach | ~bounds.reached) & (miss | ~bounds.missed), axis=1)
     return held

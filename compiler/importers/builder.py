@@ -59,6 +59,8 @@ class Builder:
         known = self._stored.get(value.name)
         if known is None:
             known = self._join(value, reader) if isinstance(value, Joined) else self._compute(value, reader)
+            if isinstance(value, Flow) and isinstance(known.source, Stored):
+                known = self._scaled(replace(known, steps=value.factors, factors=()), known.source, reader)
             self._stored[value.name] = known
         return replace(known, name=value.name, layout=value.layout, pad=value.pad, integer=value.integer)
 
@@ -121,7 +123,9 @@ class Builder:
     def _compute(self, flow: Flow, reader: str) -> Flow:
         source, quantizer = flow.source, flow.quantizer
         if quantizer is None:
-            raise CompileError(f"Node {reader!r} reads {flow.name!r}, which nothing quantizes; put a Quant between them")
+            raise CompileError(
+                f"Node {reader!r} reads {flow.name!r}, which nothing quantizes; put a Quant between them"
+            )
         if isinstance(source, RawInput):
             tensor = input_tensor(self.input or self.name(self.input_name), flow, quantizer)
             tensor = replace(tensor, shape=self.input_shape)
@@ -139,25 +143,23 @@ class Builder:
     def _identity(self, flow: Flow, source: Stored, node: str) -> Product:
         """Return a product with weights 1, for a function of codes that no layer computes."""
         channels = flow.shape[0]
-        settings: dict[str, Any] = {"groups": channels}
-        if len(flow.shape) == 3:
-            kind, weight = Kind.CONV2D, np.ones((channels, 1, 1, 1), np.int64)
-        elif channels <= _IDENTITY_LIMIT:
-            kind, weight, settings = Kind.LINEAR, np.eye(channels, dtype=np.int64), {}
-        else:
-            raise CompileError(
-                f"Node {node!r} quantizes {channels} codes of a vector again, which takes a layer of its own; "
-                f"supported are up to {_IDENTITY_LIMIT}: quantize them once"
-            )
         scale, bias = np.full(channels, source.scale), np.zeros(channels, np.int64)
-        return Product(node, kind, source, weight, scale, bias, 1, binary=True, settings=settings)
+        if len(flow.shape) == 3:
+            ones, settings = np.ones((channels, 1, 1, 1), np.int64), {"groups": channels}
+            return Product(node, Kind.CONV2D, source, ones, scale, bias, 1, binary=True, settings=settings)
+        if channels <= _IDENTITY_LIMIT:
+            return Product(node, Kind.LINEAR, source, np.eye(channels, dtype=np.int64), scale, bias, 2, narrow=True)
+        raise CompileError(
+            f"Node {node!r} quantizes {channels} codes of a vector again, which takes a layer of its own; "
+            f"supported are up to {_IDENTITY_LIMIT}: quantize them once"
+        )
 
     def _product(self, flow: Flow, product: Product, quantizer: Quantizer) -> Flow:
         """Emit the layer of a product and, behind it, its max pooling."""
         function = ProductFunction(flow, product, quantizer)
         quantizer = function.settled()
         pool = flow.pool
-        shape, name = (flow.shape, flow.name) if pool is None else (pool.shape, f"{flow.name}.unpooled")
+        shape, name = (flow.shape, flow.label) if pool is None else (pool.shape, f"{flow.label}.unpooled")
         target = _tensor(self.name(name), shape, quantizer)
         layer = function.layer(self.layer_name(product.node), target, self.tensors[product.source.tensor])
         self._append(layer, target, product.node)
@@ -168,14 +170,14 @@ class Builder:
                 "a sum lies within that rounding of a boundary"
             )
         result = _result(flow, target, quantizer)
-        return result if pool is None else self.pool(result, pool, flow.name, flow.shape)
+        return result if pool is None else self.pool(result, pool, flow.label, flow.shape)
 
     def _sum(self, flow: Flow, source: Sum, quantizer: Quantizer) -> Flow:
         """Emit an addition."""
         if not quantizer.bits:
             raise CompileError(f"Node {quantizer.node!r} quantizes a sum and must declare 1 to 8 bits")
         names = (source.first.tensor, source.second.tensor)
-        target = _tensor(self.name(flow.name), flow.shape, quantizer)
+        target = _tensor(self.name(flow.label), flow.shape, quantizer)
         layer = add_layer(self.layer_name(source.node), flow, source, quantizer, names, target.name)
         self._append(layer, target, source.node)
         self._explain(flow.steps, quantizer, f"part of layer {layer.name!r}")
@@ -195,9 +197,7 @@ class Builder:
         inputs = tuple(tensor.name for tensor in tensors)
         self._append(Layer(self.layer_name(joined.node), Kind.CONCAT, inputs, target.name), target, joined.node)
         lo, hi = min(source.lo for source in sources), max(source.hi for source in sources)
-        return Flow(
-            joined.name, replace(sources[0], tensor=target.name, lo=lo, hi=hi), joined.shape, joined.layout
-        )
+        return Flow(joined.name, replace(sources[0], tensor=target.name, lo=lo, hi=hi), joined.shape, joined.layout)
 
     def _append(self, layer: Layer, target: Tensor, node: str) -> None:
         self.layers.append(layer)

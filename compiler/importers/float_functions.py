@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import CompileError
 
-__all__ = ["ROUNDINGS", "FloatArray", "Quantizer", "Step", "directions", "run_steps"]
+__all__ = ["ROUNDINGS", "SCALES", "FloatArray", "Quantizer", "Step", "directions", "run_steps", "usable"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -33,6 +33,16 @@ ROUNDINGS: dict[str, Callable[[Any], Any]] = {
     "HALF_DOWN": _away(lambda x: np.ceil(x - np.float32(0.5))),
 }
 """The roundings of QONNX by name (QONNX operator definitions, IntQuant); all of them are monotone."""
+
+
+SCALES = (np.float32(1e-30), np.float32(1e30))
+"""Smallest and largest scale: beyond, products of float32 values overflow or lose bits that integers keep."""
+
+
+def usable(scale: Any) -> bool:
+    """Whether all of one or more scales lie within :data:`SCALES`."""
+    array = np.asarray(scale)
+    return bool(((array >= SCALES[0]) & (array <= SCALES[1])).all())
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,7 +111,8 @@ class Flow:
     """A tensor that is computed: ``steps`` of the integers of ``source``, and codes where ``quantizer`` makes them.
 
     ``shape`` is ``(C, H, W)`` or ``(F,)``; ``layout`` says how the ONNX tensor orders it. ``pad`` is a border of zeros
-    around the map that the next window must take. ``integer``: the ONNX tensor holds the codes themselves.
+    around the map that the next window must take. ``integer``: the ONNX tensor holds the codes themselves. ``label`` is
+    the ONNX tensor that the quantizer writes, before any layout; ``factors`` multiply the values of the codes.
     """
 
     name: str
@@ -123,17 +124,22 @@ class Flow:
     pool: MaxPool | None = None
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)
     integer: bool = False
+    label: str = ""
+    factors: tuple[Step, ...] = ()
 
     def then(self, name: str, step: Step) -> Flow:
-        """Return the flow after one more step; codes become the values that they stand for."""
-        before = () if self.quantizer is None else (self.quantizer.step(),)
-        return replace(self, name=name, steps=(*self.steps, *before, step), quantizer=None)
+        """Return the flow after one more step; codes stay codes behind a factor, else become what they stand for."""
+        if self.quantizer is not None and step.factor is not None:
+            return replace(self, name=name, factors=(*self.factors, step))
+        flow = self.unquantized()
+        return replace(flow, name=name, steps=(*flow.steps, step))
 
     def unquantized(self) -> Flow:
-        """Return the flow with its quantizer as a step."""
+        """Return the flow with its quantizer and the factors behind it as steps."""
         if self.quantizer is None:
             return self
-        return replace(self, steps=(*self.steps, self.quantizer.step()), quantizer=None)
+        steps = (*self.steps, self.quantizer.step(), *self.factors)
+        return replace(self, steps=steps, quantizer=None, factors=())
 
 
 @dataclass(frozen=True, eq=False)

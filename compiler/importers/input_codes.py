@@ -39,7 +39,9 @@ def input_tensor(name: str, flow: Flow, quantizer: Quantizer) -> Tensor:
     by_channel = any(np.ndim(step.direction) for step in flow.steps)
     rules = [_boundaries(flow, quantizer, levels, channel) for channel in range(channels if by_channel else 1)]
     if any(not np.array_equal(rule, rules[0]) for rule in rules):
-        raise CompileError(f"{what} with factors that differ by channel; scale the channels alike, or before the network")
+        raise CompileError(
+            f"{what} with factors that differ by channel; scale the channels alike, or before the network"
+        )
     scale = float(quantizer.scale)
     tensor = Tensor(name, flow.shape, quantizer.bits, quantizer.signed, scale, quantizer.zero_point)
     if _is_linear(tensor, levels, rules[0]):

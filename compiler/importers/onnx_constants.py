@@ -45,8 +45,12 @@ def _cast(node: Node, arrays: Sequence[Array]) -> Array:
 
 
 def _constant(node: Node, _: Sequence[Array]) -> Array:
-    for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64),
-                        ("value_ints", np.int64)):
+    for name, dtype in (
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+    ):
         if name in node.attributes:
             return np.asarray(node.attributes[name], dtype)
     value = node.attributes.get("value")

@@ -21,6 +21,20 @@ __all__ = ["Context", "Value"]
 Value = Constant | Flow | Joined
 
 _REQUIRED = object()
+_FLAGS = (
+    "allowzero",
+    "ceil_mode",
+    "count_include_pad",
+    "narrow",
+    "saturate",
+    "signed",
+    "spatial",
+    "storage_order",
+    "training_mode",
+    "transA",
+    "transB",
+)
+"""Attributes that are 0 or 1."""
 
 
 class Context:
@@ -50,7 +64,7 @@ class Context:
         for name, value in values.items():
             default = known[name]
             same = value is default or default is None or isinstance(value, type(default))
-            if not same or (isinstance(default, str) and not isinstance(value, str)):
+            if not same or (name in _FLAGS and value not in (0, 1)):
                 raise node.refused(f"must have attribute {name!r} like {default!r}, not {value!r}")
         return values
 
@@ -114,22 +128,21 @@ class Context:
             raise ValueError("A padded map has no shape of its own")
         return shape
 
-    def elementwise(
-        self, node: Node, value: Flow | Joined, make: Callable[[slice], Step], output: str | None = None
-    ) -> Flow | Joined:
+    def elementwise(self, node: Node, value: Flow | Joined, make: Callable[[slice], Step]) -> Flow | Joined:
         """Return ``value`` after a step; ``make`` makes it for some of the channels."""
-        name = output or node.outputs[0]
+        name = node.outputs[0]
         if isinstance(value, Joined):
-            parts, first = [], 0
+            parts: list[Flow] = []
+            first = 0
             for part in value.parts:
                 channels = part.shape[0]
                 step = make(slice(first, first + channels))
-                parts.append(self._single(part, len(value.parts)).then(f"{name}.{len(parts)}", step))
+                parts.append(self._single(part).then(f"{name}.{len(parts)}", step))
                 first += channels
             return replace(value, name=name, parts=tuple(parts), integer=False)
         return replace(self._single(value), integer=False).then(name, make(slice(None)))
 
-    def _single(self, value: Flow, _parts: int = 1) -> Flow:
+    def _single(self, value: Flow) -> Flow:
         """Return ``value`` to be taken further: codes that others read as well are stored once."""
         if value.quantizer is not None and self.readers[value.name] > 1:
             return self.builder.store(value, value.name)

@@ -29,7 +29,7 @@ QUANTIZERS = ("onnx.brevitas", "qonnx.custom_op.general", "finn.custom_op.genera
 CHANNELS_LAST = "qonnx.custom_op.channels_last"
 _DOMAINS = ("", "ai.onnx", *QUANTIZERS, CHANNELS_LAST)
 _RANKS = (2, 3, 4)
-_DTYPES = {
+_DTYPES: dict[int, tuple[str, Any]] = {
     TensorProto.FLOAT: ("float_data", np.float32),
     TensorProto.DOUBLE: ("double_data", np.float64),
     TensorProto.INT8: ("int32_data", np.int8),
@@ -63,10 +63,12 @@ class Node:
 class Graph:
     """The checked graph of a file: nodes in execution order, only those that the output needs.
 
-    ``shape`` is the input's with a batch of 1, ``dtype`` its element type and ``input_type`` the integer type that
-    FINN's annotation gives it, empty without one. ``unused`` are name and operator of the nodes that the output does not need.
+    ``name`` is the graph's own, ``shape`` the input's with a batch of 1, ``dtype`` its element type and ``input_type``
+    the integer type that FINN's annotation gives it, empty without one. ``unused`` are name and operator of the nodes
+    that the output does not need.
     """
 
+    name: str
     input: str
     shape: tuple[int, ...]
     dtype: str
@@ -149,6 +151,7 @@ class _Reader:
 
     def graph(self) -> Graph:
         """Return the checked graph."""
+        self._check_texts()
         opset = self._opset()
         if self.proto.functions:
             raise CompileError("The model has functions of its own; inline them before exporting")
@@ -163,8 +166,35 @@ class _Reader:
         nodes = self._nodes({name, *constants})
         used, unused = _needed(nodes, output)
         return Graph(
-            name, shape, dtype, self._annotation(name), output, constants, used, unused, opset, self._producer()
+            name=self.source.name,
+            input=name,
+            shape=shape,
+            dtype=dtype,
+            input_type=self._annotation(name),
+            output=output,
+            constants=constants,
+            nodes=used,
+            unused=unused,
+            opset=opset,
+            producer=self._producer(),
         )
+
+    def _check_texts(self) -> None:
+        """Refuse names that are no text: protobuf hands them over as bytes."""
+        graph = self.source
+        texts = [graph.name, *(entry.domain for entry in self.proto.opset_import)]
+        texts += [self.proto.producer_name, self.proto.producer_version]
+        texts += [item.name for item in (*graph.initializer, *graph.input, *graph.output)]
+        texts += [dim.dim_param for item in graph.input for dim in item.type.tensor_type.shape.dim]
+        for entry in graph.quantization_annotation:
+            texts += [entry.tensor_name, *(pair.key for pair in entry.quant_parameter_tensor_names)]
+            texts += [pair.value for pair in entry.quant_parameter_tensor_names]
+        for node in graph.node:
+            texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+            texts += [attribute.name for attribute in node.attribute]
+        for text in texts:
+            if not isinstance(text, str):
+                raise CompileError(f"The model has a name that is no UTF-8 text: {text!r}")
 
     def _producer(self) -> str:
         return f"{self.proto.producer_name} {self.proto.producer_version}".strip()
@@ -197,7 +227,9 @@ class _Reader:
             raise CompileError("Graph inputs must have unique names")
         inputs = [value for value in self.source.input if value.name not in constants]
         if len(inputs) != 1:
-            raise CompileError(f"The graph must have one input, not {', '.join(repr(v.name) for v in inputs) or 'none'}")
+            raise CompileError(
+                f"The graph must have one input, not {', '.join(repr(v.name) for v in inputs) or 'none'}"
+            )
         value = inputs[0]
         label = f"Input {value.name!r}"
         kind = value.type.tensor_type.elem_type
@@ -223,7 +255,7 @@ class _Reader:
             if entry.tensor_name == name:
                 for pair in entry.quant_parameter_tensor_names:
                     if pair.key == "finn_datatype":
-                        return pair.value
+                        return str(pair.value)
         return ""
 
     def _nodes(self, known: set[str]) -> list[Node]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroskip.compiler.importers.float_functions import Step
+from zeroskip.compiler.importers.float_functions import Step, usable
 from zeroskip.compiler.importers.flows import Constant, Flow, Levels, MaxPool, Product, Stored
 from zeroskip.compiler.importers.onnx_context import Context, Value
 from zeroskip.compiler.importers.onnx_graph import Node
@@ -37,7 +37,7 @@ def _convolution(context: Context, node: Node) -> Value:
     if levels.ndim != len(layout):
         raise node.refused(f"has weights of shape {levels.shape} for an input of {len(layout)} axes")
     if last:
-        levels, scales = (np.moveaxis(array, -1, 1) for array in (levels, scales))
+        levels, scales = np.moveaxis(levels, -1, 1), np.moveaxis(scales, -1, 1)
     if min(levels.shape) < 1:
         raise node.refused(f"has weights of shape {levels.shape}")
     group = values["group"]
@@ -46,10 +46,12 @@ def _convolution(context: Context, node: Node) -> Value:
     if group < 1 or levels.shape[0] % group or levels.shape[1] * group != flow.shape[0]:
         raise node.refused(f"has {group} groups and weights of shape {levels.shape} for {flow.shape[0]} channels")
     scale = _row_scales(node, scales, levels)
+    settings: dict[str, Any] = {}
     if len(flow.shape) == 1:
         if levels.size != levels.shape[0] * levels.shape[1] or group != 1 or any(values["pads"]) or any(flow.pad):
             raise node.refused("is a convolution of a vector; supported are kernels of one element without padding")
-        weight, settings, shape = levels.reshape(len(levels), -1), {}, (len(levels),)
+        weight = levels.reshape(len(levels), -1)
+        shape: tuple[int, ...] = (len(levels),)
     else:
         weight = levels if levels.ndim == 4 else levels[:, :, None]
         settings = _window(node, values, flow, weight.shape[2:], levels.ndim - 2)
@@ -101,7 +103,11 @@ def _linear(context: Context, node: Node, *, transposed: bool) -> Flow:
         shape: tuple[int, ...] = (len(levels),)
     elif columns in ("C", "") and "C" not in rest:
         settings: dict[str, Any] = {
-            "kernel": (1, 1), "stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1
+            "kernel": (1, 1),
+            "stride": (1, 1),
+            "padding": (0, 0, 0, 0),
+            "dilation": (1, 1),
+            "groups": 1,
         }
         weight = levels[:, :, None, None]
         product = _product(node, Kind.CONV2D, stored, weight, scale, quantized, settings)
@@ -154,9 +160,7 @@ def _global_average(context: Context, node: Node) -> Value:
     _first(node, flow.layout, False)
     if len(flow.shape) != 3:
         raise node.refused("must have a map of channels, height and width")
-    settings: dict[str, Any] = {
-        "kernel": flow.shape[1:], "stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1)
-    }
+    settings: dict[str, Any] = {"kernel": flow.shape[1:], "stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
     return _average(context, node, flow, stored, settings)
 
 
@@ -168,7 +172,16 @@ def _average(context: Context, node: Node, flow: Flow, stored: Stored, settings:
     scale, bias = np.full(channels, stored.scale), np.zeros(channels, np.int64)
     exact = _is_power(scale) and count * max(abs(stored.lo), abs(stored.hi), 1) * 2 < _FLOAT32_EXACT
     product = Product(
-        node.name, Kind.CONV2D, stored, weight, scale, bias, 1, binary=True, exact=exact, average=count,
+        node.name,
+        Kind.CONV2D,
+        stored,
+        weight,
+        scale,
+        bias,
+        1,
+        binary=True,
+        exact=exact,
+        average=count,
         settings=settings,
     )
     divide = Step(node.name, lambda x: x / np.float32(count), np.array(1))
@@ -182,9 +195,8 @@ def _first(node: Node, layout: Layout, last: bool) -> Layout:
     """Return the layout with the channels in front, checked."""
     moved = (layout[0], layout[-1], *layout[1:-1]) if last else layout
     if len(layout) not in (3, 4) or not channels_first(moved):
-        raise node.refused(
-            f"reads layout {layout}; it must be batch, {'height, width, channels' if last else 'channels, height, width'}"
-        )
+        order = "height, width, channels" if last else "channels, height, width"
+        raise node.refused(f"reads layout {layout}; it must be batch, {order}")
     return moved
 
 
@@ -195,9 +207,7 @@ def _kernel(node: Node, values: Mapping[str, Any], rank: int) -> tuple[int, int]
     return (1, kernel[0]) if rank == 3 else (kernel[0], kernel[1])
 
 
-def _window(
-    node: Node, values: Mapping[str, Any], flow: Any, kernel: Sequence[int], axes: int
-) -> dict[str, Any]:
+def _window(node: Node, values: Mapping[str, Any], flow: Any, kernel: Sequence[int], axes: int) -> dict[str, Any]:
     """Return the window settings of a layer; the border of the flow is added to the padding."""
 
     def pair(name: str) -> tuple[int, int]:
@@ -303,13 +313,18 @@ def _product(
 ) -> Product:
     largest = max(abs(stored.lo - stored.zero_point), abs(stored.hi - stored.zero_point))
     bound = int(np.abs(weight).reshape(len(weight), -1).sum(axis=1).max()) * largest
+    products = scale * stored.scale
+    if not (usable(products) and usable(products * max(bound, 1))):
+        raise node.refused(
+            f"has sums of scales down to {products.min():g} and up to {products.max() * bound:g}, too small or large"
+        )
     exact = _is_power(scale) and _is_power(np.array([stored.scale])) and bound < _FLOAT32_EXACT
     return Product(
         node.name,
         kind,
         stored,
         np.ascontiguousarray(weight),
-        scale * stored.scale,
+        products,
         np.zeros(len(weight), np.int64),
         quantized.bits,
         quantized.narrow,

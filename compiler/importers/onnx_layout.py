@@ -1,7 +1,7 @@
 """Which axes of the intermediate representation an ONNX tensor's axes hold.
 
-A layout has one text an axis: the axes ``C``, ``H`` and ``W`` of the map that lie in it, outermost first. Axes of size 1
-are left out wherever they are, the batch among them. Channels first is ``("", "C", "H", "W")``, channels last
+A layout has one text an axis: the axes ``C``, ``H`` and ``W`` of the map that lie in it, outermost first. Axes of
+size 1 are left out wherever they are, the batch among them. Channels first is ``("", "C", "H", "W")``, channels last
 ``("", "H", "W", "C")``, a flattened map ``("", "CHW")``.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +25,14 @@ from zeroskip.compiler.importers.onnx_operators import OPERATORS, input_layout
 from zeroskip.compiler.importers.products import ProductFunction, code_bits
 from zeroskip.compiler.importers.qdq import LINEAR_QUANTIZERS
 from zeroskip.compiler.importers.qonnx import QUANTIZERS
-from zeroskip.compiler.ir import Model
+from zeroskip.compiler.ir import Model, Tensor
 from zeroskip.compiler.verify import verify
 
 __all__ = ["load_onnx"]
 
 _STANDARD: Mapping[str, Callable[[Context, Node], Value]] = {**OPERATORS, **LAYERS, **LINEAR_QUANTIZERS}
 _CHANNELS_LAST = {name: _STANDARD[name] for name in ("BatchNormalization", "Conv", "MaxPool")}
+_ANNOTATION = re.compile("(U?)INT([1-8])")
 _OPTIONAL = ("Clip", "Pad", "Dropout")
 """Operators that may lack an operand before their last one."""
 _HINTS = {
@@ -67,22 +69,22 @@ def load_onnx(path: Path | str) -> Model:
     path = Path(path)
     graph = read_graph(path)
     try:
-        model = _channels_first_or_last(path.stem, graph)
+        model = _channels_first_or_last(graph)
         verify(model)
     except CompileError as error:
         raise InputError(f"Model {str(path)!r} is refused: {error}") from error
     return model
 
 
-def _channels_first_or_last(name: str, graph: Graph) -> Model:
+def _channels_first_or_last(graph: Graph) -> Model:
     """Read the graph for an input with the channels in front; where that does not fit, with the channels behind."""
     try:
-        return _Import(name, graph, False).model()
+        return _Import(graph, False).model()
     except CompileError as error:
         if len(graph.shape) < 3:
             raise
         try:
-            return _Import(name, graph, True).model()
+            return _Import(graph, True).model()
         except CompileError:
             raise error from None
 
@@ -90,8 +92,8 @@ def _channels_first_or_last(name: str, graph: Graph) -> Model:
 class _Import:
     """One attempt at a graph."""
 
-    def __init__(self, name: str, graph: Graph, channels_last: bool) -> None:
-        self.name, self.graph = name, graph
+    def __init__(self, graph: Graph, channels_last: bool) -> None:
+        self.graph = graph
         order = input_layout(len(graph.shape), channels_last)
         sizes = dict(zip(order, graph.shape[1:], strict=True))
         self.last = channels_last
@@ -99,10 +101,15 @@ class _Import:
         self.builder = Builder(graph.input, self.shape)
         self.context = Context(graph, self.builder)
         integer = graph.dtype != "float32"
-        source = IntegerInput() if integer else RawInput()
-        self.context.values[graph.input] = Flow(
-            graph.input, source, self.shape, natural(self.shape, order), integer=integer
-        )
+        source: Stored | IntegerInput | RawInput = IntegerInput() if integer else RawInput()
+        annotated = _ANNOTATION.fullmatch(graph.input_type)
+        if annotated and not integer:
+            # FINN: floats that hold integers
+            tensor = Tensor(self.builder.name(graph.input), self.shape, int(annotated[2]), not annotated[1])
+            self.builder.set_input(tensor, graph.input)
+            source = Stored(tensor.name, 1.0, 0, tensor.lo, tensor.hi)
+        layout = natural(self.shape, order)
+        self.context.values[graph.input] = Flow(graph.input, source, self.shape, layout, integer=integer)
 
     def model(self) -> Model:
         """Return the network."""
@@ -125,7 +132,12 @@ class _Import:
             "notes": notes,
         }
         return Model(
-            self.name, tuple(builder.layers), dict(builder.tensors), builder.input, output, metadata=metadata
+            self.graph.name or "onnx",
+            tuple(builder.layers),
+            dict(builder.tensors),
+            builder.input,
+            output,
+            metadata=metadata,
         )
 
     def _value(self, node: Node) -> Value:
@@ -147,7 +159,7 @@ class _Import:
         if any(operand is None for operand in operands) and node.op not in _OPTIONAL:
             raise node.refused("lacks an input")
         value = handler(self.context, node)
-        if isinstance(value, Flow | Joined) and not value.pad and self.context.shape(value)[0] != 1:
+        if isinstance(value, Flow | Joined) and not any(value.pad) and self.context.shape(value)[0] != 1:
             raise node.refused(f"gives shape {layout_shape(value.layout, value.shape)}, which has lost the batch")
         return value
 
@@ -171,7 +183,9 @@ class _Import:
             value = self._sums(value, value.source)
         order = "".join(value.layout)
         if order != "".join(letter for letter in "CHW" if letter in order):
-            builder.notes.append(f"output {graph.output!r}: axes in the file {value.layout}, here in the order (C, H, W)")
+            builder.notes.append(
+                f"output {graph.output!r}: axes in the file {value.layout}, here in the order (C, H, W)"
+            )
         source = builder.store(value, graph.output).source
         if not isinstance(source, Stored) or not builder.layers or builder.layers[-1].output != source.tensor:
             raise CompileError(f"Output {graph.output!r} must be what the network computes last")
@@ -183,20 +197,25 @@ class _Import:
         That keeps every value, and the index of the largest one, only where the functions rise and are the same in
         every channel.
         """
-        plain = Quantizer(product.node, lambda x: np.rint(x / scale), scale := np.float32(product.scale[0]), 0, 0, 0, 0, True)
+        plain = Quantizer(
+            product.node, lambda x: np.rint(x / scale), scale := np.float32(product.scale[0]), 0, 0, 0, 0, True
+        )
         function = ProductFunction(replace(flow, steps=()), product, plain)
         lo = int((function.low + product.bias).min())
         hi = int((function.high + product.bias).max())
         what = f"Output {flow.name!r} of node {product.node!r} is not quantized"
         if hi - lo > 255 or not -255 <= lo <= 127:
             raise CompileError(
-                f"{what} and has values of {lo} to {hi} steps; outputs have at most 8 bits: put a Quant of 8 bits behind it"
+                f"{what} and has values of {lo} to {hi} steps; outputs have at most 8 bits: put a Quant of 8 bits "
+                "behind it"
             )
         if flow.pool is not None:
             raise CompileError(f"{what} before its pooling; put a Quant behind it")
         every = np.broadcast_to(np.arange(lo, hi + 1), (len(product.weight), hi - lo + 1))
-        results = run_steps(flow.steps, (every * product.scale[:, None]).astype(np.float32))
-        if (results != results[:1]).any() or not (np.diff(results[0]) > 0).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            results = run_steps(flow.steps, (every * product.scale[:, None]).astype(np.float32))
+            rising = bool((np.diff(results[0]) > 0).all())
+        if (results != results[:1]).any() or not rising:
             raise CompileError(
                 f"{what}, and what follows differs by channel or does not rise: the largest code would not be the "
                 "largest output; put a Quant of 8 bits behind it"
@@ -205,10 +224,15 @@ class _Import:
         low, high = lo + zero_point, hi + zero_point
         bits, signed = code_bits(low, high)
         codes = replace(
-            plain, function=lambda x: np.rint(x / scale) + zero_point, zero_point=zero_point, lo=low, hi=high, bits=bits,
+            plain,
+            function=lambda x: np.rint(x / scale) + zero_point,
+            zero_point=zero_point,
+            lo=low,
+            hi=high,
+            bits=bits,
             signed=signed,
         )
         for step in flow.steps:
             self.builder.made[step.node] = "left to the host: the output is what it reads"
         self.context.host[:0] = [node for node in self.graph.nodes if node.name in {step.node for step in flow.steps}]
-        return replace(flow, steps=(), quantizer=codes)
+        return replace(flow, steps=(), quantizer=codes, label=flow.name)

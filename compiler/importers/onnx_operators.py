@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroskip.compiler.importers.float_functions import Step
-from zeroskip.compiler.importers.flows import Constant, Flow, Joined, Sum
+from zeroskip.compiler.importers.float_functions import Quantizer, Step
+from zeroskip.compiler.importers.flows import Constant, Flow, Joined, Stored, Sum
 from zeroskip.compiler.importers.onnx_context import Context, Value
 from zeroskip.compiler.importers.onnx_graph import Node
-from zeroskip.compiler.importers.onnx_layout import natural, reshaped
+from zeroskip.compiler.importers.onnx_layout import reshaped
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "input_layout"]
 
 FloatArray = NDArray[np.float32]
 
@@ -91,30 +91,56 @@ def _clip(context: Context, node: Node) -> Value:
 
 
 def _clipped(context: Context, node: Node, lowest: np.float32, highest: np.float32) -> Value:
+    """Return a limited tensor; limits that are values of the codes limit the codes and leave them codes."""
     value = context.computed(node)
-    parts = value.parts if isinstance(value, Joined) else (value,)
-    made = []
-    for part in parts:
-        quantizer = part.quantizer
-        shared = context.readers[part.name] > 1
-        limited = None
-        if quantizer is not None and quantizer.bits and not shared:
-            codes = np.arange(quantizer.lo, quantizer.hi + 1)
-            values = quantizer.values(codes)
-            kept = codes[(values >= lowest) & (values <= highest)]
-            # a limit between two values of the grid is no code
-            on_grid = len(kept) and all(limit in values for limit in (lowest, highest) if _between(limit, values))
-            limited = replace(quantizer, lo=int(kept[0]), hi=int(kept[-1])) if on_grid else None
-        made.append(limited)
-    if isinstance(value, Flow) and made[0] is not None:
+    limited = [_limited(context, part, lowest, highest) for part in _parts(value)]
+    if all(part is not None for part in limited):
+        name = node.outputs[0]
         context.builder.made.setdefault(node.name, "a limit of codes")
-        return replace(value, name=node.outputs[0], quantizer=made[0])
+        if isinstance(value, Flow):
+            return replace(limited[0] or value, name=name, label=name)
+        parts = tuple(
+            replace(part, name=f"{name}.{number}", label=f"{name}.{number}")
+            for number, part in enumerate(limited)
+            if part
+        )
+        return replace(value, name=name, parts=parts)
     clip = Step(node.name, lambda x: np.clip(x, lowest, highest), np.array(1))
     return context.elementwise(node, value, lambda _: clip)
 
 
-def _between(limit: np.float32, values: FloatArray) -> bool:
-    return bool(values[0] < limit < values[-1])
+def _parts(value: Flow | Joined) -> tuple[Flow, ...]:
+    return value.parts if isinstance(value, Joined) else (value,)
+
+
+def _limited(context: Context, flow: Flow, lowest: np.float32, highest: np.float32) -> Flow | None:
+    """Return the flow with fewer codes; None where a limit is none of its values, or it has no codes."""
+    if flow.quantizer is not None and context.readers[flow.name] > 1:
+        flow = context.builder.store(flow, flow.name)
+    quantizer, source = flow.quantizer, flow.source
+    if quantizer is None and isinstance(source, Stored) and not flow.steps:
+        quantizer = _same_codes(context, source)
+    if quantizer is None or not quantizer.bits or flow.factors:
+        return None
+    codes = np.arange(quantizer.lo, quantizer.hi + 1)
+    values = quantizer.values(codes)
+    kept = codes[(values >= lowest) & (values <= highest)]
+    between = [limit for limit in (lowest, highest) if values[0] < limit < values[-1]]
+    if not len(kept) or not np.isin(between, values).all():
+        return None
+    return replace(flow, quantizer=replace(quantizer, lo=int(kept[0]), hi=int(kept[-1])))
+
+
+def _same_codes(context: Context, source: Stored) -> Quantizer:
+    """Return the quantizer that gives stored codes again."""
+    tensor, scale = context.builder.tensors[source.tensor], np.float32(source.scale)
+
+    def function(x: FloatArray) -> NDArray[Any]:
+        return np.asarray(np.rint(x / scale) + source.zero_point)
+
+    return Quantizer(
+        source.tensor, function, scale, source.zero_point, source.lo, source.hi, tensor.bits, tensor.signed
+    )
 
 
 def _negative(context: Context, node: Node) -> Value:
@@ -310,4 +336,3 @@ OPERATORS: Mapping[str, Callable[[Context, Node], Value]] = {
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
-_ = natural

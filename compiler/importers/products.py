@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import CompileError
-from zeroskip.compiler.importers.boundaries import Bounds, find_boundaries, find_scaling
+from zeroskip.compiler.importers.boundaries import Bounds, find_boundaries, find_scaling, suggested_biases
 from zeroskip.compiler.importers.float_functions import Quantizer, directions, run_steps
 from zeroskip.compiler.importers.flows import Flow, Product
 from zeroskip.compiler.ir import Grid, Kind, Layer, Rounding, Tensor
@@ -89,7 +89,9 @@ class ProductFunction:
     def values(self, acc: IntArray) -> NDArray[np.float32]:
         """Return the float32 values of accumulators ``(C, n)``: exact, rounded once."""
         sums = self.signs[:, None] * acc + self.product.bias[:, None]
-        return (sums * self.product.scale[:, None]).astype(np.float32)
+        # beyond float32's range a framework has infinities, too
+        with np.errstate(over="ignore"):
+            return (sums * self.product.scale[:, None]).astype(np.float32)
 
     def settled(self) -> Quantizer:
         """Return the quantizer, with the bits that its codes need where it declares none."""
@@ -119,7 +121,8 @@ class ProductFunction:
             return Layer(kind=Kind.AVG_POOL2D, clamp=(quantizer.lo, quantizer.hi), **settings)
         settings |= {"kind": product.kind, **self._weights()}
         bounds = Bounds.of(boundaries, self.low, self.high, levels, quantizer.zero_point)
-        scaling = find_scaling(bounds, None) if len(levels) else None
+        biases = (product.bias * self.signs, *suggested_biases(bounds)) if len(levels) else ()
+        scaling = find_scaling(bounds, biases)
         if scaling is not None:
             bias = scaling.bias - self.offset
             if np.abs(bias).max() <= _INT32.max:
@@ -170,7 +173,8 @@ class ProductFunction:
         rows = rows + self.offset[:, None]
         if np.abs(rows).max() > _INT32.max:
             raise CompileError(f"Node {self.product.node!r} needs thresholds of more than 32 bits")
-        return rows.astype(np.int32)
+        thresholds: NDArray[np.int32] = rows.astype(np.int32)
+        return thresholds
 
     def _is_average(self, boundaries: IntArray, levels: IntArray, source: Tensor, target: Tensor) -> bool:
         """Whether an average pooling, halves away from zero, gives these codes."""
@@ -181,6 +185,7 @@ class ProductFunction:
 
         def average(acc: IntArray) -> IntArray:
             total = acc + source.zero_point * count
-            return np.sign(total) * ((2 * np.abs(total) + count) // (2 * count))
+            quotient: IntArray = np.sign(total) * ((2 * np.abs(total) + count) // (2 * count))
+            return quotient
 
         return np.array_equal(find_boundaries(average, self.low, self.high, levels), boundaries)

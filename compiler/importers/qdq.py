@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroskip.compiler.importers.float_functions import FloatArray, Quantizer
+from zeroskip.compiler.importers.float_functions import SCALES, FloatArray, Quantizer, usable
 from zeroskip.compiler.importers.flows import Constant, Flow, IntegerInput, Joined, Levels, Stored
 from zeroskip.compiler.importers.onnx_context import Context, Value
 from zeroskip.compiler.importers.onnx_graph import Node
@@ -25,11 +25,15 @@ _CONSTANTS = (*_CODES, np.dtype(np.int16), np.dtype(np.uint16), np.dtype(np.int3
 def _quantize(context: Context, node: Node) -> Value:
     values = context.attributes(node, axis=1, saturate=1, block_size=0, output_dtype=0, precision=0)
     if values["block_size"] or values["output_dtype"] or values["precision"]:
-        raise node.refused("has a block size, an output type or a precision; supported is a zero point of int8 or uint8")
+        raise node.refused(
+            "has a block size, an output type or a precision; supported is a zero point of int8 or uint8"
+        )
     scale, zero = context.scalar(node, 1), context.constant(node, 2, np.uint8(0))
     dtype = zero.dtype
-    if dtype not in _CODES or zero.size != 1 or not scale > 0:
-        raise node.refused(f"must have one scale above 0 and one zero point of int8 or uint8, not {scale:g} and {dtype}")
+    if dtype not in _CODES or zero.size != 1 or not usable(scale):
+        raise node.refused(
+            f"must have one scale above 0 and one zero point of int8 or uint8, not {scale:g} and {dtype}"
+        )
     (lo, hi), zero_point = _CODES[dtype], int(zero.ravel()[0])
     operand = context.operand(node, 0)
     if isinstance(operand, Constant):
@@ -41,7 +45,7 @@ def _quantize(context: Context, node: Node) -> Value:
 
     def function(x: FloatArray) -> NDArray[Any]:
         # rounded before the zero point is added: its parity does not turn a tie
-        return np.clip(np.rint(x / scale), np.float32(-(1 << 20)), np.float32(1 << 20)) + zero_point
+        return np.asarray(np.clip(np.rint(x / scale), np.float32(-(1 << 20)), np.float32(1 << 20)) + zero_point)
 
     quantizer = Quantizer(node.name, function, scale, zero_point, lo, hi, 8, lo < 0)
     return replace(quantized(context, node, context.computed(node), quantizer), integer=True)
@@ -83,7 +87,7 @@ def _check_same(node: Node, part: Flow, scale: np.float32, zero_point: int) -> N
 
 def _integer_input(context: Context, node: Node, value: Flow, scale: np.float32, zero_point: int) -> Value:
     lo, hi = _CODES[np.dtype(context.graph.dtype)]
-    if not (scale > 0 and lo <= zero_point <= hi):
+    if not (usable(scale) and lo <= zero_point <= hi):
         raise node.refused(f"must have a scale above 0 and a zero point from {lo} to {hi}, not {scale:g}, {zero_point}")
     builder = context.builder
     name = builder.input or builder.name(context.graph.input)
@@ -100,8 +104,8 @@ def _levels(context: Context, node: Node, operand: Constant, axis: int) -> Const
     scale, zero = context.constant(node, 1).astype(np.float32), context.constant(node, 2, 0)
     if codes.dtype not in _CONSTANTS:
         raise node.refused(f"dequantizes {codes.dtype}; supported are {', '.join(map(str, _CONSTANTS))}")
-    if not (np.isfinite(scale).all() and (scale > 0).all()):
-        raise node.refused("must have finite scales above 0")
+    if not usable(scale):
+        raise node.refused(f"must have scales from {SCALES[0]:g} to {SCALES[1]:g}")
     if zero.shape not in ((), (1,), scale.shape):
         raise node.refused(f"has scales of shape {scale.shape} and zero points of shape {zero.shape}")
     if scale.size > 1:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroskip.compiler.importers.float_functions import ROUNDINGS, FloatArray, Quantizer
+from zeroskip.compiler.importers.float_functions import ROUNDINGS, SCALES, FloatArray, Quantizer, usable
 from zeroskip.compiler.importers.flows import Constant, Flow, Joined, Levels
 from zeroskip.compiler.importers.onnx_context import Context, Value
 from zeroskip.compiler.importers.onnx_graph import Node
@@ -25,11 +25,11 @@ def quantized(context: Context, node: Node, value: Flow | Joined, quantizer: Qua
     name = node.outputs[0]
     if isinstance(value, Joined):
         parts = tuple(
-            replace(_open(context, part), name=f"{name}.{number}", quantizer=quantizer)
+            replace(_open(context, part), name=f"{name}.{number}", label=f"{name}.{number}", quantizer=quantizer)
             for number, part in enumerate(value.parts)
         )
         return replace(value, name=name, parts=parts)
-    return replace(_open(context, value), name=name, quantizer=quantizer)
+    return replace(_open(context, value), name=name, label=name, quantizer=quantizer)
 
 
 def _open(context: Context, flow: Flow) -> Flow:
@@ -62,8 +62,8 @@ def _quant(context: Context, node: Node) -> Value:
     sign = signed and bits == 1
     operand = context.operand(node, 0)
     if isinstance(operand, Constant):
-        scale, zero = (context.constant(node, index).astype(np.float32) for index in (1, 2))
-        return _levels(node, operand.array, scale, zero, (lo, hi, bits), narrow, rounding, sign)
+        scales, zeros = (context.constant(node, index).astype(np.float32) for index in (1, 2))
+        return _levels(node, operand.array, scales, zeros, (lo, hi, bits), narrow, rounding, sign)
     scale, zero = _scale(context, node), context.scalar(node, 2)
     zero_point = _whole(node, zero)
     if sign:
@@ -76,7 +76,7 @@ def _quant(context: Context, node: Node) -> Value:
         if sign:
             return np.where(y >= 0, 1, -1)
         # clamped first, as QONNX does: the limits are whole numbers
-        return rounding(np.clip(y, np.float32(lo), np.float32(hi)))
+        return np.asarray(rounding(np.clip(y, np.float32(lo), np.float32(hi))))
 
     if bits <= 8 and not lo <= zero_point <= hi:
         raise node.refused(f"has zero point {zero_point}, but codes {lo} to {hi}; it must be one of them")
@@ -98,8 +98,8 @@ def _levels(
     """Return a quantized constant."""
     lo, hi, bits = limits
     values = np.asarray(array, np.float32)
-    if not (np.isfinite(values).all() and np.isfinite(scale).all() and (scale > 0).all()):
-        raise node.refused("must have finite values and scales above 0")
+    if not (np.isfinite(values).all() and usable(scale)):
+        raise node.refused(f"must have finite values and scales from {SCALES[0]:g} to {SCALES[1]:g}")
     if (zero != np.rint(zero)).any() or np.abs(zero).max(initial=0) > 1 << 16:
         raise node.refused("must have a whole zero point")
     _broadcasts(node, values, scale, zero)
@@ -124,8 +124,8 @@ def _broadcasts(node: Node, values: NDArray[Any], *others: NDArray[Any]) -> None
 
 def _scale(context: Context, node: Node, index: int = 1) -> np.float32:
     scale = context.scalar(node, index)
-    if not scale > 0:
-        raise node.refused(f"must have a scale above 0, not {scale:g}")
+    if not usable(scale):
+        raise node.refused(f"must have a scale above 0, from {SCALES[0]:g} to {SCALES[1]:g}, not {scale:g}")
     return scale
 
 
@@ -173,7 +173,7 @@ def _trunc(context: Context, node: Node) -> Value:
 
     def function(x: FloatArray) -> NDArray[Any]:
         y = np.round(x / scale + zero) / power
-        return rounding(np.clip(y, np.float32(lo), np.float32(hi)))
+        return np.asarray(rounding(np.clip(y, np.float32(lo), np.float32(hi))))
 
     signed = bool(values.get("signed", 1))
     quantizer = Quantizer(node.name, function, target, zero_point, lo, hi, width if width <= 8 else 0, signed)
@@ -197,6 +197,8 @@ def _multi_threshold(context: Context, node: Node) -> Value:
                 f"{value.layout}"
             )
     scale, bias = np.float32(values["out_scale"]), np.float32(values["out_bias"])
+    if not usable(scale):
+        raise node.refused(f"must have an out_scale from {SCALES[0]:g} to {SCALES[1]:g}, not {scale:g}")
     unit, factor, offset = _threshold_codes(node, scale, bias, count)
 
     def counted(x: FloatArray, rows: FloatArray) -> NDArray[Any]:
@@ -215,7 +217,8 @@ def _multi_threshold(context: Context, node: Node) -> Value:
         parts, first = [], 0
         for number, part in enumerate(value.parts):
             quantizer = make(rows[first : first + part.shape[0]])
-            parts.append(replace(_open(context, part), name=f"{node.outputs[0]}.{number}", quantizer=quantizer))
+            name = f"{node.outputs[0]}.{number}"
+            parts.append(replace(_open(context, part), name=name, label=name, quantizer=quantizer))
             first += part.shape[0]
         return replace(value, name=node.outputs[0], parts=tuple(parts))
     return quantized(context, node, value, make(rows))
@@ -231,8 +234,8 @@ def _channel_axis(node: Node, layout: str, rank: int) -> int:
 
 def _threshold_codes(node: Node, scale: np.float32, bias: np.float32, count: int) -> tuple[np.float32, int, int]:
     """Return unit, factor and offset: the value of n thresholds is ``unit * (factor * n + offset)``, in float32."""
-    if not (np.isfinite(scale) and scale > 0 and np.isfinite(bias)):
-        raise node.refused(f"must have a finite out_scale above 0 and a finite out_bias, not {scale:g} and {bias:g}")
+    if not np.isfinite(bias):
+        raise node.refused(f"must have a finite out_bias, not {bias:g}")
     numbers = np.arange(count + 1)
     wanted = scale * numbers.astype(np.float32) + bias
     for factor in (1, 2):
