@@ -20,6 +20,7 @@ from zeroskip.boards.tools import Tool, find_tool, run_tool, share_folder
 from zeroskip.boards.top import DEFAULT_BAUD, Plan, plan_top
 from zeroskip.boards.verilator_cache import build_model
 from zeroskip.compiler.errors import InputError, ToolError, VerificationError
+from zeroskip.compiler.importers import stored_model
 
 __all__ = ["NetlistCheck", "golden_vectors", "model_files", "netlist_check", "simulation_library", "write_netlist"]
 
@@ -181,7 +182,9 @@ def golden_vectors(directory: Path) -> tuple[NDArray[np.integer], NDArray[np.int
     """
     from safetensors import SafetensorError, safe_open
 
-    path = directory / "ir" / "model.safetensors"
+    path = stored_model(directory)
+    if path.suffix != ".safetensors":
+        raise InputError(f"Model '{path}' holds no golden samples; give inputs and expected outputs instead")
     try:
         with safe_open(path, framework="numpy") as artifact:
             header = json.loads((artifact.metadata() or {}).get("zeroskip", "{}"))

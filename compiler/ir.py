@@ -61,6 +61,8 @@ class Tensor:
     """An activation tensor of one sample.
 
     ``shape`` is ``(C, H, W)`` or ``(F,)``; the real value of a code is ``scale * (code - zero_point)``.
+    ``boundaries`` are given for an input whose floats become codes by another rule than ``clamp(half_even(x / scale) +
+    zero_point)``: the smallest float of each code but the lowest, ascending.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Tensor:
     signed: bool = False
     scale: float = 1.0
     zero_point: int = 0
+    boundaries: tuple[float, ...] = ()
 
     @property
     def lo(self) -> int:

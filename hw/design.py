@@ -79,6 +79,7 @@ def compile_artifact(
     numbers = _numbers(settings or {})
     network = load_model(artifact)
     source, notes = run_passes(network)
+    notes = [*network.metadata.get("notes", ()), *notes]
     choice = choose_program(source, ENGINES[engine], limits or DEFAULT_LIMITS, **numbers)
     program = choice.program
     files = {
@@ -95,6 +96,7 @@ def compile_artifact(
         "source": source_digest(),
         "reasons": list(choice.reasons),
         "notes": [*network.metadata.get("notes", ()), *notes],
+        "nodes": list(network.metadata.get("nodes", ())),
         "files": {path: sha256(text.encode()).hexdigest() for path, text in sorted(files.items())},
         "versions": {
             "zeroskip": version("zeroskip"),

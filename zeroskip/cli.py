@@ -200,7 +200,7 @@ def compile_verb(
     settings: tuple[str, ...],
     explain: bool,
 ) -> None:
-    """compile an artifact or a .tflite file, or one of the zoo by its name, into ROM images, RTL and a report"""
+    """compile an artifact, a .tflite or .onnx file, or one of the zoo by its name, into ROM images, RTL and a report"""
     from zeroskip import api
     from zeroskip.inspection import find_artifact
 
@@ -209,6 +209,7 @@ def compile_verb(
     if explain:
         manifest = json.loads((out / "manifest.json").read_text())
         lines += ["", *design.reasons, *manifest["notes"]]
+        lines += [f"node {row['node']} ({row['op']}): {row['became']}" for row in manifest["nodes"]]
         lines += [f"layer {plan.name}: {note}" for plan in design.program.layers for note in plan.notes]
     lines.append(f"wrote {out}; next: zeroskip simulate {out}")
     options.result("\n".join(lines), design.report())

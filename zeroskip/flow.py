@@ -21,6 +21,7 @@ from typing import Any
 from zeroskip import api
 from zeroskip.boards.steps import StepRecord, Steps, file_digest
 from zeroskip.compiler.errors import InputError
+from zeroskip.compiler.importers import stored_model
 from zeroskip.disk import require_space
 from zeroskip.progress import Progress, Step
 from zeroskip.project import Project, load_project, recipe_values
@@ -348,7 +349,7 @@ def _is_intact(out: Path) -> bool:
     try:
         manifest = api.read_manifest(out)
         files = {path: digest for path, digest in manifest["files"].items() if not path.startswith("report/")}
-        files["ir/model.safetensors"] = manifest["artifact"]["sha256"]
+        files[stored_model(out).relative_to(out).as_posix()] = manifest["artifact"]["sha256"]
         api.Design(out).report()
         return all(file_digest(out / path) == digest for path, digest in files.items())
     except (InputError, OSError, KeyError, TypeError, AttributeError):

@@ -54,8 +54,9 @@ def read_inputs(path: Path, tensor: Tensor) -> NDArray[np.int64]:
 def to_codes(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[np.int64]:
     """Return the codes of ``array``: integers are codes already, floats are quantized by the tensor's scale.
 
-    ``clamp(half_even(x / scale) + zero_point)``. The first axis is the batch; a missing channel axis of 1 is added, and
-    so is the height of 1 that a sequence has inside the network.
+    ``clamp(half_even(x / scale) + zero_point)``, or by the tensor's own boundaries where it has any. The
+    first axis is the batch; a missing channel axis of 1 is added, and so is the height of 1 that a sequence has inside
+    the network.
     """
     shape = tensor.shape
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
@@ -80,6 +81,10 @@ def to_codes(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[
     if not np.isfinite(array).all():
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InputError(f"{where} must hold finite numbers, but at {index} it has {array[index]}; correct it")
+    if tensor.boundaries:
+        # the comparison is exact in float64, which holds every float32
+        passed = np.searchsorted(np.asarray(tensor.boundaries), array.astype(np.float64), side="right")
+        return (passed + tensor.lo).astype(np.int64)
     codes = np.rint(array.astype(np.float64) / tensor.scale) + tensor.zero_point
     return np.clip(codes, tensor.lo, tensor.hi).astype(np.int64)
 

@@ -14,6 +14,7 @@ __all__ = ["MODEL_SUFFIXES", "load_model", "stored_model"]
 # Suffix -> the module and its function: a format's library is loaded only when a file needs it.
 _IMPORTERS: Mapping[str, tuple[str, str]] = {
     ".safetensors": ("artifact", "load_artifact"),
+    ".onnx": ("onnx_model", "load_onnx"),
     ".tflite": ("tflite", "load_tflite"),
 }
 MODEL_SUFFIXES = tuple(_IMPORTERS)
