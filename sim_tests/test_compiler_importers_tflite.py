@@ -278,5 +278,5 @@ def test_refusal(name, tmp_path):
 
 
 def test_unknown_suffix(tmp_path):
-    with pytest.raises(InputError, match=re.escape("must end in .safetensors, .tflite, not '.pb'; rename it")):
+    with pytest.raises(InputError, match=re.escape("must end in .safetensors, .onnx, .tflite, not '.pb'; rename it")):
         load_model(tmp_path / "net.pb")
