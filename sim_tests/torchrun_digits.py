@@ -60,12 +60,12 @@ def prune(seed):
 
     for _ in epochs(8):
         pass
-    admm = Admm(model, SETS, rho=(1e-2, 0.5), updates=6)
+    admm = Admm(model, SETS, rho=(1e-2, 0.5), updates=4)
     admm.attach(optimizer)
-    for _ in epochs(6):
+    for _ in epochs(4):
         admm.update()
     admm.harden()
-    for _ in epochs(6):
+    for _ in epochs(4):
         pass
     admm.check()
     state = hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in net.parameters())).hexdigest()
