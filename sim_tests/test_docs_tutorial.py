@@ -68,7 +68,7 @@ def names(tmp_path, monkeypatch):
 
 
 def test_the_lines_that_prune_a_network(names, tmp_path, capsys):
-    prune, _ = snippets("Prune your own network")
+    prune, _, _ = snippets("Prune your own network")
     exec(compile(prune, str(TUTORIAL), "exec"), names)
     assert (tmp_path / "net.safetensors").exists()
     assert float(capsys.readouterr().out) == names["net"].accuracy(names["test"]) > 0.3
@@ -83,7 +83,7 @@ def test_the_lines_that_prune_a_network(names, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_lines_that_make_a_design(names, monkeypatch, capsys):
-    prune, design = snippets("Prune your own network")
+    prune, design, _ = snippets("Prune your own network")
     asked = []
     monkeypatch.setattr(Design, "synthesize", lambda self, **options: asked.append(options) or "placed")
     exec(compile(prune, str(TUTORIAL), "exec"), names)
@@ -91,3 +91,21 @@ def test_the_lines_that_make_a_design(names, monkeypatch, capsys):
     assert asked == [{"board": "ulx3s-25f", "seeds": 5}]
     assert capsys.readouterr().out.endswith("placed\n")
     assert names["design"].is_simulated()
+
+
+def test_the_lines_that_share_a_budget(names):
+    _, _, share = snippets("Prune your own network")
+
+    def accuracy(model, validation):
+        x, y = validation
+        with torch.no_grad():
+            return float((model(x).argmax(1) == y).float().mean())
+
+    x, y = names["test"]
+    x = PIXELS.normalize(x)
+    names |= {"accuracy": accuracy, "validation": (x, y), "sample": x[:1]}
+    exec(compile(share.replace("100_000", "10_000"), str(TUTORIAL), "exec"), names)
+    positions = {"conv1": 64, "conv2": 16, "fc1": 1, "fc2": 1}
+    macs = {name: positions[name] * found.count(names["model"].get_parameter(f"{name}.weight").shape)
+            for name, found in names["sets"].items()}  # fmt: skip
+    assert set(macs) == set(positions) and 9_900 < sum(macs.values()) <= 10_000
