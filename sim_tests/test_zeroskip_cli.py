@@ -528,5 +528,5 @@ def test_an_onnx_network_is_compiled_inspected_and_run(zeroskip):
     assert zeroskip("reference", "imported", "--inputs", "x.npz", "--outputs", "y.npz").code == 0
     expected = onnx_networks.evaluate(net.proto(), inputs)[net.last]
     np.testing.assert_array_equal(np.load("y.npz")[net.last] * np.float32(4), expected)
-    result = zeroskip("simulate", "imported")
-    assert (result.code, result.err) == (2, "zeroskip: Model 'net' has no golden samples; give vectors with --inputs\n")
+    # without golden samples: random codes, the RTL against the reference
+    assert zeroskip("simulate", "imported").code == 0
