@@ -512,7 +512,8 @@ def test_verbose_shows_the_traceback(zeroskip, monkeypatch):
     assert result.err.startswith("Traceback (most recent call last):\n")
 
 
-def test_an_onnx_network_is_compiled_inspected_and_run(zeroskip):
+def test_an_onnx_network_is_compiled_inspected_and_run(zeroskip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     net = onnx_networks.Net([1, 6])
     net.quant("x", 0.5, 0, 4)
     net.op("MatMul", net.last, net.weight(np.arange(18).reshape(6, 3) - 9, 1.0, 5))
