@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zeroskip.pruning import ConstraintSet, Filter, FilterColumn, NonStructured
-from zeroskip.pruning.capture import INPUT, Graph, Kind, Op, capture, tensors_of
+from zeroskip.pruning.capture import INPUT, Graph, Kind, Op, capture
 from zeroskip.pruning.networks import make_network
 
 NETWORKS = {"lenet5": (1, 28, 28), "small_vgg": (1, 28, 28)}
@@ -87,7 +87,7 @@ def measure(name: str, batch: int, rounds: int) -> None:
         with torch.no_grad():
             torch.testing.assert_close(work(), model(x), rtol=1e-3, atol=1e-4)
         spent = least(work, rounds)
-        figures = " | ".join(f"{share:.1f}" for share in rates(products, tensors_of(model)))
+        figures = " | ".join(f"{share:.1f}" for share in rates(products, graph.tensors(model)))
         print(f"| {name} | {kind} | {figures} | {spent:.2f} | {base / spent:.2f} |", flush=True)
 
 
@@ -129,7 +129,7 @@ def rates(products: Mapping[str, Product], tensors: Mapping[str, Tensor]) -> tup
 
 def laid_out(graph: Graph, model: nn.Module, sparse: bool, whole: bool) -> dict[str, Product]:
     """Return every layer's matrix, cut to what is not zero unless ``whole``; with ``sparse`` rows stay, and CSR."""
-    tensors = tensors_of(model)
+    tensors = graph.tensors(model)
     alive: dict[str, list[int]] = {INPUT: list(range(graph.in_shape[0]))}
     products: dict[str, Product] = {}
     for op in graph.ops:

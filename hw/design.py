@@ -95,7 +95,7 @@ def compile_artifact(
         "settings": {key: numbers[key] for key in sorted(numbers)},
         "source": source_digest(),
         "reasons": list(choice.reasons),
-        "notes": [*network.metadata.get("notes", ()), *notes],
+        "notes": notes,
         "nodes": list(network.metadata.get("nodes", ())),
         "files": {path: sha256(text.encode()).hexdigest() for path, text in sorted(files.items())},
         "versions": {
