@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from amaranth.hdl import Array as Choice
 from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
@@ -20,11 +19,19 @@ __all__ = ["Array"]
 
 @dataclass(frozen=True)
 class DrainControl:
-    """``active`` while results leave, ``shift`` when words move on, ``turn``: which value of a slow layer's word."""
+    """``active`` while results leave, ``enable`` of the words, ``turn``: which value of a slow layer's word."""
 
     active: Value
-    shift: Value
+    enable: Value
     turn: Value
+
+
+@dataclass(frozen=True)
+class Capture:
+    """``now``: a column's results are taken, a register; ``early``, what it takes: the same a cycle before."""
+
+    now: Value
+    early: Value
 
 
 class Array(wiring.Component):
@@ -102,7 +109,7 @@ class Array(wiring.Component):
         activations: list[Value] = [self.activations[lane] for lane in range(lanes)]
         products = Products(m, config, self.weights, self.magnitudes if config.run_code is not None else ())
         results: list[list[Value]] = []
-        captures: list[Value] = []
+        captures: list[Capture] = []
         for unit in range(geometry.units):
             if geometry.cores > 1:
                 activations = [self.activations[unit * lanes + lane] for lane in range(lanes)]
@@ -113,8 +120,10 @@ class Array(wiring.Component):
                 late = self._late(m, flags)
             column = products.build(unit, Operands(activations, begin, flags.valid))
             results.append([self._build_lane(m, unit, lane, column[lane], late) for lane in range(lanes)])
-            end = late[-1]
-            captures.append(end.valid & end.unit_last)
+            # a register of its own beside the column's words: the flags are used in many places
+            capture, early = Signal(name=f"capture_{unit}"), late[-2].valid & late[-2].unit_last
+            m.d.sync += capture.eq(early)
+            captures.append(Capture(capture, early))
         self._build_drain(m, results, captures, len(late) - 1)
         return m
 
@@ -162,7 +171,7 @@ class Array(wiring.Component):
             m.d.sync += best.eq(held)
         return best
 
-    def _build_drain(self, m: Module, results: list[list[Value]], captures: list[Value], cycles: int) -> None:
+    def _build_drain(self, m: Module, results: list[list[Value]], captures: list[Capture], cycles: int) -> None:
         config = self.config
         geometry = config.geometry
         words, width = geometry.words, geometry.results
@@ -176,54 +185,63 @@ class Array(wiring.Component):
             for word in range(bases[-1] + words)
         ]
         controls = self._build_controls(m, captures, cycles)
-        for word, (here, after) in enumerate(pairwise(chain)):
-            # without a slow layer nothing ever stands: no enable, which would be one net across the array
-            shift = controls[word // words].shift if config.has_slow else Const(1)
-            with m.If(shift):
-                m.d.sync += [a.eq(b) for a, b in zip(here, after, strict=True)]
+        after = [*chain[1:], chain[-1]]
+        taken: list[list[Value]] = [list(word) for word in after]
         # a layer of one column lets its units follow closer than the skew: what the idle columns capture late may meet
         # the first one's next results, at the head of a chain of one word a column; those come first
         for unit, capture in reversed(list(enumerate(captures))):
-            with m.If(capture):
-                for lane, result in enumerate(results[unit]):
-                    m.d.sync += chain[bases[unit] + lane // width][lane % width].eq(result)
+            for lane, result in enumerate(results[unit]):
+                word, place = bases[unit] + lane // width, lane % width
+                taken[word][place] = Mux(capture.now, result, taken[word][place])
+        for word, (here, values) in enumerate(zip(chain, taken, strict=True)):
+            # without a slow layer nothing ever stands: no enable, which would be one net across the array
+            enable = controls[word // words].enable if config.has_slow else Const(1)
+            with m.If(enable):
+                m.d.sync += [value.eq(new) for value, new in zip(here, values, strict=True)]
         head = controls[0]
         m.d.comb += [self.o_valid.eq(head.active), *(self.o[lane].eq(chain[0][lane]) for lane in range(width))]
         if config.has_slow:
             m.d.comb += self.o[0].eq(Mux(self.descriptor.slow, Choice(chain[0])[head.turn], chain[0][0]))
 
-    def _build_controls(self, m: Module, captures: list[Value], cycles: int) -> list[DrainControl]:
+    def _build_controls(self, m: Module, captures: list[Capture], cycles: int) -> list[DrainControl]:
         """One control at the head of the chain; where it may stand one a column, each near the words that it moves."""
         config, geometry = self.config, self.config.geometry
         if not config.has_slow:
-            return [self._build_control(m, captures[0])]
+            return [self._build_control(m, captures[0].now, captures[0])]
         if not config.drain_delay:
-            return [self._build_control(m, capture) for capture in captures]
+            return [self._build_control(m, capture.now, capture) for capture in captures]
         # of a layer of one column the later captures mean nothing, and they may meet the next layer's descriptor
         one_column = delay(m, self.one_column, cycles)
         many_columns = ~delay(m, one_column, config.drain_delay)
-        begins: list[Value] = []
+        controls: list[DrainControl] = []
         for unit, capture in enumerate(captures):
+            begin = capture.now
             for _ in range(config.drain_delay - geometry.skew(unit)):
                 stage = Signal()  # unlike data, with a reset
-                m.d.sync += stage.eq(capture)
-                capture = stage
-            begins.append(capture & many_columns)
-        begins[0] |= captures[0] & one_column
-        return [self._build_control(m, begin) for begin in begins]
+                m.d.sync += stage.eq(begin)
+                begin = stage
+            begin &= many_columns
+            if not unit:
+                begin |= capture.now & one_column
+            controls.append(self._build_control(m, begin, capture))
+        return controls
 
-    def _build_control(self, m: Module, begin: Value) -> DrainControl:
+    def _build_control(self, m: Module, begin: Value, capture: Capture) -> DrainControl:
         config, d = self.config, self.descriptor
         left, active, turn = Signal.like(d.drain_last), Signal(), Signal(range(config.geometry.results))
-        shift: Value = active
-        if config.has_slow:
-            with m.If(active):
-                m.d.sync += turn.eq(turn + 1)
-            with m.If(begin):
-                m.d.sync += turn.eq(0)
-            shift = active & (~d.slow | turn.all())
         with m.If(active):
             m.d.sync += [left.eq(left - 1), active.eq(left != 0)]
         with m.If(begin):
             m.d.sync += [left.eq(d.drain_last), active.eq(1)]
-        return DrainControl(active, shift, turn)
+        if not config.has_slow:
+            return DrainControl(active, Const(1), turn)
+        with m.If(active):
+            m.d.sync += turn.eq(turn + 1)
+        with m.If(begin):
+            m.d.sync += turn.eq(0)
+        # decided a cycle early: a register has the whole cycle to reach a column's words
+        turns_over = turn == config.geometry.results - 2
+        moves = Mux(begin, ~d.slow, active & (left != 0) & (~d.slow | turns_over))
+        enable = Signal()
+        m.d.sync += enable.eq(moves | capture.early)
+        return DrainControl(active, enable, turn)
