@@ -15,6 +15,7 @@ from zeroskip.compiler.importers import load_model, stored_model
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program, Rom
+from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.spram import move_roms
 from zeroskip.compiler.target import Format, Geometry
 
@@ -145,6 +146,7 @@ def load_program(directory: Path) -> Program:
     # A file without a name inside is named after itself, and here it is called model.
     model, _ = run_passes(replace(load_model(stored_model(directory)), name=name))
     program = move_roms(lower(model, size, formats, index_bits=index_bits, least_storage=least_storage), spram)
+    check_roms(program)
     check_images(program, directory)
     return program
 

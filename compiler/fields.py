@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from zeroskip.compiler.ir import Kind, Rounding
 from zeroskip.compiler.job import Job
 from zeroskip.compiler.program import Schedule, Storage, TensorLayout
@@ -43,13 +45,12 @@ def is_slow(job: Job, layout: TensorLayout, geometry: Geometry, part: int | None
 
 def bank_conflicts(job: Job, layout: TensorLayout, geometry: Geometry) -> int:
     """Return how many words of R results that leave together have two for the same bank."""
-    places = places_of(job, geometry.lanes)
-    conflicts = 0
-    for first in range(0, len(places), geometry.results):
-        word = [place for place in places[first : first + geometry.results] if place is not None]
-        banks = {(layout.rows[y] + layout.columns[x]) % geometry.lanes for y, x in word}
-        conflicts += len(banks) < len(word)
-    return conflicts
+    y, x = np.array([place or (-1, -1) for place in places_of(job, geometry.lanes)]).T
+    banks = (np.asarray(layout.rows)[y] + np.asarray(layout.columns)[x]) % geometry.lanes
+    # positions behind the map are nobody's: each a bank of its own
+    banks = np.where(y < 0, -1 - np.arange(len(y)), banks).reshape(-1, geometry.results)
+    banks.sort(axis=1)
+    return int(np.count_nonzero((banks[:, 1:] == banks[:, :-1]).any(axis=1)))
 
 
 def is_wide(job: Job, layout: TensorLayout, geometry: Geometry, part: int | None) -> bool:

@@ -13,6 +13,7 @@ from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.lower import Formats, LayerCost, layer_costs, lower
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.requantization import scaler_count
+from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.spram import move_roms, parameter_roms, spram_count
 from zeroskip.compiler.target import (
     MAX_COLUMNS,
@@ -444,6 +445,7 @@ def _best(candidates: Sequence[Candidate], limits: Limits, least_storage: bool) 
         return geometry.products, geometry.results, geometry.paired_products, boots, blocks, cycles[id(candidate)]
 
     best = min((candidate for candidate in candidates if cycles[id(candidate)] <= bound), key=cost)
+    check_roms(best.program)
     reasons = []
     for kind in dict.fromkeys(candidate.engine for candidate in candidates):
         fastest = min((c for c in candidates if c.engine is kind), key=lambda c: cycles[id(c)])

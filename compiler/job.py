@@ -234,10 +234,9 @@ def _scales(layer: Layer) -> Scales | None:
 def _prepare_convolution(layer: Layer, source: Tensor, target: Tensor) -> Job:
     weight = np.asarray(layer.weight, np.int64)
     _, in_channels, height, width = weight.shape
-    taps = [
-        (c, y, x) for c in range(in_channels) for y in range(height) for x in range(width) if weight[:, c, y, x].any()
-    ] or [(0, 0, 0)]
-    matrix = np.stack([weight[:, c, y, x] for c, y, x in taps], axis=1)
+    used = np.argwhere(weight.any(axis=0))
+    taps = [(c, y, x) for c, y, x in used.tolist()] or [(0, 0, 0)]
+    matrix = weight[(slice(None), *np.transpose(taps))]
     job = Job(layer, source, target, matrix, _scales(layer), access=access_of(layer), taps=taps, groups=layer.groups)
     total = in_channels * height * width
     if len(taps) < total:
