@@ -158,10 +158,15 @@ def laid_out(graph: Graph, model: nn.Module, sparse: bool, whole: bool) -> dict[
     return products
 
 
+def flat_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Apply a linear layer to maps."""
+    return F.linear(x.flatten(1), weight, bias)
+
+
 def convolutions(graph: Graph, products: Mapping[str, Product], x: Tensor) -> Callable[[], Tensor]:
     """Return what runs a network of whole windows with PyTorch's own layers."""
     images = x.contiguous(memory_format=torch.channels_last)
-    layers = {}
+    layers: dict[str, Callable[[Tensor], Tensor]] = {}
     for name, product in products.items():
         weight, bias = product.matrix, product.bias.flatten()
         if product.op.kind is Kind.CONV2D:
@@ -170,7 +175,7 @@ def convolutions(graph: Graph, products: Mapping[str, Product], x: Tensor) -> Ca
                 F.conv2d, weight=weight.to(memory_format=torch.channels_last), bias=bias, padding=product.op.padding[:2]
             )
         else:
-            layers[name] = lambda y, weight=weight, bias=bias: F.linear(y.flatten(1), weight, bias)
+            layers[name] = partial(flat_linear, weight=weight, bias=bias)
     return partial(forward, graph, layers, images)
 
 
