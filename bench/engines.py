@@ -103,6 +103,7 @@ def digits_rows() -> Model:
 DESIGNS: dict[str, Design] = {
     "lenet5": Design(lambda: models.lenet5_like("dense", 1.0, samples=SAMPLES), "dense", board="ulx3s-85f"),
     "resnet8": Design(lambda: models.resnet8_like(samples=SAMPLES), "dense", board="ulx3s-85f"),
+    "resnet8-w4": Design(lambda: models.resnet8_like(bits=4, samples=SAMPLES), "dense", board="ulx3s-85f"),
     "dscnn": Design(lambda: models.dscnn_like(samples=SAMPLES), "dense", board="ulx3s-85f"),
     "lenet5-80": Design(
         lambda: models.lenet5_like("dense", 1.0, samples=SAMPLES), "dense", array(16, columns=5, results=2)
@@ -352,6 +353,7 @@ ROWS: dict[str, Row] = {
     "conv-lenet5": dense_convolution("LeNet-5 (array chosen for an ECP5-85F)", "lenet5"),
     "conv-lenet5-80": dense_convolution("LeNet-5 (80 products given)", "lenet5-80"),
     "conv-resnet8": dense_convolution("ResNet-8 (array chosen)", "resnet8"),
+    "conv-resnet8-w4": dense_convolution("ResNet-8, 4-bit weights (array chosen)", "resnet8-w4"),
     "conv-dscnn": dense_convolution("DS-CNN (array chosen)", "dscnn"),
     "dense-32x32": layers_row("dense 64-channel 3x3, 32 lanes x 32 columns given", 0.95, "conv64-32x32"),
     "linear-32": layers_row("dense linear, LeNet-5 fc1, 32 PEs", 0.95, "fc1-32"),

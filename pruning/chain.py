@@ -21,7 +21,7 @@ from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet, Split, data_folder, load
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
-from zeroskip.pruning.judging import integer_score, score, wrong
+from zeroskip.pruning.judging import auc, integer_score, reconstruction_errors, score, wrong
 from zeroskip.pruning.networks import load_start, make_network
 from zeroskip.pruning.quantize import QuantizedNetwork, fixed_levels, float_inputs, layer_masks, quantize
 from zeroskip.pruning.recipe import Recipe, load_recipe
@@ -205,14 +205,20 @@ def _built(path: Path, recipe: Recipe) -> Built | None:
 
 
 def _judge(run: Run, net: QuantizedNetwork, test: ImageSet) -> float:
-    """Return the integer network's score; the log's last line says which samples a classifier gets wrong."""
+    """Return the integer network's score.
+
+    The log's last line says which samples a classifier gets wrong, or every sample's error of reconstruction and which
+    are anomalous.
+    """
     if run.recipe.task is Task.CLASSIFY:
         errors = wrong(net, test)
         found = (len(test) - int(errors.sum())) / len(test)
-        missed = {"wrong": errors.nonzero()[0].tolist()}
+        judged = {"wrong": errors.nonzero()[0].tolist()}
     else:
-        found, missed = integer_score(net, test, run.recipe.task), {}
-    run.note("test", "integer", score=round(found, 6), samples=len(test), **missed)
+        distances = reconstruction_errors(net, test)
+        found = auc(distances, test.y)
+        judged = {"squared_errors": distances.tolist(), "anomalous": test.y.nonzero().flatten().tolist()}
+    run.note("test", "integer", score=round(found, 6), samples=len(test), **judged)
     return found
 
 

@@ -107,7 +107,8 @@ def read_result(row: Row, folder: Path) -> dict[str, Any] | None:
 def write_result(row: Row, folder: Path, built: Built, figures: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Write and return a row's result: accuracies, validation scores, goals and errors from its log, and the figures.
 
-    ``wrong`` are the test samples that a classifier gets wrong; other tasks and older logs say none.
+    ``wrong`` are the test samples that a classifier gets wrong, ``squared_errors`` and ``anomalous`` how an autoencoder
+    orders them; older logs say none.
     """
     log = built.path.with_name(f"{row.name}.log.jsonl")
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
@@ -129,6 +130,6 @@ def write_result(row: Row, folder: Path, built: Built, figures: Mapping[str, Any
         "seconds": round(seconds, 1),
         **figures,
     }
-    result |= next(({"wrong": line["wrong"]} for line in lines if "wrong" in line), {})
+    result |= {key: line[key] for line in lines for key in ("wrong", "squared_errors", "anomalous") if key in line}
     replace_bytes(row.result_path(folder), (json.dumps(result, indent=1, sort_keys=True) + "\n").encode())
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from zeroskip.pruning.comparison import Comparison, compare
 from zeroskip.pruning.recipe import Recipe
+from zeroskip.pruning.roc import AucComparison, Ranking, compare_auc
 from zeroskip.pruning.rows import Row, read_result
 
 __all__ = ["FIGURES", "Runs", "Summary", "paired", "summarize"]
@@ -30,6 +31,7 @@ class Summary:
     scores : percent of the integer network by seed, None where a fold is not finished. Folds are taken together
     samples : test samples a seed, of all folds; 0 while nothing is finished
     errors : which samples are wrong, by seed, where all folds of the seed say it
+    rankings : how an autoencoder orders the samples of each fold, by seed, where all folds of the seed say it
     figures : medians over the finished runs by name, None where no run has it
     goals : how many goals of the ADMM phases were met, and how many there are
     """
@@ -37,6 +39,7 @@ class Summary:
     scores: Mapping[int, float | None]
     samples: int
     errors: Mapping[int, NDArray[np.bool_]]
+    rankings: Mapping[int, Sequence[Ranking]]
     figures: Mapping[str, float | None]
     goals: tuple[int, int]
 
@@ -94,6 +97,11 @@ def _summary(seeds: Mapping[int, list[dict[str, Any] | None]]) -> Summary:
         scores={seed: _score(whole[seed]) if seed in whole else None for seed in seeds},
         samples=max((_samples(folds) for folds in whole.values()), default=0),
         errors={seed: _errors(folds) for seed, folds in whole.items() if all("wrong" in fold for fold in folds)},
+        rankings={
+            seed: [_ranking(fold) for fold in folds]
+            for seed, folds in whole.items()
+            if all("squared_errors" in fold for fold in folds)
+        },
         figures={key: _median(results, key) for key in FIGURES},
         goals=(sum(goals), len(goals)),
     )
@@ -119,13 +127,22 @@ def _errors(folds: list[dict[str, Any]]) -> NDArray[np.bool_]:
     return np.concatenate(parts)
 
 
+def _ranking(fold: Mapping[str, Any]) -> Ranking:
+    errors = np.asarray(fold["squared_errors"], np.int64)
+    anomalous = np.zeros(len(errors), bool)
+    anomalous[fold["anomalous"]] = True
+    return Ranking(errors, anomalous)
+
+
 def _median(results: list[dict[str, Any]], key: str) -> float | None:
     values = [result[key] for result in results if result.get(key) is not None]
     return statistics.median(values) if values else None
 
 
-def paired(base: Summary, other: Summary) -> Comparison | None:
-    """Compare the errors of two summaries over the seeds that both have; None where there are none."""
+def paired(base: Summary, other: Summary) -> Comparison | AucComparison | None:
+    """Compare the errors, or the AUC, of two summaries over the seeds that both have; None where there are none."""
+    if ranked := sorted(base.rankings.keys() & other.rankings.keys()):
+        return compare_auc(*([summary.rankings[seed] for seed in ranked] for summary in (base, other)))
     seeds = sorted(base.errors.keys() & other.errors.keys())
     if not seeds:
         return None

@@ -9,6 +9,7 @@ from zeroskip.pruning.constraints.kinds import as_values
 from zeroskip.pruning.gradual import prunes, shape_only, structured
 from zeroskip.pruning.rates import Point, rate_at
 from zeroskip.pruning.recipe import Recipe, Stage
+from zeroskip.pruning.roc import AucComparison
 from zeroskip.pruning.rows import CONTROLS, Row
 from zeroskip.pruning.summary import Runs, Summary, paired, summarize
 from zeroskip.pruning.targets import Target, read_targets
@@ -124,19 +125,24 @@ def _margin(runs: Runs, control: str) -> str:
 
 
 def _intervals(found: Mapping[str, Runs]) -> str:
-    """Return the table of errors and paired intervals; none where no set is small or no errors are known."""
+    """Return the table of errors, or AUC, and paired intervals; none where no set is small or nothing is known."""
     lines = []
     for base, runs in found.items():
         own = runs.own
-        if not own.errors or own.samples >= _FEW_SAMPLES:
+        if not (own.errors or own.rankings) or own.samples >= _FEW_SAMPLES:
             continue
         dense = _dense(found, runs.recipe)
         others = [dense.own if dense and dense is not runs else None, *(runs.kinds.get(c) for c in CONTROLS)]
-        counts = ", ".join(str(int(errors.sum())) for _, errors in sorted(own.errors.items()))
-        lines.append([base, f"{counts} of {own.samples}", *(_interval(other, own) for other in others)])
+        if own.rankings:
+            by_seed = ", ".join(_number(score, ".2f") for _, score in sorted(own.scores.items()))
+        else:
+            by_seed = ", ".join(str(int(errors.sum())) for _, errors in sorted(own.errors.items()))
+            by_seed += f" of {own.samples}"
+        lines.append([base, by_seed, *(_interval(other, own) for other in others)])
     if not lines:
         return ""
-    titles = ["errors more than (95 % interval)", "errors by seed", "dense", *(_NAMES[c] for c in CONTROLS)]
+    what = "errors" if any(runs.own.errors for runs in found.values()) else "AUC x 100"
+    titles = [f"{what} more than (95 % interval)", f"{what} by seed", "dense", *(_NAMES[c] for c in CONTROLS)]
     return _table(titles, lines)
 
 
@@ -144,7 +150,13 @@ def _interval(base: Summary | None, own: Summary) -> str:
     if base is None:
         return "-"
     found = paired(base, own)
-    return _NOT_RUN if found is None else f"{found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+    if found is None:
+        return _NOT_RUN
+    if isinstance(found, AucComparison):
+        values = [f"{100 * value:+.2f}" for value in (found.difference, found.low, found.high)]
+    else:
+        values = [f"{value:+.1f}" for value in (found.difference, found.low, found.high)]
+    return f"{values[0]} ({values[1]} to {values[2]})"
 
 
 def _ratios(found: Mapping[str, Runs]) -> str:

@@ -134,6 +134,8 @@ def test_an_autoencoder_is_pruned_and_judged_by_its_auc(tmp_path):
     pairs = [(a > b) + (a == b) / 2 for a in errors[y == 1] for b in errors[y == 0]]
     assert built.header["accuracy"]["integer"] == pytest.approx(np.mean(pairs))
     assert built.header["accuracy"]["integer"] > 0.9
+    last = json.loads((tmp_path / "tiny.log.jsonl").read_text().splitlines()[-1])
+    assert last["squared_errors"] == errors.tolist() and last["anomalous"] == np.flatnonzero(y).tolist()
 
 
 def test_a_dense_start_and_statistics_of_each_channel(tmp_path, monkeypatch):

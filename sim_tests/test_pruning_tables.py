@@ -101,3 +101,18 @@ def test_an_autoencoder_is_told_by_its_auc(tmp_path):
     assert "### autoencoder, ecg5000_normal (AUC x 100 of the integer network)" in text
     assert cells(text, "autoencoder-ecg5000-dense-w8a8")[2] == "98.20"
     assert "interval" not in text
+
+
+def test_an_autoencoders_auc_has_an_interval(tmp_path):
+    rows = find_rows(["autoencoder-ecg5000-dense-w8a8", "autoencoder-ecg5000-column-4x-w8a8"], [0, 1], False)
+    for row in rows:
+        # of six samples the last three are anomalous; the pruned network takes one of them for normal
+        errors = [1, 2, 3, 4, 5, 0 if "column" in row.base else 6]
+        share = 6 / 9 if "column" in row.base else 1.0
+        finish(row, tmp_path, share, squared_errors=errors, anomalous=[3, 4, 5], **FIGURES)
+    text = tables(rows, tmp_path)
+    assert "| AUC x 100 more than (95 % interval) | AUC x 100 by seed |" in text
+    own = [
+        line for line in text.splitlines() if line.startswith("| autoencoder-ecg5000-column-4x-w8a8 | 66.67, 66.67 |")
+    ]
+    assert own[0].split("|")[3].strip().startswith("-33.33 (-")
