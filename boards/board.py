@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ __all__ = ["Board", "Flash"]
 
 @dataclass(frozen=True)
 class Flash:
-    """The board's SPI flash, from which SPRAM is filled at boot.
+    """The board's SPI flash, from which SPRAM is filled at boot, or parameters are read during every inference.
 
     Parameters
     ----------
@@ -27,6 +28,8 @@ class Flash:
         Command that writes the image; the file is appended.
     done_led, failed_led : tuple[str, int]
         Amaranth resources of the lamps that say how boot ended.
+    commands : tuple[int, ...]
+        Read commands that its pins allow, the usual one first.
     """
 
     resource: tuple[str, int]
@@ -35,6 +38,11 @@ class Flash:
     programmer: tuple[str, ...]
     done_led: tuple[str, int]
     failed_led: tuple[str, int]
+    commands: tuple[int, ...] = (0x03, 0x0B)
+
+    def wake_cycles(self, clock_mhz: float) -> int:
+        """Return the cycles that it takes to wake up."""
+        return math.ceil(self.wake_us * clock_mhz)
 
 
 @dataclass(frozen=True)

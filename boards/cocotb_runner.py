@@ -64,7 +64,12 @@ def build_verilator(
 
 
 def build_icarus(
-    sources: Sequence[Path], top: str, directory: Path, *, parameters: Mapping[str, int] | None = None
+    sources: Sequence[Path],
+    top: str,
+    directory: Path,
+    *,
+    parameters: Mapping[str, int] | None = None,
+    defines: Sequence[str] = (),
 ) -> list[str]:
     """Compile Verilog with Icarus and return the command that runs it under cocotb; the last build is replaced.
 
@@ -85,6 +90,7 @@ def build_icarus(
         built, options = Path(scratch) / program.name, Path(scratch) / "options.f"
         options.write_text(f"+timescale+{'/'.join(TIMESCALE)}\n")
         settings = [f"-P{path}={value}" for path, value in (parameters or {}).items()]
+        settings += [f"-D{name}" for name in defines]
         command = [compiler, "-g2012", "-s", top, "-o", str(built), "-f", str(options), *settings, *map(str, sources)]
         result = subprocess.run(command, text=True, errors="replace", capture_output=True)
         if result.returncode != 0:

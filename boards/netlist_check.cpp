@@ -23,7 +23,7 @@ std::vector<char> read_file(const char* path) {
     return std::vector<char>((std::istreambuf_iterator<char>(source)), std::istreambuf_iterator<char>());
 }
 
-// SPI NOR flash, mode 0: wake-up (AB) and read (03) of what lies there; silent lines read 1.
+// SPI NOR flash, mode 0: wake-up (AB) and reads (03, 0B) of what lies there; silent lines read 1.
 class Flash {
   public:
     Flash(const char* path, long offset, long wake_cycles)
@@ -44,10 +44,13 @@ class Flash {
             if (bits_ < 32) word_ = (word_ << 1) | unsigned(input);
             ++bits_;
         }
-        if (falls && bits_ >= 32 && (word_ >> 24) == 0x03 && listens_) {
-            const long place = long(word_ & 0xFFFFFF) + (bits_ - 32) / 8 - offset_;
+        const uint32_t command = word_ >> 24;
+        // command and address, and the dummies of a fast read
+        const long data = command == 0x0B ? 40 : 32;
+        if (falls && bits_ >= data && (command == 0x03 || command == 0x0B) && listens_) {
+            const long place = long(word_ & 0xFFFFFF) + (bits_ - data) / 8 - offset_;
             const bool held = place >= 0 && place < long(content_.size());
-            output_ = held ? (content_[size_t(place)] >> (7 - (bits_ - 32) % 8)) & 1 : 1;
+            output_ = held ? (content_[size_t(place)] >> (7 - (bits_ - data) % 8)) & 1 : 1;
         }
         return output_;
     }

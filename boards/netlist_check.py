@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from zeroskip.boards.board import Board
 from zeroskip.boards.families.family import Cell, Family
-from zeroskip.boards.rom_images import FLASH_IMAGE, boot_image
+from zeroskip.boards.rom_images import FLASH_IMAGE, boot_image, parameter_image
 from zeroskip.boards.steps import write_atomically
 from zeroskip.boards.tools import Tool, find_tool, run_tool, share_folder
 from zeroskip.boards.top import DEFAULT_BAUD, Plan, plan_top
@@ -91,7 +90,8 @@ def netlist_check(
 
     The whole board top is driven at its pins, by the UART's waveform. Flip-flops and memories without initial content
     start random; then the reset button is pressed once. The first vector runs from three more random states. A design
-    whose parameters lie in SPRAM boots each time from a model of the flash that holds ``flash.bin`` beside the netlist.
+    whose parameters lie in SPRAM boots each time from a model of the flash that holds ``flash.bin`` beside the netlist;
+    others may read them there during every inference.
 
     Parameters
     ----------
@@ -127,8 +127,9 @@ def netlist_check(
     check = folder / "check"
     check.mkdir(exist_ok=True)
     image = boot_image(directory, board)
-    plan = plan_top(board, baud, image)
-    flash = _flash_arguments(folder, board) if image is not None else ["-", "0", "0"]
+    paged = parameter_image(directory, board) is not None
+    plan = plan_top(board, baud, image, paged=paged)
+    flash = _flash_arguments(folder, board) if image is not None or paged else ["-", "0", "0"]
     sources = [write_netlist(folder, board.family), *simulation_library(check, board.family), _write_bench(check, plan)]
     program = build_model(
         sources,
@@ -160,7 +161,7 @@ def _flash_arguments(folder: Path, board: Board) -> list[str]:
     image = folder / FLASH_IMAGE
     if board.flash is None or not image.is_file():
         raise InputError(f"Folder '{folder}' has no {FLASH_IMAGE} to boot from; run zeroskip synth first")
-    return [str(image.resolve()), str(board.flash.offset), str(math.ceil(board.flash.wake_us * board.clock_mhz))]
+    return [str(image.resolve()), str(board.flash.offset), str(board.flash.wake_cycles(board.clock_mhz))]
 
 
 def _patience(directory: Path) -> int:

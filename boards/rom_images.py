@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from zeroskip.boards.board import Board
+from zeroskip.compiler.crc import crc32
 from zeroskip.compiler.errors import CapacityError, InputError
 from zeroskip.compiler.spram import spram_words
 
-__all__ = ["FLASH_IMAGE", "BootImage", "boot_image", "crc32", "rom_header", "rom_words"]
+__all__ = ["FLASH_IMAGE", "BootImage", "boot_image", "parameter_image", "rom_header", "rom_words"]
 
 FLASH_IMAGE = "flash.bin"
 """File beside the bitstream that the board's flash holds."""
@@ -32,13 +32,6 @@ class BootImage:
     def crc(self) -> int:
         """The checksum that the hardware expects."""
         return crc32(self.data)
-
-
-def crc32(data: bytes) -> int:
-    """Return the CRC-32 of ``data`` with the most significant bit first, as :data:`zeroskip.hw.boot.CRC32`."""
-    # zlib's takes the bits of a byte, and gives those of the result, the other way round
-    reversed_bits = np.packbits(np.unpackbits(np.frombuffer(data, np.uint8)), bitorder="little")
-    return int(f"{zlib.crc32(reversed_bits.tobytes()):032b}"[::-1], 2)
 
 
 def boot_image(directory: Path, board: Board) -> BootImage | None:
@@ -66,6 +59,44 @@ def boot_image(directory: Path, board: Board) -> BootImage | None:
         )
     data = b"".join(np.array(block, ">u2").tobytes() for block in blocks)
     return BootImage(tuple(len(block) for block in blocks), data)
+
+
+def parameter_image(directory: Path, board: Board) -> bytes | None:
+    """Return what a design reads from the board's flash during every inference, None where it reads nothing.
+
+    Raises
+    ------
+    CapacityError
+        If the design was compiled for another board's flash, or takes its parameters from the host.
+    InputError
+        If a file cannot be read.
+    """
+    path = directory / "ir" / "program.json"
+    if not path.is_file():
+        return None
+    try:
+        outside = json.loads(path.read_text(encoding="utf-8")).get("parameters")
+        flash = outside and outside["flash"]
+        image = (directory / "rom" / "parameters.bin").read_bytes() if flash else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"Compiled folder '{directory}' must hold its program and images: {error}") from error
+    if outside and not flash:
+        raise CapacityError(
+            f"Design in '{directory}' takes its parameters from the host, but the UART of board {board.name!r} cannot "
+            "hold the host back; compile again with --set parameters=flash, or connect its streams in a top level of "
+            "your own"
+        )
+    there = board.flash
+    if flash and (
+        there is None
+        or flash["command"] not in there.commands
+        or (flash["offset"], flash["wake_cycles"]) != (there.offset, there.wake_cycles(board.clock_mhz))
+    ):
+        raise CapacityError(
+            f"Design in '{directory}' reads a flash that is not that of board {board.name!r}; compile again with "
+            f"--board {board.name}"
+        )
+    return image
 
 
 def rom_header(path: Path) -> dict[str, Any]:

@@ -7,25 +7,30 @@
 //   out  inputs.hex    {cycle 48, word 48}, one record for the first and the last input word of each inference
 //   out  states.hex    {cycle 48, state 16}, one record a change of `state`
 //   out  end.hex       {cycle 48, status 16, state 16, input words 48}, one record
+//   out  pages.hex     {page 16}, one record where the CRC of a page was wrong (parameters from outside)
 // Inference 0 runs alone: the input of inference 1 is offered after its last output word. From there inputs are always
-// available. Cycles are counted from the end of reset.
+// available. Cycles are counted from the end of reset. With PAGES parameters come from outside, with FLASH from a model of
+// the flash; then inference 0 waits until the first pages are there.
 module sim_top #(
     parameter LAYER_BITS = 8,
     parameter CHANNEL_BITS = 16,
     parameter PLACE_BITS = 16,
     parameter RESULTS = 1,
+    parameter PAGE_BITS = 1,
+    parameter FLASH_OFFSET = 0,
+    parameter FLASH_WAKE = 0,
     parameter STATE_BITS = 8
 ) (
     input wire clk  /*verilator public_flat_rw*/,
     input wire rst  /*verilator public_flat_rw*/
 );
-    localparam RUNNING = 16'd0, DONE = 16'd1, HUNG = 16'd2, RUNAWAY = 16'd3;
+    localparam RUNNING = 16'd0, DONE = 16'd1, HUNG = 16'd2, RUNAWAY = 16'd3, CORRUPT = 16'd4;
     localparam DRAIN_CYCLES = 64;
 
     reg finished  /*verilator public_flat_rw*/;
 
     string run, waves;
-    integer input_file, trace_log, output_log, input_log, state_log, end_log;
+    integer input_file, trace_log, output_log, input_log, state_log, end_log, page_log;
     reg [47:0] inferences, input_words, output_words, trace_limit, idle_limit;
     reg [31:0] seed;
     reg [8:0] input_gap, output_gap;
@@ -47,6 +52,7 @@ module sim_top #(
         input_log = $fopen({run, "/inputs.hex"}, "w");
         state_log = $fopen({run, "/states.hex"}, "w");
         end_log = $fopen({run, "/end.hex"}, "w");
+        page_log = $fopen({run, "/pages.hex"}, "w");
         if (input_file == 0 || end_log == 0) $fatal(1, "files under +run cannot be opened");
 `ifdef __ICARUS__
         if ($value$plusargs("waves=%s", waves)) begin
@@ -68,7 +74,31 @@ module sim_top #(
     wire [PLACE_BITS-1:0] trace_place;
     wire [STATE_BITS-1:0] state;
 
+    wire primed, corrupt;
+    wire [PAGE_BITS-1:0] page;
+    wire [15:0] page_16 = page;
+`ifndef PAGES
+    assign corrupt = 0;
+    assign page = 0;
+`endif
+`ifdef FLASH
+    wire flash_cs, flash_sck;
+    wire [3:0] flash_o, flash_oe, flash_i;
+    sim_flash #(.OFFSET(FLASH_OFFSET), .WAKE(FLASH_WAKE)) flash (
+        .clk(clk), .cs(flash_cs), .sck(flash_sck), .o(flash_o), .oe(flash_oe), .i(flash_i)
+    );
+`else
+    assign primed = 1;
+`endif
+
     accelerator dut (
+`ifdef PAGES
+        .pages__failed(corrupt), .pages__number(page),
+`endif
+`ifdef FLASH
+        .pages__primed(primed),
+        .flash__cs(flash_cs), .flash__clk(flash_sck), .flash__o(flash_o), .flash__oe(flash_oe), .flash__i(flash_i),
+`endif
         .clk(clk), .rst(rst),
         .i__payload(i_payload), .i__valid(i_valid), .i__ready(i_ready),
         .o__payload(o_payload), .o__valid(o_valid), .o__ready(o_ready),
@@ -110,7 +140,7 @@ module sim_top #(
     wire output_accepted = o_valid & o_ready;
     wire all_received = output_inference >= inferences;
     // The second inference waits for the first one's last result; the later ones do not wait.
-    wire may_offer = offered_inference < inferences && (offered_inference != 1 || output_inference != 0);
+    wire may_offer = primed && offered_inference < inferences && (offered_inference != 1 || output_inference != 0);
 
     always @(posedge clk) begin
         if (rst) begin
@@ -196,9 +226,11 @@ module sim_top #(
             if (all_received) drain <= drain + 1;
 
             if (drain == DRAIN_CYCLES) status <= DONE;
+            else if (corrupt) status <= CORRUPT;
             else if (traced > trace_limit) status <= RUNAWAY;
             else if (!all_received && idle >= idle_limit) status <= HUNG;
 
+            if (status == CORRUPT) $fwrite(page_log, "%h", page_16);
             if (status != RUNNING) begin
                 $fwrite(end_log, "%h", {cycle, status, state_16, accepted_words});
                 $fclose(input_file);
@@ -207,6 +239,7 @@ module sim_top #(
                 $fclose(input_log);
                 $fclose(state_log);
                 $fclose(end_log);
+                $fclose(page_log);
                 finished <= 1;
             end
         end

@@ -11,7 +11,7 @@ from typing import Any
 
 from zeroskip.compiler.errors import InputError
 
-__all__ = ["Places", "SimulatedDesign", "read_design"]
+__all__ = ["Outside", "Places", "SimulatedDesign", "read_design"]
 
 _TOP_MODULE = "accelerator"
 _PARAMETER_PORTS = {
@@ -21,6 +21,7 @@ _PARAMETER_PORTS = {
     "RESULTS": "trace__valid",
     "STATE_BITS": "state",
 }
+_PAGE_PORT = "pages__number"
 _MAX_PORT_BITS = 16
 _MAX_RESULTS = 32
 
@@ -38,12 +39,35 @@ class Places:
 
 
 @dataclass(frozen=True)
+class Outside:
+    """Where parameters come from during an inference: ``host`` or ``flash``; the layers of each page, its bytes.
+
+    ``image`` is the file of all pages.
+    """
+
+    source: str
+    image: Path
+    size: int
+    layers: tuple[tuple[str, ...], ...]
+
+    @property
+    def defines(self) -> tuple[str, ...]:
+        """What ``sim_top`` is compiled with."""
+        return ("PAGES", "FLASH") if self.source == "flash" else ("PAGES",)
+
+    def describe_page(self, page: int) -> str:
+        """Return a page and the layers it belongs to, in words."""
+        names = self.layers[page] if page < len(self.layers) else ()
+        return f"page {page} (layer {', '.join(map(repr, names))})"
+
+
+@dataclass(frozen=True)
 class SimulatedDesign:
     """A compiled folder: ``names``, ``tensors`` and ``shapes`` have one entry a layer, in execution order.
 
     ``parameters`` are those of ``sim_top``; ``signed`` tells whether a layer's codes are two's complement (None: not
     said) and what the places in its trace mean (None: place ``i`` is element ``i``). ``cycles`` is what the cycle model
-    says of all layers together (0: nothing).
+    says of all layers together (0: nothing). ``outside`` is where parameters come from, if not from the chip.
     """
 
     directory: Path
@@ -58,6 +82,7 @@ class SimulatedDesign:
     output_shape: tuple[int, ...]
     output_signed: bool
     cycles: int
+    outside: Outside | None = None
 
     def describe_state(self, state: int) -> str:
         """Return what the design does in ``state``, in words."""
@@ -87,6 +112,12 @@ def read_design(directory: Path) -> SimulatedDesign:
     parameters = {name: _port_bits(header, port, accelerator) for name, port in _PARAMETER_PORTS.items()}
     try:
         layers = plan["layers"]
+        outside = _read_outside(plan.get("parameters"), directory)
+        if outside is not None:
+            parameters["PAGE_BITS"] = _port_bits(header, _PAGE_PORT, accelerator)
+            if outside.source == "flash":
+                flash = plan["parameters"]["flash"]
+                parameters |= {"FLASH_OFFSET": flash["offset"], "FLASH_WAKE": flash["wake_cycles"] - 1}
         return SimulatedDesign(
             directory=directory,
             sources=sources,
@@ -105,9 +136,22 @@ def read_design(directory: Path) -> SimulatedDesign:
             output_shape=tuple(plan["output"]["shape"]),
             output_signed=bool(plan["output"]["signed"]),
             cycles=sum(layer.get("model_cycles", 0) for layer in layers),
+            outside=outside,
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"File '{directory / 'ir' / 'program.json'}' lacks an entry: {error}") from error
+
+
+def _read_outside(parameters: dict[str, Any] | None, directory: Path) -> Outside | None:
+    """Return where parameters come from; None: they are on the chip."""
+    if parameters is None:
+        return None
+    image = directory / "rom" / "parameters.bin"
+    pages = parameters["pages"]
+    size = sum(page["bytes"] for page in pages)
+    if not image.is_file() or image.stat().st_size != size:
+        raise InputError(f"Parameter image '{image}' must have {size} bytes; compile again")
+    return Outside(parameters["source"], image, size, tuple(tuple(page["layers"]) for page in pages))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ OUTPUT_STREAM = "output stream"
 
 _TOP = "sim_top"
 _SIM_TOP = Path(__file__).with_name("sim_top.v")
+_SIM_FLASH = Path(__file__).with_name("sim_flash.v")
 _TESTBENCH_FILE = Path(__file__).with_name("testbench.py")
 _TESTBENCH = "zeroskip_testbench"
 _MISSING_IMAGE = re.compile(r"^%Warning: (.*):\d+: \$readmem file not found|\$readmemh: Unable to open (.*) for", re.M)
@@ -41,6 +42,7 @@ _LONG_RUN_CYCLES = 1 << 20
 """A run for which optimizing the model pays: measured, the longer build is won back in 0.7 to 1.5 million cycles."""
 _DONE = 1
 _RUNAWAY = 3
+_CORRUPT = 4
 _TRACE_RECORD_BYTES = 36
 _PROGRESS_SECONDS = 2.0
 
@@ -188,7 +190,7 @@ def simulate(
     built = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="run-", dir=directory / "sim") as scratch:
         run = Path(scratch)
-        inputs[vector_of].astype(np.uint8).tofile(run / "inputs.bin")
+        _write_inputs(design, inputs[vector_of], run / "inputs.bin")
         values = sum(trace.size for trace in traces[:-1])
         arguments = _plusargs(design, run, len(vector_of), values, stalls, idle_limit)
         with _progress_reports(report, run / "trace.hex", values, len(vector_of)):
@@ -279,19 +281,36 @@ def _expected_traces(
 
 def _build(design: SimulatedDesign, simulator: str, waves: bool, optimization: str, jobs: int | None) -> list[str]:
     """Build the simulation when the RTL has changed; return the command that runs it, without its plusargs."""
-    sources = [_SIM_TOP, *design.sources]
+    outside = design.outside
+    sources = [_SIM_TOP, *([_SIM_FLASH] if outside and outside.source == "flash" else []), *design.sources]
+    defines = outside.defines if outside else ()
     directory = design.directory / "sim"
     directory.mkdir(exist_ok=True)
     if simulator == "verilator":
         settings = [f"-G{name}={bits}" for name, bits in design.parameters.items()]
+        settings += [f"-D{name}" for name in defines]
         program = build_verilator(
             sources, _TOP, directory, verilator_args=settings, waves=waves, optimization=optimization, jobs=jobs
         )
         options = ["--trace", "--trace-file", str(_waves_file(design, simulator))] if waves else []
         return [str(program), *options]
     parameters = {f"{_TOP}.{name}": bits for name, bits in design.parameters.items()}
-    command = build_icarus(sources, _TOP, directory, parameters=parameters)
+    command = build_icarus(sources, _TOP, directory, parameters=parameters, defines=defines)
     return [*command, "-fst", f"+waves={_waves_file(design, simulator)}"] if waves else [*command, "-none"]
+
+
+def _host_bytes(design: SimulatedDesign) -> int:
+    """Return how many bytes of parameters the host sends behind each input."""
+    return design.outside.size if design.outside is not None and design.outside.source == "host" else 0
+
+
+def _write_inputs(design: SimulatedDesign, inputs: IntArray, path: Path) -> None:
+    """Write what the host sends: the words of each input, and the parameters where they come from there."""
+    words = inputs.astype(np.uint8).reshape(len(inputs), -1)
+    if design.outside is not None and _host_bytes(design):
+        image = np.frombuffer(design.outside.image.read_bytes(), np.uint8)
+        words = np.concatenate([words, np.broadcast_to(image, (len(words), len(image)))], axis=1)
+    words.tofile(path)
 
 
 def _waves_file(design: SimulatedDesign, simulator: str) -> Path:
@@ -307,7 +326,7 @@ def _plusargs(
     settings = {
         "run": run,
         "inferences": inferences,
-        "input_words": int(np.prod(design.input_shape)),
+        "input_words": int(np.prod(design.input_shape)) + _host_bytes(design),
         "output_words": int(np.prod(design.output_shape)),
         "trace_limit": 2 * values,
         "idle_limit": idle_limit,
@@ -371,7 +390,14 @@ def _compare(
     outputs = compare_outputs(len(layers), stream, words, cycles, vector_of, comparison)
     (cycle,), (status,), (state,), (accepted,) = _read_all(run / "end.hex", (48, 16, 16, 48))
     failure, counted = None, None
-    if status != _DONE:
+    if status == _CORRUPT and design.outside is not None:
+        ((page,),) = _read_all(run / "pages.hex", (16,))
+        failure = (
+            f"Parameters from the {design.outside.source}: the CRC of {design.outside.describe_page(int(page))} is "
+            f"wrong in inference {len(ends)}, at cycle {cycle}; compile again and load "
+            f"'{design.outside.image.name}' anew"
+        )
+    elif status != _DONE:
         reason = f"no word and no value for {idle_limit} cycles"
         if status == _RUNAWAY:
             reason = "more than twice as many values written as the network has"

@@ -38,7 +38,7 @@ from zeroskip.boards.reports import (
     read_netlist,
     resource_table,
 )
-from zeroskip.boards.rom_images import FLASH_IMAGE, boot_image
+from zeroskip.boards.rom_images import FLASH_IMAGE, boot_image, parameter_image
 from zeroskip.boards.steps import Progress, StepRecord, Steps, file_digest, write_atomically
 from zeroskip.boards.timing import count_cells_named, slowest_path
 from zeroskip.boards.tools import Tool, find_tool, run_tool
@@ -97,9 +97,9 @@ class SynthesisResult:
     check : NetlistCheck or None
     bitstream : Path
     flash_image : Path or None
-        What the board's flash must hold beside it, where parameters lie in SPRAM.
-    boot_ms : float, milliseconds
-        From the end of configuration, or of a press of the reset button, until the design takes its first input.
+        What the board's flash must hold beside it, where parameters lie in SPRAM or are read from there.
+    boot_ms : float or None, milliseconds
+        Of a design that boots: from the end of configuration, or of a press of the reset button, to its first input.
     best_seed : int
     steps : tuple[StepRecord, ...]
     """
@@ -113,7 +113,7 @@ class SynthesisResult:
     check: NetlistCheck | None
     bitstream: Path
     flash_image: Path | None
-    boot_ms: float
+    boot_ms: float | None
     best_seed: int
     steps: tuple[StepRecord, ...]
 
@@ -154,11 +154,12 @@ class SynthesisResult:
         )
 
     def flash_text(self) -> str:
-        """Return how the flash gets what the design boots from, empty where it boots from nothing."""
+        """Return how the flash gets what the design reads there, empty where it reads nothing."""
         if self.flash_image is None or self.board.flash is None:
             return ""
         command = " ".join(self.board.flash.programmer)
-        return f"flash image (boots in {self.boot_ms:.1f} ms): {self.flash_image}; program it with: {command} FILE"
+        use = "read during every inference" if self.boot_ms is None else f"boots in {self.boot_ms:.1f} ms"
+        return f"flash image ({use}): {self.flash_image}; program it with: {command} FILE"
 
 
 def synthesize(
@@ -253,7 +254,9 @@ class _Flow:
         self.router = find_tool(board.family.router)
         self.packer = find_tool(board.family.packer)
         self.image = boot_image(directory, board)
-        self.plan: Plan = plan_top(board, baud, self.image)
+        paged = parameter_image(directory, board)
+        self.flash_data = paged if self.image is None else self.image.data
+        self.plan: Plan = plan_top(board, baud, self.image, paged=paged is not None)
         self.replacement: Replacement | None = replace_modules(directory, board, portable=portable)
         self.folder = directory / "synth" / board.name
         self.flash_image = self.folder / FLASH_IMAGE
@@ -277,8 +280,8 @@ class _Flow:
             if self.replacement is not None:
                 (scratch / "wrappers.v").write_text(self.replacement.wrappers, encoding="utf-8")
                 (scratch / "cells.v").write_text(self.replacement.cells, encoding="utf-8")
-            if self.image is not None:
-                (scratch / FLASH_IMAGE).write_bytes(self.image.data)
+            if self.flash_data is not None:
+                (scratch / FLASH_IMAGE).write_bytes(self.flash_data)
             log = scratch / "yosys-console.log"
             arguments = ["-q", "-l", f"{place}/yosys.log", "-s", f"{place}/synth.ys"]
             code = run_tool(self.yosys, arguments, cwd=self.directory, log=log, cancel=self.cancel)
@@ -316,7 +319,7 @@ class _Flow:
         }
         outputs = ["top.json", "stat.json", "yosys.log", "top.il", "synth.ys"]
         outputs += ["wrappers.v", "cells.v"] if replaced else []
-        outputs += [FLASH_IMAGE] if self.image is not None else []
+        outputs += [FLASH_IMAGE] if self.flash_data is not None else []
         self.steps.run("synthesis", identity, outputs, action, expected_s=_synthesis_estimate(rtl))
         self.cells = read_netlist(self.folder / "top.json")
         refuse_broken_logic(self.folder / "yosys.log")
@@ -441,8 +444,8 @@ class _Flow:
             critical_path=routes[best].path if measured else None,
             check=check,
             bitstream=self.bitstream,
-            flash_image=self.flash_image if self.image is not None else None,
-            boot_ms=self.plan.reset_cycles / self.board.clock_mhz / 1e3,
+            flash_image=self.flash_image if self.flash_data is not None else None,
+            boot_ms=self.plan.reset_cycles / self.board.clock_mhz / 1e3 if self.image is not None else None,
             best_seed=best,
             steps=tuple(self.steps.records),
         )

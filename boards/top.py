@@ -7,12 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Instance, Module, ResetSignal, Signal, Value
+from amaranth.hdl import (
+    Cat,
+    ClockDomain,
+    ClockSignal,
+    Const,
+    DomainRenamer,
+    Instance,
+    Module,
+    ResetSignal,
+    Signal,
+    Value,
+)
 from amaranth.lib import io, stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
-from zeroskip.boards.board import Board
+from zeroskip.boards.board import Board, Flash
 from zeroskip.boards.rom_images import BootImage
 from zeroskip.compiler.errors import InputError
 from zeroskip.hw.boot import FlashBoot
@@ -42,7 +53,7 @@ class Plan:
     reset_cycles : int
         Cycles from the release of the button to the end of reset, boot included.
     flash : Mapping[str, str] or None
-        Ports to the flash that it boots from: ``cs`` (low while selected), ``clk``, ``copi``, ``cipo``.
+        Ports to the flash that it reads: ``cs`` (low while selected), ``clk``, ``copi``, ``cipo``.
     """
 
     rtlil: str
@@ -134,12 +145,14 @@ class BoardTop(wiring.Component):
     board : Board
     divisor : int, clock cycles a bit
     image : BootImage or None
+    paged : bool, the accelerator reads its parameters from the flash; lamps say that it has begun, or found a wrong CRC
     """
 
-    def __init__(self, board: Board, divisor: int, image: BootImage | None = None) -> None:
+    def __init__(self, board: Board, divisor: int, image: BootImage | None = None, paged: bool = False) -> None:
         self.board = board
         self.divisor = divisor
         self.reset_cycles = math.ceil(board.family.reset_us * board.clock_mhz) + 1
+        self.paged = paged
         self.boot: FlashBoot | None = None
         self.boot_cycles = 0
         self.flash: dict[str, str] | None = None
@@ -184,6 +197,7 @@ class BoardTop(wiring.Component):
             o_o__valid=transmitted.i.valid,
             i_o__ready=transmitted.i.ready,
             **boot,
+            **(self._build_reader(m, platform) if self.paged else {}),
         )
         return m
 
@@ -207,25 +221,56 @@ class BoardTop(wiring.Component):
         m.domains.boot = ClockDomain()
         m.d.comb += [ClockSignal("boot").eq(ClockSignal("por")), ResetSignal("boot").eq(reset)]
         m.submodules.boot = DomainRenamer("boot")(boot)
+        self._build_flash(m, platform, flash, boot.cs, boot.sck, boot.copi, boot.cipo, boot.done, boot.failed)
+        held = Signal(init=1)
+        m.d.boot += held.eq(~boot.done)
+        return held
+
+    def _build_reader(self, m: Module, platform: Any) -> dict[str, Value]:
+        """Return the ports of the accelerator that reads the flash on one line."""
+        if self.board.flash is None:
+            raise ValueError(f"Board {self.board.name!r} must have a flash")
+        cs, sck, primed, failed, cipo = Signal(), Signal(), Signal(), Signal(), Signal()
+        lines = Signal(4)
+        self._build_flash(m, platform, self.board.flash, cs, sck, lines[0], cipo, primed, failed)
+        return {
+            "o_flash__cs": cs,
+            "o_flash__clk": sck,
+            "o_flash__o": lines,
+            "i_flash__i": Cat(Const(1, 1), cipo, Const(3, 2)),
+            "o_pages__primed": primed,
+            "o_pages__failed": failed,
+        }
+
+    def _build_flash(
+        self,
+        m: Module,
+        platform: Any,
+        flash: Flash,
+        cs: Value,
+        sck: Value,
+        copi: Value,
+        cipo: Value,
+        done: Value,
+        failed: Value,
+    ) -> None:
+        """Connect the flash's pins and the lamps."""
         pins = platform.request(*flash.resource, dir="-")
         names = ("cs", "clk", "copi", "cipo")
         self.flash = {name: getattr(pins, name).io.name for name in names}
         ports = {name: getattr(pins, name) for name in (*names, "wp", "hold")}
         ports |= {f"{led[0]}_{led[1]}": platform.request(*led, dir="-") for led in (flash.done_led, flash.failed_led)}
         # write protection and hold stay inactive
-        levels = [boot.cs, boot.sck, boot.copi, None, 0, 0, boot.done, boot.failed]
+        levels = [cs, sck, copi, None, 0, 0, done, failed]
         for (name, port), level in zip(ports.items(), levels, strict=True):
             m.submodules[f"flash_{name}_buffer"] = buffer = io.Buffer("i" if level is None else "o", port)
-            m.d.comb += boot.cipo.eq(buffer.i) if level is None else buffer.o.eq(level)
-        held = Signal(init=1)
-        m.d.boot += held.eq(~boot.done)
-        return held
+            m.d.comb += cipo.eq(buffer.i) if level is None else buffer.o.eq(level)
 
 
-def plan_top(board: Board, baud: int = DEFAULT_BAUD, image: BootImage | None = None) -> Plan:
+def plan_top(board: Board, baud: int = DEFAULT_BAUD, image: BootImage | None = None, *, paged: bool = False) -> Plan:
     """Return the board top as files; the same arguments give the same text.
 
-    ``image`` is what it boots from the board's flash.
+    ``image`` is what it boots from the board's flash; a ``paged`` design reads its parameters from there.
 
     Raises
     ------
@@ -236,7 +281,7 @@ def plan_top(board: Board, baud: int = DEFAULT_BAUD, image: BootImage | None = N
         divisor = divisor_for(board.clock_mhz * 1e6, baud)
     except ValueError as error:
         raise InputError(f"Board {board.name!r} cannot run its link at {baud} baud: {error}") from error
-    top = BoardTop(board, divisor, image)
+    top = BoardTop(board, divisor, image, paged)
     files = board.platform().prepare(top, name="top").files
     suffix = board.family.constraint_suffix
     dropped = ("#", "//", *filter(None, [board.family.clock_constraint]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from zeroskip.compiler.page_timing import paged_runs
 from zeroskip.compiler.program import LayerPlan, Program
 from zeroskip.compiler.target import Format
 from zeroskip.compiler.timing import LOADED, unit_ends
@@ -36,6 +37,8 @@ class ProgramCycles:
 
 def program_cycles(program: Program) -> ProgramCycles:
     """Return the cycles of one inference, from the first input word accepted to the last output word accepted."""
+    if program.paging is not None:
+        return _paged_cycles(program)
     timing = program.timing
     tensors = program.model.tensors
     ends = (*timing.starts[1:], timing.finish)
@@ -51,15 +54,30 @@ def program_cycles(program: Program) -> ProgramCycles:
     return ProgramCycles(load, layers, unload, total, max(timing.period, timing.loaded, sent))
 
 
-def layer_cycles(plan: LayerPlan, cycles: int) -> LayerCycles:
+def _paged_cycles(program: Program) -> ProgramCycles:
+    """Return the cycles of a program whose parameters come from outside."""
+    run, interval = paged_runs(program)
+    tensors = program.model.tensors
+    ends = (*run.starts[1:], run.finish)
+    layers = tuple(
+        layer_cycles(plan, end - start, last - start)
+        for plan, start, last, end in zip(program.layers, run.starts, run.last_slots, ends, strict=True)
+    )
+    load = tensors[program.model.input].size - 1 + LOADED
+    unload = tensors[program.model.output].size + 1
+    return ProgramCycles(load, layers, unload, load + sum(layer.cycles for layer in layers) + unload, interval)
+
+
+def layer_cycles(plan: LayerPlan, cycles: int, slot_cycles: int | None = None) -> LayerCycles:
     """Split the ``cycles`` of one layer, from its start to the start of the next, into classes.
 
-    Stalls are waits for the drain between two units; overhead is what lies between the last slot of a layer and the
-    first of the next.
+    Stalls are waits for the drain between two units, and for parameters from outside; overhead is what lies between the
+    last slot of a layer and the first of the next. ``slot_cycles`` run from the start to the last slot; without them
+    nothing waits but for the drain.
     """
     schedule = plan.schedule
     busy = sum(schedule.lengths) * schedule.windows * schedule.tiles
-    stalls = int(unit_ends(schedule)[-1]) + 1 - busy
+    stalls = (int(unit_ends(schedule)[-1]) + 1 if slot_cycles is None else slot_cycles) - busy
     lanes = plan.products
     slots = _slots(plan, busy)
     slots["stall"] = stalls * lanes

@@ -13,25 +13,32 @@ from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import InputError, VerificationError
 from zeroskip.compiler.importers import load_model, stored_model
 from zeroskip.compiler.lower import lower
+from zeroskip.compiler.pages import page_bytes, page_image, page_parameters, parse_image
 from zeroskip.compiler.pipeline import run_passes
-from zeroskip.compiler.program import Program, Rom
+from zeroskip.compiler.program import FlashRead, Program, Rom
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.spram import move_roms
 from zeroskip.compiler.target import Format, Geometry
 
-__all__ = ["PROGRAM_FORMAT", "check_images", "load_program", "program_files"]
+__all__ = ["PARAMETER_IMAGE", "PROGRAM_FORMAT", "check_images", "load_program", "program_files"]
 
 PROGRAM_FORMAT = "1.0"
 
+PARAMETER_IMAGE = "rom/parameters.bin"
+"""What comes from outside, where weights and indices do."""
 
-def program_files(program: Program, index_bits: int | None, least_storage: bool = False) -> dict[str, str]:
-    """Return the text files of a program by path: ``rom/*.mem``, ``rom/*.json`` and ``ir/program.json``."""
+
+def program_files(program: Program, index_bits: int | None, least_storage: bool = False) -> dict[str, bytes]:
+    """Return the files of a program by path: ``rom/*.mem``, ``rom/*.json``, ``ir/program.json``, parameter image."""
     files = {}
     for rom in program.roms:
         files[f"rom/{rom.name}.mem"] = mem_text(rom)
         files[f"rom/{rom.name}.json"] = _json(_rom_header(rom, files[f"rom/{rom.name}.mem"]))
     files["ir/program.json"] = _json(_program_header(program, index_bits, least_storage))
-    return files
+    content = {path: text.encode() for path, text in files.items()}
+    if program.paging is not None:
+        content[PARAMETER_IMAGE] = page_image(program)
+    return content
 
 
 def mem_text(rom: Rom) -> str:
@@ -49,6 +56,7 @@ def _rom_header(rom: Rom, text: str) -> dict[str, Any]:
         "name": rom.name,
         "format": rom.format,
         "style": rom.style,
+        **({"buffer": rom.buffer} if rom.buffer else {}),
         "word_bits": rom.word_bits,
         "depth": rom.depth,
         "slots": rom.slots,
@@ -73,6 +81,7 @@ def _program_header(program: Program, index_bits: int | None, least_storage: boo
         "index_bits": index_bits,
         "least_storage": least_storage,
         "spram": [rom.name for rom in program.roms if rom.style == "spram"],
+        "parameters": _parameters(program),
         "config": {key: value for key, value in asdict(config).items() if key != "geometry"},
         "input": {"name": model.input, **_tensor(tensors[model.input])},
         "output": {"name": model.output, **_tensor(tensors[model.output])},
@@ -103,6 +112,22 @@ def _program_header(program: Program, index_bits: int | None, least_storage: boo
             for name, layout in program.layouts.items()
         },
         "notes": list(program.notes),
+    }
+
+
+def _parameters(program: Program) -> dict[str, Any] | None:
+    """Return what comes from outside: from where, and in which pages."""
+    paging = program.paging
+    if paging is None:
+        return None
+    return {
+        "source": paging.source,
+        "flash": None if paging.flash is None else asdict(paging.flash),
+        "least_words": paging.least_words,
+        "pages": [
+            {"bytes": page_bytes(program, page), "layers": [program.layers[layer].name for layer, _, _ in page.parts]}
+            for page in paging.pages
+        ],
     }
 
 
@@ -139,7 +164,7 @@ def load_program(directory: Path) -> Program:
         size = Geometry(**sizes, banked_vectors=banked, paired_products=paired)
         formats = {layer["name"]: Format(layer["format"]) for layer in header["layers"]}
         index_bits, least_storage = header["index_bits"], bool(header.get("least_storage"))
-        spram = header["spram"]
+        spram, outside = header["spram"], _outside(header.get("parameters"))
         name = str(header["name"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"File '{path}' is damaged ({error}); compile again") from error
@@ -147,8 +172,18 @@ def load_program(directory: Path) -> Program:
     model, _ = run_passes(replace(load_model(stored_model(directory)), name=name))
     program = move_roms(lower(model, size, formats, index_bits=index_bits, least_storage=least_storage), spram)
     check_roms(program)
+    if outside is not None:
+        program = page_parameters(program, *outside)
     check_images(program, directory)
     return program
+
+
+def _outside(parameters: Mapping[str, Any] | None) -> tuple[FlashRead | None, int] | None:
+    """Return from where parameters come and the least words of a buffer; None: they are on the chip."""
+    if parameters is None:
+        return None
+    flash = parameters["flash"]
+    return None if flash is None else FlashRead(**flash), int(parameters["least_words"])
 
 
 def check_images(program: Program, directory: Path) -> None:
@@ -179,6 +214,19 @@ def check_images(program: Program, directory: Path) -> None:
                     f"ROM image '{path}' word {address} (layer {layer!r}) is {got:x}, "
                     f"but the network has {expected:x}; compile again"
                 )
+    if program.paging is not None:
+        _check_parameters(program, directory / PARAMETER_IMAGE)
+
+
+def _check_parameters(program: Program, path: Path) -> None:
+    """Compare the words that the image of what comes from outside holds."""
+    try:
+        held = parse_image(program, path.read_bytes())
+    except OSError as error:
+        raise InputError(f"Parameter image '{path}' cannot be read ({error.strerror}); compile again") from error
+    for name, words in held.items():
+        if tuple(words) != program.rom(name).words:
+            raise VerificationError(f"Parameter image '{path}' does not hold image {name!r}; compile again")
 
 
 def _layer_at(rom: Rom, address: int) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from zeroskip.compiler.cycle_model import program_cycles
-from zeroskip.compiler.errors import CapacityError
+from zeroskip.compiler.errors import CapacityError, CompileError
 from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.lower import Formats, LayerCost, layer_costs, lower
-from zeroskip.compiler.program import Program
+from zeroskip.compiler.pages import FLASH_COMMANDS, flash_bytes, image_bytes, page_parameters
+from zeroskip.compiler.program import FlashRead, LayerPlan, Program, Storage
 from zeroskip.compiler.requantization import scaler_count
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.spram import move_roms, parameter_roms, spram_count
@@ -25,7 +26,15 @@ from zeroskip.compiler.target import (
     pair_bits,
 )
 
-__all__ = ["DEFAULT_LIMITS", "Choice", "Limits", "choose_program", "program_blocks", "program_multipliers"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "PARAMETERS",
+    "Choice",
+    "Limits",
+    "choose_program",
+    "program_blocks",
+    "program_multipliers",
+]
 
 SPARSE_DENSITY = 0.7
 """Below this density a layer is stored with indices when the engine is free to choose."""
@@ -47,7 +56,9 @@ class Limits:
     """What a device holds.
 
     ``block_shapes`` are the ``(depth, width)`` one block RAM can take; ``multipliers`` and ``blocks`` are hard blocks;
-    ``operand_bits`` are those of a multiplier's signed operand. ``spram`` counts blocks of single-port RAM.
+    ``operand_bits`` are those of a multiplier's signed operand. ``spram`` counts blocks of single-port RAM. ``flash``
+    is what a design may read while it runs, with one of ``flash_commands``. A device ``can_wait`` for what its host
+    sends where the link can hold the host back.
     """
 
     name: str
@@ -56,10 +67,16 @@ class Limits:
     block_shapes: tuple[tuple[int, int], ...]
     operand_bits: int = 18
     spram: int = 0
+    flash: FlashRead | None = None
+    flash_commands: tuple[int, ...] = FLASH_COMMANDS
+    can_wait: bool = True
 
 
 ECP5_SHAPES = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))
-DEFAULT_LIMITS = Limits("an ECP5-25F", 28, 56, ECP5_SHAPES)
+DEFAULT_LIMITS = Limits("an ECP5-25F", 28, 56, ECP5_SHAPES, flash=FlashRead(0x6B, 1 << 20, 1250))
+
+PARAMETERS = ("rom", "flash", "host")
+"""Where weights and indices come from: they stay on the chip, or come during every inference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +106,8 @@ def program_blocks(program: Program, shapes: Sequence[tuple[int, int]]) -> int:
     copies |= {f"thresholds_{stage}": geometry.results for stage in range(1, config.search_stages)}
     total = geometry.lanes * geometry.cores * _blocks(config.activation_depth, 8, shapes)
     for rom in program.roms:
-        if rom.style == "block":
-            total += copies.get(rom.name, 1) * _blocks(rom.depth, rom.word_bits, shapes)
+        if rom.style in ("block", "paged"):
+            total += copies.get(rom.name, 1) * _blocks(rom.held, rom.word_bits, shapes)
     return total
 
 
@@ -204,6 +221,8 @@ def choose_program(
     bitmap: int | None = None,
     spram: int | None = None,
     least_storage: int | None = None,
+    parameters: str = "rom",
+    flash_command: int | None = None,
 ) -> Choice:
     """Compile ``model`` for the fitting geometry with the fewest cycles; ``engine=None`` compares both engines.
 
@@ -212,19 +231,33 @@ def choose_program(
     be bitmaps: with the sparse engine all whose zeros have no structure, else those of them that :func:`best_formats`
     finds better so. ``spram=1`` puts all weights and indices into SPRAM and ``spram=0`` none; without it they
     move there as far as block RAM does not hold the design. ``least_storage`` has index widths, formats and geometry
-    take the fewest bits, padding to words of memory aside, instead of the fewest cycles.
+    take the fewest bits, padding to words of memory aside, instead of the fewest cycles. ``parameters`` is one of
+    ``PARAMETERS``; ``flash_command`` is the read command, the device's own unless given.
 
     Raises
     ------
     CompileError
         If a layer cannot be served in the geometry that was given.
     CapacityError
-        If no geometry fits, or parameters that must lie in SPRAM need more of it than there is; the text says what the
-        smallest one needs, what there is and what to change.
+        If no geometry fits, parameters that must lie in SPRAM or in a flash need more of it than there is, or
+        activations more than there is on the chip; the text says what the smallest one needs, what there is and what to
+        change.
     """
     if spram and not limits.spram:
         raise CapacityError(f"Setting 'spram' needs a device with SPRAM, but {limits.name} has none; leave it out, or "
                             "name a board that has with --board, such as icebreaker")  # fmt: skip
+    if spram and parameters != "rom":
+        raise CapacityError(
+            f"Setting 'spram' keeps weights and indices on the chip, but parameters={parameters} does not; leave out "
+            "one of them"
+        )
+    flash = _flash_read(limits, flash_command) if parameters == "flash" else None
+    if parameters == "host" and not limits.can_wait:
+        raise CapacityError(
+            f"Setting 'parameters=host' needs a link that can hold the host back, but that of {limits.name} is a UART; "
+            "use --set parameters=flash, or leave out --board and connect the accelerator's streams in a top level of "
+            "your own"
+        )
     small = bool(least_storage)
     kinds: list[Engine | None] = [engine] if engine is not None else [Engine.DENSE, None]
     if engine is None and all(f is Format.DENSE for f in layer_formats(model, None).values()):
@@ -233,6 +266,10 @@ def choose_program(
     def compiled(kind: Engine | None, geometry: Geometry) -> Candidate:
         formats, reasons = _formats(model, kind, geometry, index_bits, bool(bitmap), small)
         program = lower(model, geometry, formats, index_bits=index_bits, least_storage=small)
+        if parameters != "rom":
+            program = page_parameters(program, flash, min(depth for depth, _ in limits.block_shapes))
+            _refuse_large_image(program, limits)
+            return Candidate(kind, program, (*reasons, _page_reason(program)))
         program = move_roms(program, spram_names(program, limits, spram))
         return Candidate(kind, program, (*reasons, *_spram_reasons(program, limits)))
 
@@ -281,6 +318,9 @@ def choose_program(
 
 def _too_large(model: Model, candidates: Sequence[Candidate], limits: Limits) -> CapacityError:
     """Return the error that says what the smallest candidate needs."""
+    fewest = min((candidate.program for candidate in candidates), key=lambda p: _activation_blocks(p, limits))
+    if _activation_blocks(fewest, limits) > limits.blocks:
+        return _too_many_activations(fewest, limits)
     least = min(
         (candidate.program for candidate in candidates),
         key=lambda p: (program_blocks(p, limits.block_shapes), program_multipliers(p.config)),
@@ -292,6 +332,72 @@ def _too_large(model: Model, candidates: Sequence[Candidate], limits: Limits) ->
         f"but {limits.name} has {limits.blocks} and {limits.multipliers}; "
         "prune further, use fewer weight bits or name a larger board"
     )
+
+
+def _activation_blocks(program: Program, limits: Limits) -> int:
+    geometry = program.config.geometry
+    return geometry.lanes * geometry.cores * _blocks(program.config.activation_depth, 8, limits.block_shapes)
+
+
+def _too_many_activations(program: Program, limits: Limits) -> CapacityError:
+    """Return the error of a network whose activations alone are too large, wherever its parameters are."""
+    config = program.config
+    geometry = config.geometry
+
+    def words(plan: LayerPlan) -> int:
+        layouts = [program.layouts[name] for name in {*plan.layer.inputs, plan.output}]
+        return sum(layout.words for layout in layouts if layout.storage is not Storage.OUTPUT)
+
+    largest = max(program.layers, key=words)
+    copies = f", {geometry.cores} copies" if geometry.cores > 1 else ""
+    needs = config.activation_depth * geometry.lanes * geometry.cores
+    holds = limits.blocks * max(depth * (width // 8) for depth, width in limits.block_shapes)
+    return CapacityError(
+        f"Activations of network {program.model.name!r} need {needs} bytes on the chip "
+        f"({_activation_blocks(program, limits)} block RAMs in {geometry.lanes} banks{copies}), but "
+        f"{limits.name} has {holds} bytes ({limits.blocks} block RAMs); layer {largest.name!r} alone needs "
+        f"{words(largest) * geometry.lanes} bytes for its input and output. Only weights and indices can come from "
+        "outside: take a smaller input, fewer channels in its first layers, or a larger board"
+    )
+
+
+def _flash_read(limits: Limits, command: int | None) -> FlashRead:
+    """Return how the device's flash is read."""
+    if limits.flash is None:
+        raise CapacityError(
+            f"Setting 'parameters=flash' needs a flash that a running design can read, but {limits.name} has none; use "
+            "--set parameters=host, or name a board that has with --board, such as icebreaker"
+        )
+    if command is None:
+        return limits.flash
+    if command not in limits.flash_commands:
+        names = ", ".join(f"0x{known:02X}" for known in limits.flash_commands)
+        raise CompileError(f"Setting 'flash_command' must be one of {names} on {limits.name}, not 0x{command:02X}")
+    return replace(limits.flash, command=command)
+
+
+def _refuse_large_image(program: Program, limits: Limits) -> None:
+    """Raise when the image does not end within the addresses that the read commands reach."""
+    paging = program.paging
+    if paging is None or paging.flash is None:
+        return
+    size, room = image_bytes(program), flash_bytes(paging.flash)
+    if size > room:
+        raise CapacityError(
+            f"Parameters of network {program.model.name!r} take {size} bytes with {program.config.geometry}, but the "
+            f"flash of {limits.name} has {room} from address {paging.flash.offset} on; prune further or store fewer "
+            "bits a weight"
+        )
+
+
+def _page_reason(program: Program) -> str:
+    """Say what comes from outside."""
+    paging = program.paging
+    pages = paging.pages if paging is not None else ()
+    source = paging.source if paging is not None else "rom"
+    held = {rom.format: rom.held for rom in program.roms if rom.style == "paged"}
+    buffers = " and ".join(f"{words} words of {kind}" for kind, words in held.items())
+    return f"from the {source}: {image_bytes(program)} bytes an inference in {len(pages)} pages, buffers of {buffers}"
 
 
 def spram_names(program: Program, limits: Limits, spram: int | None) -> list[str]:

@@ -12,7 +12,10 @@ from zeroskip.compiler.target import EngineConfig, Format
 
 __all__ = [
     "FieldSpec",
+    "FlashRead",
     "LayerPlan",
+    "Page",
+    "Paging",
     "Program",
     "Rom",
     "Schedule",
@@ -70,7 +73,8 @@ class Segment:
 class Rom:
     """A ROM image: ``words[i]`` is the word at address ``i``; ``style`` is where it must land.
 
-    ``logic`` and ``block`` have their content from configuration, ``spram`` is loaded at boot.
+    ``logic`` and ``block`` have their content from configuration, ``spram`` is loaded at boot; of ``paged`` ones only
+    ``buffer`` words are held at a time, word ``a`` at address ``a mod buffer``.
     """
 
     name: str
@@ -83,11 +87,65 @@ class Rom:
     ports: int
     style: str
     format: str
+    buffer: int = 0
 
     @property
     def depth(self) -> int:
         """Number of words."""
         return len(self.words)
+
+    @property
+    def held(self) -> int:
+        """Number of words that the hardware holds."""
+        return self.buffer or self.depth
+
+
+@dataclass(frozen=True)
+class FlashRead:
+    """How an SPI flash is read, at half the clock: ``offset`` is the image's address in bytes.
+
+    ``command`` is ``0x03`` or ``0x0B`` (one line), ``0x6B`` (data on four lines) or ``0xEB`` (address, too).
+    ``wake_cycles`` lie between the wake-up command and the first read.
+    """
+
+    command: int
+    offset: int
+    wake_cycles: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """The words of weights and indices that ``groups`` groups of channels need and that no page before it has.
+
+    ``parts`` says which: index of the layer, first group, number of groups.
+    """
+
+    weight_words: int
+    index_words: int
+    parts: tuple[tuple[int, int, int], ...]
+
+    @property
+    def groups(self) -> int:
+        """Groups of output channels that run on this page."""
+        return sum(count for _, _, count in self.parts)
+
+
+@dataclass(frozen=True)
+class Paging:
+    """Weights and indices that come from outside during every inference, page by page.
+
+    ``flash`` says how they are read; None: the host sends them behind the input's words. The buffers have at least
+    ``least_words`` words.
+    """
+
+    flash: FlashRead | None
+    pages: tuple[Page, ...]
+    least_words: int
+
+    @property
+    def source(self) -> str:
+        """The setting ``parameters`` that asks for this."""
+        return "host" if self.flash is None else "flash"
 
 
 @dataclass(frozen=True)
@@ -152,6 +210,7 @@ class Timing:
     period : cycles between the starts of two inferences when the next input is there in time
     released : cycle from which the next input may be loaded
     loaded : cycle in which the next inference can start when its input is offered without a pause
+    blocked : for each layer, cycles from the last slot of a unit until its results keep input words out, and how long
     """
 
     starts: tuple[int, ...]
@@ -160,6 +219,7 @@ class Timing:
     period: int
     released: int
     loaded: int
+    blocked: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +228,7 @@ class Program:
 
     ``model`` is the IR after every pass (what :func:`zeroskip.compiler.reference.run` executes and the hardware
     computes), ``layers`` the plans in execution order. ``release`` is the layer after which the input's memory is free.
+    ``paging`` is there where weights and indices come from outside.
     """
 
     model: Model
@@ -179,6 +240,7 @@ class Program:
     release: int
     row_orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    paging: Paging | None = None
 
     def rom(self, name: str) -> Rom:
         """Return the ROM called ``name``."""

@@ -18,7 +18,7 @@ from zeroskip.compiler.thresholds import search_tables
 if TYPE_CHECKING:
     from zeroskip.compiler.job import Job
 
-__all__ = ["Tables", "descriptor_rom", "places_of"]
+__all__ = ["Tables", "descriptor_rom", "places_of", "table_rom"]
 
 LOGIC_BITS = 2048
 """A smaller ROM is cheaper in LUTs than a block RAM that stays nearly empty."""
@@ -344,3 +344,8 @@ def descriptor_rom(name: str, descriptors: Sequence[Mapping[str, int]], names: S
     words = (pack_word(fields, {spec.name: row.get(spec.name, 0) for spec in fields}) for row in descriptors)
     segments = [Segment(layer, index, 1) for index, layer in enumerate(names)]
     return _rom(name, fields, words, segments, style="logic", description="descriptors")
+
+
+def table_rom(name: str, fields: Sequence[FieldSpec], words: Iterable[int]) -> Rom:
+    """Return a ROM of a table that belongs to no layer."""
+    return _rom(name, fields, words, ())

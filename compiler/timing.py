@@ -21,7 +21,17 @@ from zeroskip.compiler.requantization import operand_parts
 from zeroskip.compiler.schedule import tile_of_positions
 from zeroskip.compiler.target import EngineConfig
 
-__all__ = ["first_result", "plan_timing", "post_cycles", "scale_cycles", "search_cycles", "unit_ends"]
+__all__ = [
+    "busy_cycles",
+    "first_result",
+    "last_accept",
+    "plan_timing",
+    "post_cycles",
+    "release_cycles",
+    "scale_cycles",
+    "search_cycles",
+    "unit_ends",
+]
 
 IntArray = NDArray[np.int64]
 
@@ -97,6 +107,12 @@ def address_cycles(linear: bool, config: EngineConfig) -> int:
     return decode_cycles(config) + WINDOWED_ADDRESS
 
 
+def release_cycles(config: EngineConfig) -> int:
+    """Return the cycles from a slot to the one after the last unit has read its weight: its word may be overwritten."""
+    kinds = [kind for kind, there in ((True, config.has_linear), (False, config.has_windowed)) if there]
+    return max(address_cycles(linear, config) for linear in kinds) + config.geometry.skew(config.geometry.units - 1)
+
+
 def column_wait(job: Job, config: EngineConfig) -> int:
     """Return the cycles that a unit's first value waits in the chain for the last column's."""
     return config.drain_delay if waits_for_columns(job, config.geometry) else 0
@@ -164,9 +180,10 @@ def plan_timing(
     finish = last_drained + post + FINISH
     period = earliest
     released = 1 + starts[release] + int(ends[release][-1]) + 1 + gaps[release] + 1
-    busy = _busy(jobs, ends, starts, config, released)
-    loaded = _last_accept(released, busy, source.size) + LOADED
-    return Timing(tuple(starts), tuple(gaps), finish, period, released, loaded)
+    blocked = tuple((first_result(job, config) + post - LOADER, drain_cycles(job, config.geometry)) for job in jobs)
+    slots = [end + start + 1 for end, start in zip(ends, starts, strict=True)]
+    loaded = last_accept(released, busy_cycles(blocked, slots, released), source.size) + LOADED
+    return Timing(tuple(starts), tuple(gaps), finish, period, released, loaded, blocked)
 
 
 def _written(model: Model, written: dict[str, IntArray], name: str) -> IntArray:
@@ -287,23 +304,19 @@ def _linear_reads(job: Job, schedule: Schedule) -> IntArray:
     return times.reshape(shape)
 
 
-def _busy(
-    jobs: Sequence[Job],
-    ends: Sequence[IntArray],
-    starts: Sequence[int],
-    config: EngineConfig,
-    released: int,
-) -> list[tuple[int, int]]:
-    """Return the intervals after ``released`` in which no input word is accepted: a result would be written with it."""
+def busy_cycles(blocked: Sequence[tuple[int, int]], slots: Sequence[IntArray], released: int) -> list[tuple[int, int]]:
+    """Return the intervals after ``released`` in which no input word is accepted: a result would be written with it.
+
+    ``slots`` are the cycles of the last slots of every layer's units, ``blocked`` as in :class:`Timing`.
+    """
     intervals: list[tuple[int, int]] = []
-    for job, end, start in zip(jobs, ends, starts, strict=True):
-        first = start + 1 + first_result(job, config) + post_cycles(config) - LOADER
-        length = drain_cycles(job, config.geometry)
-        intervals.extend((int(e) + first, int(e) + first + length) for e in end if int(e) + first + length > released)
+    for (wait, length), ends in zip(blocked, slots, strict=True):
+        first = ends + wait
+        intervals.extend((begin, begin + length) for begin in first[first + length > released].tolist())
     return sorted(intervals)
 
 
-def _last_accept(released: int, busy: Sequence[tuple[int, int]], words: int) -> int:
+def last_accept(released: int, busy: Sequence[tuple[int, int]], words: int) -> int:
     """Return the cycle in which the last of ``words`` input words is accepted, one every free cycle."""
     cycle, left = released, words
     for first, end in busy:

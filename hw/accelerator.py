@@ -13,9 +13,11 @@ from zeroskip.hw.array import Array
 from zeroskip.hw.boot import boot_signature
 from zeroskip.hw.crossbar import Crossbar
 from zeroskip.hw.decoders.index import IndexDecoder
+from zeroskip.hw.flash import flash_signature
 from zeroskip.hw.gather import WALKED, Gather, TileWalk
 from zeroskip.hw.issue import Issue
 from zeroskip.hw.memory import ActivationBank, DescriptorRom, RomReader
+from zeroskip.hw.paging import ParameterPages
 from zeroskip.hw.pipeline import FLAGS, delay, descriptor_layout
 from zeroskip.hw.postprocess import PostProcessor
 from zeroskip.hw.sequencer import BackSequencer, FrontSequencer
@@ -45,6 +47,9 @@ class Accelerator(wiring.Component):
     trace : every value written to a memory (for simulation; unconnected in synthesis): which of the ``results`` values
         are valid, whether their inference is an odd one, their layer, channel, first place and codes
     boot : In(boot_signature(blocks)), where ROMs lie in SPRAM: fills them during reset, in the order of their names
+    pages : where parameters come from outside: ``primed`` two pages are there after reset, ``failed`` the CRC of page
+        ``number`` was wrong and nothing goes on. From the host they come on ``i``, behind the words of every input
+    flash : Out(flash_signature()), where they come from there
     state : Out, 0 waiting for input, 1 + layer, layers + 1 sending the output
     """
 
@@ -52,7 +57,9 @@ class Accelerator(wiring.Component):
         self.program = program
         self.config = program.config
         self.layers = len(program.layers)
-        self.front_layout = descriptor_layout(program.rom("front").fields)
+        self.parameters = ParameterPages(program) if program.paging is not None else None
+        self.from_flash = program.paging is not None and program.paging.flash is not None
+        self.front_layout = self._front_layout()
         self.back_layout = descriptor_layout(program.rom("back").fields)
         self.post_cycles = post_cycles(self.config)
         self.thresholds = [program.rom(f"thresholds_{stage}") for stage in range(self.config.search_stages)]
@@ -78,8 +85,18 @@ class Accelerator(wiring.Component):
                 "trace": Out(trace),
                 "state": Out(range(self.layers + 2)),
                 **({"boot": In(boot_signature(blocks))} if blocks else {}),
+                **({"pages": Out(self.parameters.state.signature)} if self.parameters is not None else {}),
+                **({"flash": Out(flash_signature())} if self.from_flash else {}),
             }
         )
+
+    def _front_layout(self) -> data.StructLayout:
+        """Return the layout of the front descriptor; bases are as wide as the buffers, where they are moved."""
+        layout = descriptor_layout(self.program.rom("front").fields)
+        if self.parameters is None:
+            return layout
+        bases = {name: len(getattr(self.parameters, name)) for name in self.parameters.bases}
+        return data.StructLayout({**layout.members, **bases})
 
     def elaborate(self, platform: object) -> Module:
         """Connect the blocks."""
@@ -91,6 +108,8 @@ class Accelerator(wiring.Component):
         m.submodules.front_sequencer, m.submodules.back_sequencer = self.front_sequencer, self.back_sequencer
         self.front = self._descriptor(m, "front", self.front_layout, self.front_sequencer)
         self.back = self._descriptor(m, "back", self.back_layout, self.back_sequencer)
+        if self.parameters is not None:
+            self._build_parameters(m, self.parameters)
         array = self._build_front(m)
         self._build_back(m, array)
         self._build_state(m)
@@ -102,8 +121,26 @@ class Accelerator(wiring.Component):
         rom = DescriptorRom(self.program.rom(name))
         m.submodules[f"rom_{name}"] = rom
         descriptor = Signal(layout, name=name)
-        m.d.comb += [rom.addr.eq(sequencer.addr), rom.en.eq(sequencer.en), descriptor.eq(rom.data)]
+        m.d.comb += [rom.addr.eq(sequencer.addr), rom.en.eq(sequencer.en)]
+        if name == "front" and self.parameters is not None:
+            stored = Signal(descriptor_layout(self.program.rom(name).fields), name="stored")
+            m.d.comb += stored.eq(rom.data)
+            for field, _ in layout:
+                moved = field in self.parameters.bases
+                value = stored[field] + getattr(self.parameters, field) if moved else stored[field]
+                m.d.comb += descriptor[field].eq(value)
+        else:
+            m.d.comb += descriptor.eq(rom.data)
         return descriptor
+
+    def _build_parameters(self, m: Module, parameters: ParameterPages) -> None:
+        """Parameters from outside: what fills the buffers and holds issue."""
+        m.submodules.parameters = parameters
+        sequencer = self.front_sequencer
+        m.d.comb += parameters.begin.eq(sequencer.en & (sequencer.addr == 0))
+        wiring.connect(m, parameters.state, wiring.flipped(self.pages))
+        if self.from_flash:
+            wiring.connect(m, parameters.flash, wiring.flipped(self.flash))
 
     def _rom(self, m: Module, name: str, copy: int | None = None) -> RomReader:
         reader = RomReader(self.program.rom(name))
@@ -114,6 +151,13 @@ class Accelerator(wiring.Component):
                 reader.boot.en.eq(self.boot.en[spram_count(before) :]),
                 reader.boot.addr.eq(self.boot.addr),
                 reader.boot.data.eq(self.boot.data),
+            ]
+        if self.parameters is not None and reader.rom.style == "paged":
+            load, number = self.parameters.port(reader.rom)
+            m.d.comb += [
+                reader.load_en.eq(load.en[number]),
+                reader.load_addr.eq(load.addr),
+                reader.load_data.eq(load.data),
             ]
         return reader
 
@@ -129,6 +173,9 @@ class Accelerator(wiring.Component):
             sequencer.done.eq(issue.done),
             sequencer.gap.eq(front.gap),
         ]
+        if self.parameters is not None:
+            group_end = issue.flags.valid & issue.flags.group_last
+            m.d.comb += [self.parameters.group_end.eq(group_end), issue.hold.eq(self.parameters.hold)]
         walk = self._build_walk(m, flags)
         before_address = self._address_flags(m, flags, walk)
         at_address = delay(m, before_address, 1, FLAGS)
@@ -159,7 +206,7 @@ class Accelerator(wiring.Component):
                 m.d.comb += array.activations[core * geometry.lanes + lane].eq(gather.activations[lane])
         if config.has_functions:
             self._build_functions(m, array)
-        feed = WeightFeed(config, self.front_layout, program.rom("weights_0").depth)
+        feed = WeightFeed(config, self.front_layout, program.rom("weights_0").held)
         m.submodules.feed = feed
         m.d.comb += [
             feed.descriptor.eq(front),
@@ -205,8 +252,9 @@ class Accelerator(wiring.Component):
         """Return the front end and, a core each, the positions of the lanes and which of them are escapes."""
         config, program = self.config, self.program
         lanes, bits = config.geometry.lanes, self._position_bits()
+        paged = self.parameters is not None
         if not config.indexed:
-            issue = Issue(self.front_layout, lanes, bits, run=config.geometry.sign_adds)
+            issue = Issue(self.front_layout, lanes, bits, run=config.geometry.sign_adds, paged=paged)
             m.submodules.issue = issue
             words: list[Value] = [issue.position]
             if config.has_linear:
@@ -227,6 +275,7 @@ class Accelerator(wiring.Component):
             rows.word_bits,
             config.element_bits,
             config.geometry.sign_adds,
+            paged,
         )
         m.submodules.issue = issue
         lengths = self._rom(m, "rows")
@@ -413,7 +462,12 @@ class Accelerator(wiring.Component):
         loader = Loader(layout, tensor.shape[0], config.geometry.lanes, config.position_bits, tables)
         m.submodules.loader = loader
         sequencer = self.front_sequencer
-        wiring.connect(m, wiring.flipped(self.i), loader.i)
+        if self.parameters is not None and not self.from_flash:
+            # the host sends both
+            wiring.connect(m, wiring.flipped(self.i), self.parameters.i)
+            wiring.connect(m, self.parameters.inputs, loader.i)
+        else:
+            wiring.connect(m, wiring.flipped(self.i), loader.i)
         m.d.comb += [
             loader.release.eq(sequencer.ended & self.front.release_input),
             loader.take.eq(sequencer.start & (sequencer.index == 0)),
@@ -496,4 +550,4 @@ class Accelerator(wiring.Component):
 
 
 def _address_bits(rom: Rom) -> int:
-    return max(1, (rom.depth - 1).bit_length())
+    return max(1, (rom.held - 1).bit_length())

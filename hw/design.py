@@ -18,7 +18,7 @@ from typing import Any
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.emit import program_files
 from zeroskip.compiler.errors import InputError
-from zeroskip.compiler.geometry import DEFAULT_LIMITS, Choice, Limits, choose_program
+from zeroskip.compiler.geometry import DEFAULT_LIMITS, PARAMETERS, Choice, Limits, choose_program
 from zeroskip.compiler.importers import load_model
 from zeroskip.compiler.inspect import describe
 from zeroskip.compiler.ir import Model
@@ -27,7 +27,7 @@ from zeroskip.compiler.program import Program
 from zeroskip.compiler.target import Engine
 from zeroskip.hw.verilog import rtl_files
 
-__all__ = ["SETTINGS", "compile_artifact", "compile_report", "design_files", "source_digest"]
+__all__ = ["SETTINGS", "compile_artifact", "compile_report", "design_files", "parse_settings", "source_digest"]
 
 SETTINGS = (
     "lanes",
@@ -42,6 +42,8 @@ SETTINGS = (
     "bitmap",
     "spram",
     "least_storage",
+    "parameters",
+    "flash_command",
 )
 """What ``--set key=value`` may set."""
 
@@ -76,7 +78,7 @@ def compile_artifact(
     """
     if engine not in ENGINES:
         raise InputError(f"Engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    numbers = _numbers(settings or {})
+    numbers = parse_settings(settings or {})
     network = load_model(artifact)
     source, notes = run_passes(network)
     notes = [*network.metadata.get("notes", ()), *notes]
@@ -84,7 +86,7 @@ def compile_artifact(
     program = choice.program
     files = {
         **design_files(program, numbers.get("index_bits"), bool(numbers.get("least_storage"))),
-        "report/report.json": _json(compile_report(program, network)),
+        "report/report.json": _json(compile_report(program, network)).encode(),
     }
     original = artifact.read_bytes()
     manifest = {
@@ -97,23 +99,23 @@ def compile_artifact(
         "reasons": list(choice.reasons),
         "notes": notes,
         "nodes": list(network.metadata.get("nodes", ())),
-        "files": {path: sha256(text.encode()).hexdigest() for path, text in sorted(files.items())},
+        "files": {path: sha256(content).hexdigest() for path, content in sorted(files.items())},
         "versions": {
             "zeroskip": version("zeroskip"),
             "amaranth": version("amaranth"),
             "python": platform.python_version(),
         },
     }
-    files["manifest.json"] = _json(manifest)
+    files["manifest.json"] = _json(manifest).encode()
     _write(out, files, f"model{artifact.suffix.lower()}", original)
     return choice
 
 
-def design_files(program: Program, index_bits: int | None, least_storage: bool = False) -> dict[str, str]:
-    """Return by path the text files of a design that its simulation reads: ROM images, the program and the RTL."""
+def design_files(program: Program, index_bits: int | None, least_storage: bool = False) -> dict[str, bytes]:
+    """Return by path the files of a design that its simulation reads: images, the program and the RTL."""
     return {
         **program_files(program, index_bits, least_storage),
-        **{f"rtl/{name}": text for name, text in rtl_files(program).items()},
+        **{f"rtl/{name}": text.encode() for name, text in rtl_files(program).items()},
     }
 
 
@@ -135,13 +137,25 @@ def engine_name(program: Program) -> str:
     return engines.pop() if len(engines) == 1 else "hybrid"
 
 
-def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
-    numbers = {}
+def parse_settings(settings: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of ``--set``: whole numbers, but for ``parameters``.
+
+    Raises
+    ------
+    InputError
+        If a setting is unknown, is no number or clashes with another one.
+    """
+    numbers: dict[str, Any] = {}
     for key, value in settings.items():
         if key not in SETTINGS:
             raise InputError(f"Setting {key!r} is unknown; known settings: {', '.join(SETTINGS)}")
+        if key == "parameters":
+            if value not in PARAMETERS:
+                raise InputError(f"Setting 'parameters' must be one of {', '.join(PARAMETERS)}, not {value!r}")
+            numbers[key] = value
+            continue
         try:
-            numbers[key] = int(value)
+            numbers[key] = int(value, 16 if value.lower().startswith("0x") else 10)
         except ValueError:
             raise InputError(f"Setting {key!r} must be a whole number, not {value!r}") from None
     for key in ("columns", "cores", "results", "logic_products", "banked_vectors", "paired_products", "sign_adds"):
@@ -150,6 +164,8 @@ def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
     for key in ("spram", "least_storage"):
         if numbers.get(key, 0) not in (0, 1):
             raise InputError(f"Setting {key!r} must be 0 or 1, not {numbers[key]}")
+    if "flash_command" in numbers and numbers.get("parameters") != "flash":
+        raise InputError("Setting 'flash_command' needs 'parameters=flash'; add --set parameters=flash")
     if not 1 <= numbers.get("index_bits", 1) <= 12:
         raise InputError(f"Setting 'index_bits' must be 1 to 12, not {numbers['index_bits']}")
     return numbers
@@ -214,7 +230,7 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
-def _write(out: Path, files: Mapping[str, str], name: str, artifact: bytes) -> None:
+def _write(out: Path, files: Mapping[str, bytes], name: str, artifact: bytes) -> None:
     """Write everything beside ``out`` first, then move it in: a reader never sees half a design."""
     foreign = [name for name in _FOLDERS if (out / name).exists()]
     left = list(out.glob(f"{_STAGING}*"))
@@ -230,10 +246,10 @@ def _write(out: Path, files: Mapping[str, str], name: str, artifact: bytes) -> N
             shutil.rmtree(killed, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=_STAGING, dir=out) as temporary:
             staged = Path(temporary)
-            for path, text in files.items():
+            for path, content in files.items():
                 target = staged / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(text)
+                target.write_bytes(content)
             (staged / "ir" / name).write_bytes(artifact)
             for stale in _FOLDERS:
                 shutil.rmtree(out / stale, ignore_errors=True)

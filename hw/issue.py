@@ -34,6 +34,7 @@ class Issue(wiring.Component):
     row_address_bits, row_bits : int, of the ``rows`` ROM
     element_bits : int, of the number of a slot within its block; 0: every slot has its own index
     run : int, slots that issue without a pause, a power of two; rows are whole runs
+    paged : bool, parameters come from outside
 
     Members
     -------
@@ -45,6 +46,7 @@ class Issue(wiring.Component):
     row_addr : Out, row_data : In, the ``rows`` ROM (decoder)
     element : Out(element_bits), element_last : Out(1), of the slot within its block (decoder with blocks)
     done : Out(1), the slot issued in this cycle is the layer's last one
+    hold : In(1), no slot issues in this cycle (paged); steady within a group
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Issue(wiring.Component):
         row_bits: int = 0,
         element_bits: int = 0,
         run: int = 1,
+        paged: bool = False,
     ) -> None:
         self.run = run
+        self.paged = paged
         self.lanes = lanes
         # slots from the row's last one, and from the first one of its last run, to the row's end
         self.ends = (1,) if run == 1 else (1, run)
@@ -70,6 +74,7 @@ class Issue(wiring.Component):
             "flags": Out(FLAGS),
             "position": Out(position_bits),
             "done": Out(1),
+            **({"hold": In(1)} if paged else {}),
         }
         if self.indexed:
             members["pointer"] = Out(pointer_bits)
@@ -100,10 +105,11 @@ class Issue(wiring.Component):
         ends = Signal(len(self.ends), name="last")
         last = ends[0]
         held = unit_last if self.run == 1 else ends[1] & last_window
+        may_run = running & ~self.hold if self.paged else running
         m.d.comb += [
             unit_last.eq(last & last_window),
             group_last.eq(unit_last & last_tile),
-            step.eq(running & ~(held & waiting)),
+            step.eq(may_run & ~(held & waiting)),
             Cat(self.flags.valid, self.flags.first, self.flags.last).eq(Cat(step, first, last)),
             Cat(self.flags.unit_first, self.flags.unit_last, self.flags.group_last).eq(
                 Cat(unit_first, unit_last, group_last)

@@ -27,7 +27,8 @@ class RomReader(wiring.Component):
 
     Latency 2 cycles (the memory, then a register), initiation interval 1. The image stays a file (``rom/<name>.mem``),
     so the design that is simulated and synthesized holds what the compiler wrote and proved, and no other copy of it.
-    In SPRAM it is written block by block, while nothing is read; a simulation may start with the image instead.
+    In SPRAM it is written block by block, while nothing is read; a simulation may start with the image instead. Of a
+    paged ROM only ``rom.held`` words are there, which are written while others are read.
 
     Parameters
     ----------
@@ -38,16 +39,19 @@ class RomReader(wiring.Component):
     addr_0, addr_1 ... : In(address bits), words
     data_0, data_1 ... : Out(rom.word_bits)
     boot : In(boot_signature(blocks)), of a ROM in SPRAM
+    load_en, load_addr, load_data : In, of a paged ROM
     """
 
     latency_cycles = 2
 
     def __init__(self, rom: Rom) -> None:
         self.rom = rom
-        address_bits = max(1, (rom.depth - 1).bit_length())
+        address_bits = max(1, (rom.held - 1).bit_length())
         members = {}
         if rom.style == "spram":
             members["boot"] = In(boot_signature(spram_count([rom])))
+        if rom.style == "paged":
+            members |= {"load_en": In(1), "load_addr": In(address_bits), "load_data": In(rom.word_bits)}
         for port in range(rom.ports):
             members[f"addr_{port}"] = In(address_bits)
             members[f"data_{port}"] = Out(rom.word_bits)
@@ -62,6 +66,8 @@ class RomReader(wiring.Component):
             ports[f"o_data_{port}"] = getattr(self, f"data_{port}")
         if self.rom.style == "spram":
             ports |= {"i_boot_en": self.boot.en, "i_boot_addr": self.boot.addr, "i_boot_data": self.boot.data}
+        if self.rom.style == "paged":
+            ports |= {f"i_{name}": getattr(self, name) for name in ("load_en", "load_addr", "load_data")}
         m.submodules.rom = Instance(f"rom_{self.rom.name}", **ports)
         return m
 
@@ -149,6 +155,8 @@ def rom_verilog(rom: Rom) -> str:
     """Return the Verilog module of a ROM; it reads ``rom/<name>.mem`` relative to the tool's working folder."""
     if rom.style == "spram":
         return spram_module(rom.name, rom.depth, rom.word_bits, rom.format)
+    if rom.style == "paged":
+        return buffer_module(rom.name, rom.held, rom.word_bits, rom.format)
     return rom_module(rom.name, rom.depth, rom.word_bits, rom.ports, rom.style, rom.format)
 
 
@@ -196,6 +204,21 @@ def spram_module(name: str, depth: int, word_bits: int, format: str) -> str:
         f"    reg [{word_bits - 1}:0] mem [0:{depth - 1}];\n"
         f'    initial $readmemh("rom/{name}.mem", mem);\n'
         f"    reg [{word_bits - 1}:0] word_0;\n    always @(posedge clk) begin\n{writes}"
+        "        word_0 <= mem[addr_0];\n        data_0 <= word_0;\n    end\nendmodule\n"
+    )
+
+
+def buffer_module(name: str, depth: int, word_bits: int, format: str) -> str:
+    """Return the text of :func:`rom_verilog` for a paged ROM, of which ``depth`` words are held."""
+    high = (depth - 1).bit_length() - 1
+    return (
+        f"// Buffer of image {name}: {depth} words of {word_bits} bits, format {format}\n"
+        f"module rom_{name}(\n    input wire clk,\n    input wire [{high}:0] addr_0,\n"
+        f"    output reg [{word_bits - 1}:0] data_0,\n    input wire load_en,\n    input wire [{high}:0] load_addr,\n"
+        f"    input wire [{word_bits - 1}:0] load_data\n);\n"
+        f'    (* no_rw_check, ram_style = "block" *) reg [{word_bits - 1}:0] mem [0:{depth - 1}];\n'
+        f"    reg [{word_bits - 1}:0] word_0;\n    always @(posedge clk) begin\n"
+        "        if (load_en) mem[load_addr] <= load_data;\n"
         "        word_0 <= mem[addr_0];\n        data_0 <= word_0;\n    end\nendmodule\n"
     )
 

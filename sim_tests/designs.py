@@ -15,7 +15,7 @@ from zeroskip.hw.design import compile_artifact, design_files
 __all__ = ["engine_config", "write_design", "write_program"]
 
 
-def write_design(model: Model, folder: Path, engine: str, lanes: int, **settings: int) -> Program:
+def write_design(model: Model, folder: Path, engine: str, lanes: int, **settings: int | str) -> Program:
     """Write the artifact of ``model`` and compile it into ``folder / "design"``; return the program.
 
     ``settings`` are the others of ``--set``; a dense array has one column unless they say columns or cores.
@@ -29,10 +29,10 @@ def write_design(model: Model, folder: Path, engine: str, lanes: int, **settings
 
 def write_program(program: Program, folder: Path) -> None:
     """Write into ``folder / "design"`` what the simulation of ``program`` reads."""
-    for path, text in design_files(program, None).items():
+    for path, content in design_files(program, None).items():
         target = folder / "design" / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        target.write_bytes(content)
 
 
 def engine_config(geometry: Geometry, **values: Any) -> EngineConfig:

@@ -116,9 +116,9 @@ def compiled(name: str) -> Program:
 def test_extremes_equal_reference(name, tmp_path):
     program = compiled(name)
     assert all(layer.kind is Kind.CONV2D for layer in program.model.layers)
-    for path, text in design_files(program, None).items():
+    for path, content in design_files(program, None).items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
+        (tmp_path / path).write_bytes(content)
     inputs = program.model.golden["input"][:4]
     expected = reference.run(program.model, inputs)
     result = simulate(tmp_path, inputs, expected).check()

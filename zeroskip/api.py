@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import InputError, VerificationError
 from zeroskip.compiler.geometry import Limits
+from zeroskip.compiler.program import FlashRead
 from zeroskip.disk import require_space
 
 if TYPE_CHECKING:
@@ -232,7 +233,20 @@ def compare_golden(golden: Mapping[str, NDArray[np.generic]], computed: Mapping[
 def board_limits(board: Board) -> Limits:
     """Return what a board holds, in the compiler's terms."""
     family = board.family
-    return Limits(f"board {board.name!r}", board.dsp, board.bram, family.block_shapes, family.operand_bits, board.spram)
+    flash = None
+    if board.flash is not None:
+        flash = FlashRead(board.flash.commands[0], board.flash.offset, board.flash.wake_cycles(board.clock_mhz))
+    return Limits(
+        f"board {board.name!r}",
+        board.dsp,
+        board.bram,
+        family.block_shapes,
+        family.operand_bits,
+        board.spram,
+        flash,
+        board.flash.commands if board.flash is not None else (),
+        can_wait=False,
+    )
 
 
 def compile(
@@ -252,7 +266,7 @@ def compile(
     board : name of the board whose size the geometry must fit; an ECP5-25F by default
     settings : ``lanes``, ``columns``, ``cores``, ``results``, ``logic_products``, ``banked_vectors``,
         ``paired_products``, ``sign_adds``, ``index_bits``, ``bitmap``, ``spram``,
-        ``least_storage``
+        ``least_storage``, ``parameters``, ``flash_command``
     """
     from zeroskip.boards import find_board
     from zeroskip.hw.design import compile_artifact
@@ -264,14 +278,14 @@ def compile(
 
 def reuse(artifact: Path, out: Path, settings: Mapping[str, str]) -> Design | None:
     """Return the design in ``out`` if compiling ``artifact`` again would write the same, else None."""
-    from zeroskip.hw.design import source_digest
+    from zeroskip.hw.design import parse_settings, source_digest
 
     if not (out / "manifest.json").is_file():
         return None
     manifest = read_manifest(out)
     same = (
         manifest.get("artifact", {}).get("sha256") == sha256(artifact.read_bytes()).hexdigest()
-        and manifest.get("settings") == {key: int(value) for key, value in settings.items()}
+        and manifest.get("settings") == parse_settings(settings)
         and manifest.get("source") == source_digest()
     )
     return load(out) if same else None

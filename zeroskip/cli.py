@@ -187,7 +187,7 @@ def prune(options: Options, project: Path, out: Path | None, data: Path | None, 
     multiple=True,
     metavar="KEY=VALUE",
     help="lanes, columns, cores, results, logic_products, banked_vectors, paired_products, sign_adds, index_bits, "
-    "bitmap, spram or least_storage",
+    "bitmap, spram, least_storage, parameters or flash_command",
 )
 @click.option("--explain", is_flag=True, help="say what became of every layer")
 @common

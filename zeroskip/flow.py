@@ -181,6 +181,8 @@ class _Build:
         """Compile the artifact into the folder itself."""
         options, board = self.project.compile, self.project.size_board
         settings = {key: str(value) for key, value in options.settings.items()}
+        if options.parameters != "rom":
+            settings["parameters"] = options.parameters
         identity = {
             "artifact": file_digest(artifact),
             "engine": options.engine,

@@ -53,6 +53,7 @@ input = {{ range = 16, mean = 0.0, std = 0.5 }}            # x = (code / range -
 engine = "auto"                                          # dense, sparse or auto
 # board = "ulx3s-25f"                                    # sizes the design; the smallest board below by default
 settings = {{ lanes = 4 }}                                 # columns, cores, results; left out: what fits best
+# parameters = "flash"                                   # weights and indices from the board's flash
 
 [synthesize]
 boards = ["ulx3s-25f"]                                   # `zeroskip boards` lists them

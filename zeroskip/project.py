@@ -176,6 +176,7 @@ class Compile:
     engine: Literal["auto", "dense", "sparse"] = "auto"
     board: str | None = None
     settings: Mapping[str, Count] = dataclasses.field(default_factory=dict)
+    parameters: Literal["rom", "flash", "host"] = "rom"
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -182,10 +182,10 @@ def _check(configuration: Configuration, folder: Path) -> dict[str, object]:
     expected = reference.run(program.model, inputs)
     if not np.array_equal(expected[program.model.output], golden):
         raise Disagreement("The compiled network computes other outputs than the network it was made from")
-    for path, text in design_files(program, configuration.index_bits).items():
+    for path, content in design_files(program, configuration.index_bits).items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        target.write_bytes(content)
     result = simulate(
         folder,
         inputs,
