@@ -326,11 +326,13 @@ def _too_large(model: Model, candidates: Sequence[Candidate], limits: Limits) ->
         key=lambda p: (program_blocks(p, limits.block_shapes), program_multipliers(p.config)),
     )
     blocks, multipliers = program_blocks(least, limits.block_shapes), program_multipliers(least.config)
+    readable = limits.flash is not None and least.paging is None
+    outside = ", read them from the flash (--set parameters=flash)" if readable else ""
     return CapacityError(
         f"Network {model.name!r} needs at least {blocks} block RAMs and {multipliers} multipliers"
         f"{_beside(least, limits)}, "
         f"but {limits.name} has {limits.blocks} and {limits.multipliers}; "
-        "prune further, use fewer weight bits or name a larger board"
+        f"prune further, use fewer weight bits{outside} or name a larger board"
     )
 
 

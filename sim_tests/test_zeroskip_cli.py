@@ -282,7 +282,8 @@ def test_a_network_too_large_for_the_board_says_what_to_change(here, zeroskip):
     assert result.code == 4
     assert re.search(
         r"needs at least \d+ block RAMs and \d+ multipliers beside \d of 4 SPRAMs \(all weights and indices would take "
-        r"\d+\), but board 'icebreaker' has 30 and 8; prune further, use fewer weight bits or name a larger board\n$",
+        r"\d+\), but board 'icebreaker' has 30 and 8; prune further, use fewer weight bits, "
+        r"read them from the flash \(--set parameters=flash\) or name a larger board\n$",
         result.err,
     )
     assert not (here / "fresh").exists()
