@@ -9,8 +9,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from zeroskip.boards.cocotb_runner import CocotbFailure, build_icarus, build_verilator, run_cocotb
 from zeroskip.boards.simulated_design import SimulatedDesign, read_design
-from zeroskip.boards.trace import Comparison, Mismatch, TensorTrace, compare_outputs, compare_trace, read_records
+from zeroskip.boards.trace import (
+    NEVER_WRITTEN,
+    Comparison,
+    Mismatch,
+    TensorTrace,
+    compare_outputs,
+    compare_trace,
+    read_records,
+)
 from zeroskip.boards.verilator_cache import OPTIMIZATION
 from zeroskip.compiler.errors import InputError, ToolError, VerificationError
 
@@ -91,7 +99,9 @@ class SimulationResult:
     ``outputs`` has the codes of the finished vectors, shape (vectors, *output shape), int64. ``cycles`` is None when
     stalls were asked for or the design failed. ``failure`` says where a design that did not finish hangs, or that
     ``state`` does not walk through the layers.
-    ``mismatches`` holds the first ones in the order of vector, layer, cycle; ``mismatch_count`` counts all.
+    ``mismatches`` holds the first ones in the order of vector, layer, cycle; ``mismatch_count`` counts all. ``values``
+    has, where they were asked for, the codes that each layer wrote, by the name of its tensor: shape (vectors, *shape),
+    masked where nothing was written.
     """
 
     outputs: IntArray
@@ -107,6 +117,7 @@ class SimulationResult:
     run_seconds: float
     simulator: str
     waves: Path | None = None
+    values: Mapping[str, np.ma.MaskedArray[Any, Any]] = field(default_factory=dict)
 
     @property
     def first_mismatch(self) -> Mismatch | None:
@@ -142,6 +153,7 @@ def simulate(
     progress: Callable[[str], None] | None = None,
     idle_limit: int = IDLE_LIMIT_CYCLES,
     jobs: int | None = None,
+    keep_values: bool = False,
 ) -> SimulationResult:
     """Run the RTL of a compiled folder on ``inputs`` and compare every value of every layer with ``expected``.
 
@@ -160,6 +172,7 @@ def simulate(
     progress : called with one line of text at each step and every few seconds
     idle_limit : cycles without any word or value after which the design is said to hang
     jobs : compiler runs at a time; the number of usable cores when None
+    keep_values : return what every layer wrote, not only where it differs
 
     Raises
     ------
@@ -191,13 +204,16 @@ def simulate(
     with tempfile.TemporaryDirectory(prefix="run-", dir=directory / "sim") as scratch:
         run = Path(scratch)
         _write_inputs(design, inputs[vector_of], run / "inputs.bin")
-        values = sum(trace.size for trace in traces[:-1])
-        arguments = _plusargs(design, run, len(vector_of), values, stalls, idle_limit)
-        with _progress_reports(report, run / "trace.hex", values, len(vector_of)):
+        count = sum(trace.size for trace in traces[:-1])
+        arguments = _plusargs(design, run, len(vector_of), count, stalls, idle_limit)
+        with _progress_reports(report, run / "trace.hex", count, len(vector_of)):
             _run(design, [*command, *arguments], run)
         ran = time.perf_counter()
         report("compare values")
-        logs = _compare(design, run, traces, vector_of, idle_limit, measure=stalls is None)
+        values = [
+            np.full((vectors if keep_values else 0, trace.size), NEVER_WRITTEN, np.int16) for trace in traces[:-1]
+        ]
+        logs = _compare(design, run, traces, vector_of, idle_limit, values, measure=stalls is None)
     return SimulationResult(
         outputs=logs.outputs[:vectors].reshape(-1, *design.output_shape),
         vectors=vectors,
@@ -212,6 +228,7 @@ def simulate(
         run_seconds=ran - built,
         simulator=simulator,
         waves=_waves_file(design, simulator) if waves else None,
+        values=_written(design, values) if keep_values else {},
     )
 
 
@@ -277,6 +294,14 @@ def _expected_traces(
         channels, height, width = (*shape, 1, 1)[:3]
         traces.append(TensorTrace(name, (channels, height, width), signed, codes, places))
     return tuple(traces)
+
+
+def _written(design: SimulatedDesign, values: Sequence[IntArray]) -> dict[str, np.ma.MaskedArray[Any, Any]]:
+    """Return what every layer wrote by the name of its tensor."""
+    return {
+        name: np.ma.masked_equal(codes.reshape(-1, *shape), NEVER_WRITTEN)
+        for name, shape, codes in zip(design.tensors, design.shapes, values, strict=True)
+    }
 
 
 def _build(design: SimulatedDesign, simulator: str, waves: bool, optimization: str, jobs: int | None) -> list[str]:
@@ -379,6 +404,7 @@ def _compare(
     traces: tuple[TensorTrace, ...],
     vector_of: IntArray,
     idle_limit: int,
+    values: Sequence[IntArray],
     measure: bool,
 ) -> _Logs:
     """Read the logs of a run: compare the values, count the cycles when ``measure``."""
@@ -386,7 +412,7 @@ def _compare(
     comparison = Comparison()
     cycles, words = _read_all(run / "outputs.hex", (48, 16))
     ends = cycles[stream.size - 1 :: stream.size][: len(vector_of)]
-    compare_trace(run / "trace.hex", layers, len(ends), vector_of, comparison)
+    compare_trace(run / "trace.hex", layers, len(ends), vector_of, comparison, values)
     outputs = compare_outputs(len(layers), stream, words, cycles, vector_of, comparison)
     (cycle,), (status,), (state,), (accepted,) = _read_all(run / "end.hex", (48, 16, 16, 48))
     failure, counted = None, None

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from zeroskip.boards.simulated_design import Places
 from zeroskip.compiler.errors import VerificationError
 
-__all__ = ["Comparison", "Mismatch", "TensorTrace", "compare_outputs", "compare_trace", "read_records"]
+__all__ = ["NEVER_WRITTEN", "Comparison", "Mismatch", "TensorTrace", "compare_outputs", "compare_trace", "read_records"]
+
+NEVER_WRITTEN = np.iinfo(np.int16).min
+"""What stands in the values of a layer where nothing was written."""
 
 KEPT_MISMATCHES = 100
 """How many mismatches are kept with their place; all are counted."""
@@ -172,7 +175,12 @@ def read_records(path: Path, layout: Sequence[int]) -> Iterator[tuple[IntArray, 
 
 
 def compare_trace(
-    path: Path, tensors: Sequence[TensorTrace], finished: int, vector_of: IntArray, comparison: Comparison
+    path: Path,
+    tensors: Sequence[TensorTrace],
+    finished: int,
+    vector_of: IntArray,
+    comparison: Comparison,
+    values: Sequence[IntArray] | None = None,
 ) -> None:
     """Compare every value in the trace log; each element must be written exactly once an inference.
 
@@ -183,6 +191,8 @@ def compare_trace(
     finished : inferences whose last output word has left
     vector_of : ndarray[int], shape (inferences,): the vector each inference was given
     comparison : receives the counts
+    values : ndarray[int16], shape (vectors, size), one a layer: receives what was written for each vector first, where
+        it holds :data:`NEVER_WRITTEN`
     """
     inferences = len(vector_of)
     written = [np.zeros((inferences, tensor.size), np.uint8) for tensor in tensors]
@@ -204,7 +214,8 @@ def compare_trace(
             if rows.size:
                 y, x = tensor.positions(place[rows])
                 columns = (inference[rows], channels[rows], y, x, data[rows], cycle[rows])
-                _compare_rows(number, tensor, columns, written[number], vector_of, comparison)
+                kept = None if values is None else values[number]
+                _compare_rows(number, tensor, columns, written[number], vector_of, comparison, kept)
     for number, (tensor, counts) in enumerate(zip(tensors, written, strict=True)):
         # Only finished inferences can be said to miss a value.
         inference, index = np.nonzero(counts[:finished] == 0)
@@ -222,8 +233,9 @@ def _compare_rows(
     written: IntArray,
     vector_of: IntArray,
     comparison: Comparison,
+    values: IntArray | None,
 ) -> None:
-    """Compare the writes of one layer in one chunk and count them in ``written``."""
+    """Compare the writes of one layer in one chunk, count them in ``written`` and keep them in ``values``."""
     inside = np.ones(len(columns[0]), bool)
     for axis, limit in zip(columns[1:4], tensor.shape, strict=True):
         inside &= (axis >= 0) & (axis < limit)
@@ -234,6 +246,11 @@ def _compare_rows(
     inference, channel, y, x, data, cycle = (column[inside] for column in columns)
     index = np.ravel_multi_index((channel, y, x), tensor.shape)
     got = _codes(data, tensor.signed)
+    if values is not None:
+        # backwards, so that of several writes of an element the first one stays
+        kept = np.flatnonzero(inference < len(values))[::-1]
+        kept = kept[values[inference[kept], index[kept]] == NEVER_WRITTEN]
+        values[inference[kept], index[kept]] = got[kept]
     comparison.compared += len(index) if tensor.expected is not None else 0
     if tensor.expected is not None:
         wanted = tensor.expected.reshape(-1, tensor.size)[vector_of[inference], index]

@@ -12,6 +12,7 @@ from typing import Any
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import InputError, VerificationError
 from zeroskip.compiler.importers import load_model, stored_model
+from zeroskip.compiler.ir import Model
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pages import page_bytes, page_image, page_parameters, parse_image
 from zeroskip.compiler.pipeline import run_passes
@@ -20,7 +21,7 @@ from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.spram import move_roms
 from zeroskip.compiler.target import Format, Geometry
 
-__all__ = ["PARAMETER_IMAGE", "PROGRAM_FORMAT", "check_images", "load_program", "program_files"]
+__all__ = ["PARAMETER_IMAGE", "PROGRAM_FORMAT", "check_images", "load_program", "program_files", "read_program"]
 
 PROGRAM_FORMAT = "1.0"
 
@@ -151,6 +152,19 @@ def load_program(directory: Path) -> Program:
     VerificationError
         If an image differs; the text names image, word and layer.
     """
+    program = read_program(directory, load_model(stored_model(directory)))
+    check_images(program, directory)
+    return program
+
+
+def read_program(directory: Path, network: Model) -> Program:
+    """Compile ``network`` again, as it was compiled into ``directory``; the images there are not looked at.
+
+    Raises
+    ------
+    InputError
+        If the folder is not a compiled network.
+    """
     path = directory / "ir" / "program.json"
     if not path.is_file():
         raise InputError(
@@ -169,13 +183,10 @@ def load_program(directory: Path) -> Program:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"File '{path}' is damaged ({error}); compile again") from error
     # A file without a name inside is named after itself, and here it is called model.
-    model, _ = run_passes(replace(load_model(stored_model(directory)), name=name))
+    model, _ = run_passes(replace(network, name=name))
     program = move_roms(lower(model, size, formats, index_bits=index_bits, least_storage=least_storage), spram)
     check_roms(program)
-    if outside is not None:
-        program = page_parameters(program, *outside)
-    check_images(program, directory)
-    return program
+    return program if outside is None else page_parameters(program, *outside)
 
 
 def _outside(parameters: Mapping[str, Any] | None) -> tuple[FlashRead | None, int] | None:

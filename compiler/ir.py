@@ -160,7 +160,8 @@ class Model:
     """A network of integer layers in execution order: a layer stands behind those that write what it reads.
 
     ``tensors`` holds every tensor by name; ``golden`` maps the names of the input, the output and any layer's output to
-    int codes with a leading sample axis. ``metadata`` is the artifact's header as it was read.
+    int codes with a leading sample axis. ``metadata`` is the artifact's header as it was read. ``kept_channels`` names,
+    for every tensor that lost channels in a pass, those that are left, by their numbers in the imported network.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Model:
     output: str
     golden: Mapping[str, IntArray] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    kept_channels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def layer(self, name: str) -> Layer:
         """Return the layer called ``name``."""

@@ -227,3 +227,21 @@ def test_outputs_too_few_and_too_many():
     outputs = compare_outputs(2, tensor, np.append(words, [1, 2]), np.arange(22), vectors, comparison)
     np.testing.assert_array_equal(outputs, codes.reshape(VECTORS, -1))
     assert [(m.kind, m.got, m.cycle) for m in comparison.mismatches] == [("outside", 1, 20), ("outside", 2, 21)]
+
+
+def test_the_first_write_of_every_place_is_kept(tmp_path, chunk):
+    codes = expected_codes()
+    records = right_records(codes)
+    records[3][-1] ^= 1
+    repeated = [*records[:30], [records[30][0], *records[30][1:-1], records[30][-1] ^ 1], *records[30:]]
+    lost = repeated.pop(60)
+    tensors = [TensorTrace("layer0", SHAPES[0], False, codes[0]), TensorTrace("layer1", SHAPES[1], True, codes[1])]
+    values = [np.full((VECTORS - 1, tensor.size), trace.NEVER_WRITTEN, np.int16) for tensor in tensors]
+    compare_trace(write_log(tmp_path / "log", repeated), tensors, VECTORS, np.arange(VECTORS), Comparison(), values)
+    expected = [tensor[: VECTORS - 1].reshape(VECTORS - 1, -1).copy() for tensor in codes]
+    expected[0][0, 3] ^= 1
+    expected[0][1, 1] ^= 1
+    _, vector, layer, channel, place, _ = lost
+    expected[layer][vector, channel * int(np.prod(SHAPES[layer][1:])) + place] = trace.NEVER_WRITTEN
+    for found, wanted in zip(values, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)

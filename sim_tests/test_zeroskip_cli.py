@@ -24,7 +24,9 @@ from zeroskip.compiler.ir import Tensor
 from zeroskip.hw.design import SETTINGS
 from zeroskip.pruning.errors import PruningError
 
-VERBS = ("demo selftest new prune compile inspect reference simulate synth report build doctor boards zoo").split()
+VERBS = (
+    "demo selftest new prune compile inspect reference simulate compare synth report build doctor boards zoo"
+).split()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.ir import Model, Tensor
-from zeroskip.vectors import check_outputs, read_inputs, sample_inputs, to_codes, write_outputs
+from zeroskip.vectors import check_outputs, read_inputs, sample_inputs, to_codes, to_floats, write_outputs
 
 IMAGE = Tensor("image", (1, 2, 3), bits=8, signed=False, scale=0.5, zero_point=4)
 CODES = np.arange(12, dtype=np.uint8).reshape(2, 1, 2, 3)
@@ -54,6 +54,16 @@ def test_an_input_with_boundaries_of_its_own_has_no_other_rule():
 def test_floats_of_codes_give_the_codes_back():
     values = (CODES.astype(np.float64) - IMAGE.zero_point) * IMAGE.scale
     assert np.array_equal(to_codes(values, IMAGE, "Inputs"), CODES)
+    assert np.array_equal(to_floats(CODES, IMAGE, "Inputs"), values)
+    assert np.array_equal(to_floats(values, IMAGE, "Inputs"), values)
+
+
+def test_the_floats_of_codes_with_boundaries_are_the_least_that_have_them():
+    tensor = Tensor("x", (3,), 2, True, boundaries=(-np.inf, 0.25, 0.75))
+    codes = np.array([[-1, 0, 1]])
+    floats = to_floats(codes, tensor, "Inputs")
+    assert floats.tolist() == [[float(np.nextafter(np.float32(0.25), np.float32(-1))), 0.25, 0.75]]
+    assert np.array_equal(to_codes(floats, tensor, "Inputs"), codes)
 
 
 SHAPE = "must have shape (vectors, 1, 2, 3) with at least one vector, not"

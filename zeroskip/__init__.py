@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["Design", "compile", "load", "prune", "quantize", "reference", "simulate", "synthesize"]
+__all__ = ["Design", "compare", "compile", "load", "prune", "quantize", "reference", "simulate", "synthesize"]
 
 _HOMES = {
     "Design": "zeroskip.api",
+    "compare": "zeroskip.layerwise",
     "compile": "zeroskip.api",
     "load": "zeroskip.api",
     "prune": "zeroskip.pruning",

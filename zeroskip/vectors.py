@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +14,39 @@ from numpy.typing import NDArray
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.ir import Model, Tensor
 
-__all__ = ["check_outputs", "read_inputs", "sample_inputs", "to_codes", "write_outputs"]
+__all__ = [
+    "check_outputs",
+    "read_array",
+    "read_inputs",
+    "sample_inputs",
+    "to_codes",
+    "to_floats",
+    "write_arrays",
+    "write_outputs",
+]
 
 RANDOM_SAMPLES = 2
 SAMPLE_SEED = 1
 
 
 def read_inputs(path: Path, tensor: Tensor) -> NDArray[np.int64]:
-    """Read the network's input from an ``.npz`` file; a single array may have any name.
+    """Read the network's input from an ``.npz`` file as codes; a single array may have any name.
 
     Raises
     ------
     InputError
         If the file is missing, no ``.npz``, has no such array, or its shape, type or range is wrong.
+    """
+    return to_codes(read_array(path, tensor), tensor, f"File '{path}'")
+
+
+def read_array(path: Path, tensor: Tensor) -> NDArray[np.generic]:
+    """Read the network's input from an ``.npz`` file as it stands there.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, no ``.npz``, or has no such array.
     """
     try:
         if path.is_file() and not zipfile.is_zipfile(path):
@@ -39,7 +61,7 @@ def read_inputs(path: Path, tensor: Tensor) -> NDArray[np.int64]:
                     f"File '{path}' must hold an array {tensor.name!r}, but it holds {', '.join(names) or 'none'}; "
                     f"write it with numpy.savez('{path.stem}.npz', {tensor.name}=...)"
                 )
-            array = archive[tensor.name if tensor.name in names else names[0]]
+            array: NDArray[np.generic] = archive[tensor.name if tensor.name in names else names[0]]
     except FileNotFoundError:
         raise InputError(f"File '{path}' does not exist; name another one with --inputs") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -48,7 +70,7 @@ def read_inputs(path: Path, tensor: Tensor) -> NDArray[np.int64]:
         raise InputError(
             f"File '{path}' is not a readable .npz archive of plain arrays ({error}); write it again"
         ) from error
-    return to_codes(array, tensor, f"File '{path}'")
+    return array
 
 
 def to_codes(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[np.int64]:
@@ -58,18 +80,7 @@ def to_codes(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[
     first axis is the batch; a missing channel axis of 1 is added, and so is the height of 1 that a sequence has inside
     the network.
     """
-    shape = tensor.shape
-    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
-        raise InputError(f"{where} must hold integers (codes) or floats, not {array.dtype}")
-    if array.ndim == len(shape) and len(shape) == 3 and shape[0] == 1 and array.shape[1:] == shape[1:]:
-        array = array[:, None]
-    if array.ndim == len(shape) == 3 and shape[1] == 1 and array.shape[1:] == (shape[0], shape[2]):
-        array = array[:, :, None]
-    if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
-        raise InputError(
-            f"{where} must have shape (vectors, {', '.join(map(str, shape))}) with at least one vector, "
-            f"not {array.shape}"
-        )
+    array = _with_axes(array, tensor.shape, where)
     if np.issubdtype(array.dtype, np.integer):
         low, high = int(array.min()), int(array.max())
         if low < tensor.lo or high > tensor.hi:
@@ -87,6 +98,38 @@ def to_codes(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[
         return (passed + tensor.lo).astype(np.int64)
     codes = np.rint(array.astype(np.float64) / tensor.scale) + tensor.zero_point
     return np.clip(codes, tensor.lo, tensor.hi).astype(np.int64)
+
+
+def to_floats(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[np.float32]:
+    """Return floats with the codes of ``array``: floats as they are, of a code its value or the least with that code.
+
+    Shapes are those of :func:`to_codes`, which must accept ``array``.
+    """
+    array = _with_axes(array, tensor.shape, where)
+    if np.issubdtype(array.dtype, np.floating):
+        return array.astype(np.float32)
+    if not tensor.boundaries:
+        return ((array.astype(np.int64) - tensor.zero_point) * tensor.scale).astype(np.float32)
+    starts = np.asarray(tensor.boundaries, np.float32)
+    below = np.nextafter(starts[np.isfinite(starts)][:1], np.float32(-np.inf))
+    least = np.concatenate([below, np.where(np.isfinite(starts), starts, below)])
+    return least[array.astype(np.int64) - tensor.lo]
+
+
+def _with_axes(array: NDArray[np.generic], shape: tuple[int, ...], where: str) -> NDArray[Any]:
+    """Return a batch of numbers with the axes of ``shape`` behind the first."""
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        raise InputError(f"{where} must hold integers (codes) or floats, not {array.dtype}")
+    if array.ndim == len(shape) and len(shape) == 3 and shape[0] == 1 and array.shape[1:] == shape[1:]:
+        array = array[:, None]
+    if array.ndim == len(shape) == 3 and shape[1] == 1 and array.shape[1:] == (shape[0], shape[2]):
+        array = array[:, :, None]
+    if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
+        raise InputError(
+            f"{where} must have shape (vectors, {', '.join(map(str, shape))}) with at least one vector, "
+            f"not {array.shape}"
+        )
+    return array
 
 
 def sample_inputs(model: Model) -> NDArray[np.integer]:
@@ -115,11 +158,16 @@ def check_outputs(path: Path) -> None:
 
 def write_outputs(path: Path, name: str, codes: NDArray[np.generic]) -> None:
     """Write output codes as ``.npz`` under the output tensor's name, complete or not at all."""
+    write_arrays(path, {name: codes})
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write arrays as ``.npz`` by their names, complete or not at all."""
     check_outputs(path)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with scratch.open("wb") as file:
-            np.savez(file, **{name: codes})  # type: ignore[arg-type]
+            np.savez(file, **arrays)  # type: ignore[arg-type]
         scratch.replace(path)
     except OSError as error:
         scratch.unlink(missing_ok=True)

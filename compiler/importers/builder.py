@@ -34,6 +34,7 @@ class Builder:
     input : name of the input tensor, empty until something reads it
     input_shape : ``(C, H, W)`` or ``(F,)``
     made : what became of ONNX nodes, by name
+    sources : the ONNX tensor that has the values of a tensor, by its name
     notes : what the user should know
     """
 
@@ -43,6 +44,7 @@ class Builder:
         self.input = ""
         self.input_name, self.input_shape = input_name, input_shape
         self.made: dict[str, str] = {}
+        self.sources: dict[str, str] = {}
         self.notes: list[str] = []
         self._stored: dict[str, Flow] = {}
 
@@ -87,6 +89,7 @@ class Builder:
         source = self.tensors[flow.source.tensor]
         target = replace(source, name=self.name(name), shape=shape, boundaries=())
         window = {"kernel": pool.kernel, "stride": pool.stride, "padding": pool.padding}
+        self.sources[target.name] = name
         layer = Layer(
             self.layer_name(pool.node),
             Kind.MAX_POOL2D,
@@ -130,6 +133,7 @@ class Builder:
             tensor = input_tensor(self.input or self.name(self.input_name), flow, quantizer)
             tensor = replace(tensor, shape=self.input_shape)
             self.set_input(tensor, quantizer.node)
+            self.sources.setdefault(tensor.name, flow.label)
             self._explain(flow.steps, quantizer, f"the rule by which floats become codes of {tensor.name!r}")
             return _result(flow, tensor, quantizer)
         if isinstance(source, Stored):
@@ -161,6 +165,8 @@ class Builder:
         pool = flow.pool
         shape, name = (flow.shape, flow.label) if pool is None else (pool.shape, f"{flow.label}.unpooled")
         target = _tensor(self.name(name), shape, quantizer)
+        if pool is None:
+            self.sources[target.name] = flow.label
         layer = function.layer(self.layer_name(product.node), target, self.tensors[product.source.tensor])
         self._append(layer, target, product.node)
         self._explain(flow.steps, quantizer, f"part of layer {layer.name!r}")
@@ -178,6 +184,7 @@ class Builder:
             raise CompileError(f"Node {quantizer.node!r} quantizes a sum and must declare 1 to 8 bits")
         names = (source.first.tensor, source.second.tensor)
         target = _tensor(self.name(flow.label), flow.shape, quantizer)
+        self.sources[target.name] = flow.label
         layer = add_layer(self.layer_name(source.node), flow, source, quantizer, names, target.name)
         self._append(layer, target, source.node)
         self._explain(flow.steps, quantizer, f"part of layer {layer.name!r}")
@@ -194,6 +201,7 @@ class Builder:
             )
         tensors = [self.tensors[source.tensor] for source in sources]
         target = replace(tensors[0], name=self.name(joined.name), shape=joined.shape, boundaries=())
+        self.sources[target.name] = joined.name
         inputs = tuple(tensor.name for tensor in tensors)
         self._append(Layer(self.layer_name(joined.node), Kind.CONCAT, inputs, target.name), target, joined.node)
         lo, hi = min(source.lo for source in sources), max(source.hi for source in sources)

@@ -59,7 +59,8 @@ def load_onnx(path: Path | str) -> Model:
     Returns
     -------
     Model : legal as :func:`zeroskip.compiler.verify.verify` has it; ``metadata`` has what became of every node
-        (``nodes``) and what the user should know (``notes``)
+        (``nodes``), what the user should know (``notes``), the element type of its input (``input_type``), the file's
+        tensors that have the values of ours (``source_tensors``) and the layouts of the file's (``source_layouts``)
 
     Raises
     ------
@@ -109,6 +110,7 @@ class _Import:
             self.builder.set_input(tensor, graph.input)
             source = Stored(tensor.name, 1.0, 0, tensor.lo, tensor.hi)
         layout = natural(self.shape, order)
+        self.sums: Product | None = None
         self.context.values[graph.input] = Flow(graph.input, source, self.shape, layout, integer=integer)
 
     def model(self) -> Model:
@@ -130,6 +132,11 @@ class _Import:
             "provenance": {"format": "onnx", "opset": self.graph.opset, "producer": self.graph.producer or "unknown"},
             "nodes": self.context.table(),
             "notes": notes,
+            "input_type": self.graph.dtype,
+            "source_tensors": self._sources(output),
+            "source_layouts": {
+                name: value.layout for name, value in self.context.values.items() if isinstance(value, Flow | Joined)
+            },
         }
         return Model(
             self.graph.name or "onnx",
@@ -139,6 +146,16 @@ class _Import:
             output,
             metadata=metadata,
         )
+
+    def _sources(self, output: str) -> dict[str, str]:
+        """Return the file's tensors with the values of ours; parts of a concatenation have none."""
+        sources = {self.builder.input: self.graph.input, **self.builder.sources}
+        if self.sums is not None:
+            # functions that are left to the host stand between our output and the file's
+            flows = ((name, value) for name, value in self.context.values.items() if isinstance(value, Flow))
+            plain = (name for name, value in flows if value.source is self.sums and not value.steps)
+            sources[output] = next(plain, "")
+        return {ours: name for ours, name in sources.items() if name in self.context.values}
 
     def _value(self, node: Node) -> Value:
         """Return what a node computes."""
@@ -180,6 +197,7 @@ class _Import:
         if not isinstance(value, Flow | Joined) or any(value.pad):
             raise CompileError(f"Output {graph.output!r} is a constant, the input or a padding; nothing is computed")
         if isinstance(value, Flow) and isinstance(value.source, Product) and value.quantizer is None:
+            self.sums = value.source
             value = self._sums(value, value.source)
         order = "".join(value.layout)
         if order != "".join(letter for letter in "CHW" if letter in order):

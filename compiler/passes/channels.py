@@ -130,7 +130,8 @@ def replace_layers(model: Model, *layers: Layer) -> Model:
 def keep_channels(model: Model, span: Span, keep: IntArray) -> Model:
     """Return the model with only the channels ``keep`` (bool) of the producer, in every tensor up to the consumer.
 
-    Golden samples are cut alike. What the consumer added for a removed channel is lost: fold it first.
+    Golden samples are cut alike, and the model notes which channels are left. What the consumer added for a removed
+    channel is lost: fold it first.
     """
     producer, consumer = span.producer, span.consumer
     producer = select_rows(producer, keep)
@@ -138,13 +139,16 @@ def keep_channels(model: Model, span: Span, keep: IntArray) -> Model:
     count = rest.shape[0]
     shape = (count, -1) if consumer.kind is Kind.LINEAR else (count, rest.shape[1], *consumer.kernel)
     consumer = replace(consumer, weight=rest.reshape(shape))
-    tensors, golden = dict(model.tensors), dict(model.golden)
+    tensors, golden, kept = dict(model.tensors), dict(model.golden), dict(model.kept_channels)
     for layer in (producer, *span.between):
         tensor = tensors[layer.output]
+        before = np.array(kept.get(layer.output, range(len(keep))))
+        kept[layer.output] = tuple(before[keep].tolist())
         tensors[layer.output] = replace(tensor, shape=(int(keep.sum()), *tensor.shape[1:]))
         if layer.output in golden:
             golden[layer.output] = np.ascontiguousarray(golden[layer.output][:, keep])
-    return replace(replace_layers(model, producer, consumer), tensors=tensors, golden=golden)
+    cut = replace_layers(model, producer, consumer)
+    return replace(cut, tensors=tensors, golden=golden, kept_channels=kept)
 
 
 def channel_list(channels: IntArray) -> str:

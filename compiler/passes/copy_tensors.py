@@ -20,7 +20,7 @@ def copy_tensors(model: Model, report: list[str] | None = None) -> Model:
     average pooling of one element.
     """
     layers: list[Layer] = []
-    tensors, golden = dict(model.tensors), dict(model.golden)
+    tensors, golden, kept = dict(model.tensors), dict(model.golden), dict(model.kept_channels)
     renamed: dict[tuple[str, object], str] = {}
     lines: list[str] = []
     for layer in model.layers:
@@ -37,13 +37,15 @@ def copy_tensors(model: Model, report: list[str] | None = None) -> Model:
                 tensors[copy] = replace(tensor, name=copy)
                 if name in golden:
                     golden[copy] = golden[name]
+                if name in kept:
+                    kept[copy] = kept[name]
                 layers.append(Layer(copy, Kind.AVG_POOL2D, (name,), copy, clamp=(tensor.lo, tensor.hi)))
                 lines.append(f"copy_tensors: layer {layer.name!r} reads a copy of {name!r}, stored its own way")
             inputs.append(renamed[name, form])
         layers.append(replace(layer, inputs=tuple(inputs)))
     if report is not None:
         report.extend(lines)
-    return replace(model, layers=tuple(layers), tensors=tensors, golden=golden)
+    return replace(model, layers=tuple(layers), tensors=tensors, golden=golden, kept_channels=kept)
 
 
 def _stored(model: Model, name: str) -> object:
