@@ -79,6 +79,7 @@ class SimulatedDesign:
     signed: tuple[bool | None, ...]
     places: tuple[Places | None, ...]
     input_shape: tuple[int, ...]
+    output: str
     output_shape: tuple[int, ...]
     output_signed: bool
     cycles: int
@@ -133,6 +134,7 @@ def read_design(directory: Path) -> SimulatedDesign:
                 for layer in layers
             ),
             input_shape=tuple(plan["input"]["shape"]),
+            output=plan["output"].get("name", layers[-1]["output"]),
             output_shape=tuple(plan["output"]["shape"]),
             output_signed=bool(plan["output"]["signed"]),
             cycles=sum(layer.get("model_cycles", 0) for layer in layers),

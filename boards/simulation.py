@@ -280,14 +280,14 @@ def _expected_traces(
         raise InputError(f"Expected tensors must be among {', '.join(design.tensors)}, not {', '.join(expected)}")
     traces = []
     rows = [*zip(design.names, design.tensors, design.shapes, design.signed, design.places, strict=True)]
-    rows.append((OUTPUT_STREAM, design.tensors[-1], design.output_shape, design.output_signed, None))
+    rows.append((OUTPUT_STREAM, design.output, design.output_shape, design.output_signed, None))
     for name, tensor, shape, signed, places in rows:
         codes = expected.get(tensor)
         if codes is not None:
             codes = _check_codes(f"Expected tensor '{tensor}'", codes, shape)
             if len(codes) != vectors:
                 raise InputError(f"Inputs have {vectors} vectors, but expected tensor '{tensor}' has {len(codes)}")
-        if tensor == design.tensors[-1]:
+        if tensor == design.output:
             signed = design.output_signed
         elif signed is None:
             signed = codes is not None and bool((codes < 0).any())

@@ -496,7 +496,7 @@ def _geometries(engine: Engine | None, limits: Limits, model: Model) -> list[Geo
     weights = [np.asarray(layer.weight, np.int64) for layer in model.layers if layer.weight is not None]
     largest = max((int(np.abs(weight).max()) for weight in weights), default=0)
     pairs = engine is Engine.DENSE and 1 < largest and pair_bits(largest) <= limits.operand_bits
-    only_linear = all(layer.kind in (Kind.LINEAR, Kind.CONCAT) for layer in model.layers)
+    only_linear = all(layer.kind is Kind.LINEAR or not layer.kind.runs for layer in model.layers)
     result = []
     room = max(limits.multipliers, 4)
     counts = _column_counts(model) if engine is Engine.DENSE else SPARSE_UNITS

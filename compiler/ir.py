@@ -24,6 +24,12 @@ class Kind(enum.Enum):
     AVG_POOL2D = "avg_pool2d"
     ADD = "add"
     CONCAT = "concat"
+    ARGMAX = "argmax"
+
+    @property
+    def runs(self) -> bool:
+        """Whether the array runs it: a concatenation is a layout, an argmax watches the results of the layer before."""
+        return self not in (Kind.CONCAT, Kind.ARGMAX)
 
 
 class Rounding(enum.Enum):
@@ -117,6 +123,9 @@ class Layer:
     ``ADD`` has ``multiplier`` and ``shift`` of shape ``[3]``, for its two inputs and its output, and ``left_shift``:
     ``clamp(rescale2(rescale0((a - zp_a) << left_shift) + rescale1((b - zp_b) << left_shift)) + zp_out, *clamp)``.
 
+    ``ARGMAX`` has no arrays and ends a network: it gives the number of the largest code of a vector, the lowest of
+    equal ones, as :func:`zeroskip.compiler.argmax.index_tensor` holds it.
+
     ``codebook`` is int16 ``[2 to 256]`` with entry 0 = 0 on grid ``CODEBOOK``, where ``weight`` holds the levels and
     ``weight_bits`` are the bits of an index; None on the other grids.
     """
@@ -179,6 +188,12 @@ class Model:
             if layer.name == name:
                 return layer
         raise KeyError(name)
+
+    @property
+    def results(self) -> str:
+        """Name of the tensor that the array writes last: the output, or what an argmax at the end reads."""
+        last = self.layers[-1]
+        return last.input if last.kind is Kind.ARGMAX else self.output
 
     def producer(self, tensor: str) -> Layer | None:
         """Return the layer that writes ``tensor``, None for the network's input."""

@@ -104,7 +104,7 @@ def plan_jobs(
     jobs = [
         prepare_job(layer, model, geometry, formats.get(layer.name, Format.DENSE))
         for layer in model.layers
-        if layer.kind is not Kind.CONCAT
+        if layer.kind.runs
     ]
     align_shifts([job.scales for job in jobs if job.scales is not None])
     layouts = _layouts(model, jobs, geometry)
@@ -199,13 +199,15 @@ def _layouts(model: Model, jobs: Sequence[Job], geometry: Geometry) -> dict[str,
     for names in _classes(model):
         readers = [job for job in jobs if set(job.layer.inputs) & set(names)]
         shapes = {name: model.tensors[name].shape for name in names}
-        if model.output in names:
+        if model.output in names and model.output != model.results:
+            layouts[model.output] = output_layout(shapes[model.output])
+        elif model.results in names:
             if len(names) > 1 or readers:
                 raise CompileError(
-                    f"Tensor {model.output!r} is the network's output and cannot be read or joined as well; "
+                    f"Tensor {model.results!r} is the network's output and cannot be read or joined as well; "
                     "add a layer behind it"
                 )
-            layouts[model.output] = output_layout(shapes[model.output])
+            layouts[model.results] = output_layout(shapes[model.results])
         elif all(job.linear for job in readers):
             layouts.update({name: _vector_layout(shape, geometry) for name, shape in shapes.items()})
         else:
@@ -337,6 +339,7 @@ def _config(model: Model, jobs: Sequence[Job], geometry: Geometry, depth: int, w
         search_stages=max(search_stages(job.thresholds) for job in jobs),
         per_channel=any(len(scale.multiplier) > 1 for scale in scales),
         output_size=model.tensors[model.output].size,
+        argmax_size=0 if model.results == model.output else model.tensors[model.results].size,
         has_padding=any(any(job.layer.padding) or job.ragged(geometry.lanes) for job in jobs),
         has_pooling=any(job.windows > 1 for job in jobs),
         has_scales=bool(scales),

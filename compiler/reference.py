@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from zeroskip.compiler.argmax import index_words
 from zeroskip.compiler.errors import CompileError, InputError
 from zeroskip.compiler.ir import Kind, Layer, Model, Pool, Rounding, Tensor
 from zeroskip.compiler.shapes import unpooled_shape, window_positions
@@ -441,6 +442,8 @@ def run_layer(model: Model, layer: Layer, inputs: Sequence[IntArray]) -> IntArra
         return _max_pool(padded, Pool(layer.kernel, layer.stride)).astype(dtype)
     if layer.kind is Kind.AVG_POOL2D:
         return _average_pool(layer, inputs[0]).astype(dtype)
+    if layer.kind is Kind.ARGMAX:
+        return index_words(predictions(inputs[0]), target.size).astype(dtype)
     acc = _accumulate(layer, sources[0], inputs[0])
     if layer.pool is not None:
         acc = _max_pool(acc, layer.pool)
@@ -517,12 +520,12 @@ def accuracy(model: Model, inputs: IntArray, labels: IntArray, *, batch: int | N
     InputError
         If ``labels`` is not one class a sample.
     """
-    classes = model.tensors[model.output].size
+    classes = model.tensors[model.results].size
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(inputs),):
         raise InputError(
             f"Labels must be {len(inputs)} integers, one a sample, not {labels.dtype} of shape {labels.shape}"
         )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise InputError(f"Labels must be 0 to {classes - 1}, not {int(labels.min())} to {int(labels.max())}")
-    outputs = run(model, inputs, batch=batch, tensors=(model.output,))[model.output]
-    return float(np.mean(predictions(outputs) == labels))
+    scores = run(model, inputs, batch=batch, tensors=(model.results,))[model.results]
+    return float(np.mean(predictions(scores) == labels))

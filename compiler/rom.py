@@ -255,7 +255,8 @@ class Tables:
         words: list[int] = []
         segments = []
         known: dict[tuple[int, ...], int] = {}
-        bits = max(bits, max(1, (self.config.output_size - 1).bit_length()))
+        last = self.config.argmax_size or self.config.output_size
+        bits = max(bits, max(1, (last - 1).bit_length()))
         for job, base in zip(jobs, self.back, strict=True):
             layout = placed[job.layer.output]
             table = []

@@ -248,7 +248,7 @@ def memory_map(
     CompileError
         If a layer reads a part of a concatenation that does not begin in the first bank.
     """
-    order = [layer for layer in model.layers if layer.kind is not Kind.CONCAT]
+    order = [layer for layer in model.layers if layer.kind.runs]
     last = len(order) - 1
     views = _views(model)
     live: dict[str, tuple[int, int]] = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from zeroskip.compiler.argmax import index_shape
 from zeroskip.compiler.ir import Kind, Layer
 
 __all__ = ["output_shape", "unpooled_shape", "window_positions"]
@@ -35,6 +38,8 @@ def output_shape(layer: Layer, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of the layer's output tensor for inputs of ``shapes``, as many as the layer reads."""
     if layer.kind is Kind.CONCAT:
         return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    if layer.kind is Kind.ARGMAX:
+        return index_shape(math.prod(shapes[0]))
     result = unpooled_shape(layer, shapes[0])
     if layer.pool is None or len(result) != 3:
         return result

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroskip.compiler import reference
+from zeroskip.compiler.argmax import index_tensor
 from zeroskip.compiler.ir import Grid, Kind, Layer, Model, Rounding, Tensor
 from zeroskip.compiler.shapes import output_shape
 
@@ -20,6 +21,7 @@ __all__ = [
     "Padding",
     "Spec",
     "add",
+    "argmax",
     "avg_pool",
     "build_model",
     "concat",
@@ -48,6 +50,7 @@ LAYER_NAMES = {
     Kind.AVG_POOL2D: "pool",
     Kind.ADD: "add",
     Kind.CONCAT: "concat",
+    Kind.ARGMAX: "argmax",
 }
 TFLITE = (Rounding.TFLITE_DOUBLE, Rounding.TFLITE_SINGLE)
 
@@ -133,6 +136,11 @@ def add(*inputs: str, **options: Any) -> Spec:
 def concat(*inputs: str) -> Spec:
     """Return a concatenation of layers, which must have one ``out_scale``."""
     return Spec(Kind.CONCAT, inputs=inputs)
+
+
+def argmax() -> Spec:
+    """Return the number of the largest value, at the end of a network."""
+    return Spec(Kind.ARGMAX)
 
 
 def random_codes(rng: np.random.Generator, tensor: Tensor, samples: int) -> IntArray:
@@ -440,6 +448,8 @@ def _drawn(
     if spec.kind is Kind.ADD:
         return _added(rng, spec, blank, sources, codes)
     source = sources[0]
+    if spec.kind is Kind.ARGMAX:
+        return blank, index_tensor(blank.output, source.size)
     layer = blank
     if spec.kind is not Kind.CONCAT:
         layer = replace(blank, kernel=spec.kernel, clamp=(source.lo, source.hi))

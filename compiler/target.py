@@ -213,6 +213,7 @@ class EngineConfig:
     shift_min : the constant part of every shift
     per_channel : multiplier and shift lie in the bias ROM, one pair a channel, instead of in the layer descriptor
     output_size : words of the output buffer
+    argmax_size : results of which the number of the largest is the output; 0: the results themselves are
     has_scales : some layer is requantized by multiplier and shift
     has_two_steps : some scale takes TensorFlow Lite's rounding in two steps
     has_padding, has_pooling, has_half_away, has_half_even, has_floor, has_zero_excluded, has_row_offsets, has_linear,
@@ -246,6 +247,7 @@ class EngineConfig:
     search_stages: int
     per_channel: bool
     output_size: int
+    argmax_size: int
     has_padding: bool
     has_pooling: bool
     has_scales: bool

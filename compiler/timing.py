@@ -22,6 +22,7 @@ from zeroskip.compiler.schedule import tile_of_positions
 from zeroskip.compiler.target import EngineConfig
 
 __all__ = [
+    "argmax_cycles",
     "busy_cycles",
     "first_result",
     "last_accept",
@@ -64,6 +65,8 @@ BACK_SWITCH = 4
 """From a layer's last result to the next layer's first drained value (hw.sequencer: the descriptor changes)."""
 FINISH = 2
 """From the last result to the cycle in which the output begins to leave."""
+ARGMAX = 1
+"""hw.argmax: the register of the largest result; each halving of the results of a cycle takes 1 more."""
 START = 2
 """From a layer's last slot to the start of the next with a gap of 0 (hw.sequencer)."""
 LATE_FIELDS = 3
@@ -91,6 +94,14 @@ def post_cycles(config: EngineConfig) -> int:
         scale_cycles(config) if config.has_scales else 0,
         search_cycles(config) if config.search_stages else 0,
     )
+
+
+def argmax_cycles(config: EngineConfig) -> int:
+    """Return the cycles from the last result to the number of the largest, which leaves instead of the results."""
+    if not config.argmax_size:
+        return 0
+    parts = config.geometry.results if config.has_wide_output else 1
+    return ARGMAX + (parts - 1).bit_length()
 
 
 def decode_cycles(config: EngineConfig) -> int:
@@ -177,7 +188,7 @@ def plan_timing(
                 earliest = max(earliest, int((_written(model, written, name) - reads).max()))
             starts.append(earliest)
         gaps.append(earliest - last_slot - START)
-    finish = last_drained + post + FINISH
+    finish = last_drained + post + FINISH + argmax_cycles(config)
     period = earliest
     released = 1 + starts[release] + int(ends[release][-1]) + 1 + gaps[release] + 1
     blocked = tuple((first_result(job, config) + post - LOADER, drain_cycles(job, config.geometry)) for job in jobs)

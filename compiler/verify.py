@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroskip.compiler.argmax import index_tensor
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.ir import Grid, Kind, Layer, Model, Rounding, Tensor
 from zeroskip.compiler.reference import accumulator_range, add_range
@@ -123,6 +124,9 @@ def _check_graph(model: Model) -> None:
         if layer.output not in model.tensors:
             raise CompileError(f"{what} writes {layer.output!r}, but the model declares no tensor of that name")
         written[layer.output] = f"the output of layer {layer.name!r}"
+    for layer in model.layers:
+        if layer.kind is Kind.ARGMAX:
+            _check_argmax_place(model, layer)
     last = model.layers[-1]
     if model.output != last.output:
         raise CompileError(
@@ -177,6 +181,8 @@ def _check_layer(layer: Layer, sources: Sequence[Tensor], target: Tensor) -> Non
         _check_add(layer, sources, target)
     elif layer.kind is Kind.CONCAT:
         _check_concat(layer, sources, target)
+    elif layer.kind is Kind.ARGMAX:
+        _check_argmax(layer, source, target)
     else:
         _check_pooling(layer, source, target)
     if layer.left_shift and layer.kind is not Kind.ADD:
@@ -413,6 +419,37 @@ def _check_concat(layer: Layer, sources: Sequence[Tensor], target: Tensor) -> No
             )
     for tensor in sources:
         _check_same_codes(what, tensor, target, "; give all of them one scale and zero point when quantizing")
+
+
+def _check_argmax(layer: Layer, source: Tensor, target: Tensor) -> None:
+    what = f"Layer {layer.name!r}"
+    for label in _ARRAYS:
+        if getattr(layer, label) is not None:
+            raise CompileError(f"{what} is an argmax and must have no {label}")
+    if source.size != source.shape[0]:
+        raise CompileError(
+            f"{what} takes the largest value of a vector, but its input {source.name!r} has shape {source.shape}; "
+            "flatten it, or average it to one element a channel"
+        )
+    wanted = index_tensor(target.name, source.size)
+    if target != wanted:
+        raise CompileError(
+            f"{what} gives one of {source.size} numbers, for which its output {target.name!r} must have shape "
+            f"{wanted.shape}, {wanted.bits} unsigned bits, scale 1 and zero point 0"
+        )
+
+
+def _check_argmax_place(model: Model, layer: Layer) -> None:
+    """Check that an argmax ends the network and alone reads what a layer of the array writes."""
+    what = f"Layer {layer.name!r}"
+    if layer is not model.layers[-1]:
+        raise CompileError(f"{what} is an argmax and must be the last layer; leave it out, or what follows it")
+    producer = model.producer(layer.input)
+    if producer is None or not producer.kind.runs:
+        source = "the network's input" if producer is None else f"the {producer.kind.value} {producer.name!r}"
+        raise CompileError(f"{what} is an argmax and must read the results of a layer, not {source}")
+    if len(model.readers(layer.input)) > 1:
+        raise CompileError(f"{what} must be the only reader of {layer.input!r}, whose values are not stored")
 
 
 def _check_clamp(layer: Layer, target: Tensor) -> None:

@@ -8,7 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.program import Program, Rom, Storage
 from zeroskip.compiler.spram import spram_count, spram_roms
-from zeroskip.compiler.timing import LATE_FIELDS, LOADER, READ, WINDOWED_ADDRESS, post_cycles
+from zeroskip.compiler.timing import LATE_FIELDS, LOADER, READ, WINDOWED_ADDRESS, argmax_cycles, post_cycles
+from zeroskip.hw.argmax import ArgMax
 from zeroskip.hw.array import Array
 from zeroskip.hw.boot import boot_signature
 from zeroskip.hw.crossbar import Crossbar
@@ -518,32 +519,52 @@ class Accelerator(wiring.Component):
     def _build_output(self, m: Module, address: Value, values: list[Value], valid: Value) -> None:
         """Buffer the output: a value or, of a wide output, all results of a cycle at the first one's address."""
         parts = self.config.geometry.results if self.config.has_wide_output else 1
-        buffer = OutputBuffer(self.config.output_size, parts)
+        size, finished = self.config.output_size, self.back_sequencer.finished
+        buffer = OutputBuffer(size, size if self.config.argmax_size else parts)
         m.submodules.output_buffer = buffer
         self.output_buffer = buffer
         wiring.connect(m, buffer.o, wiring.flipped(self.o))
+        # with the last result, or with the number of the largest
+        self.complete: Value = delay(m, finished, argmax_cycles(self.config))
         # from the last layer's start the buffer belongs to its inference, though nothing is in it yet
         sequencer, filling = self.front_sequencer, Signal()
-        with m.If(self.back_sequencer.finished):
+        with m.If(self.complete):
             m.d.sync += filling.eq(0)
         with m.Elif(sequencer.start & (sequencer.index == self.layers - 1)):
             m.d.sync += filling.eq(1)
+        en = valid[:parts] & self.back.to_output.replicate(parts)
+        if self.config.argmax_size:
+            self._build_argmax(m, en, address, values[:parts])
+        else:
+            m.d.comb += [
+                buffer.write_en.eq(delay(m, en, 1)),
+                buffer.write_addr.eq(delay(m, address[(parts - 1).bit_length() :], 1)),
+                buffer.write_data.eq(delay(m, Cat(*values[:parts]), 1)),
+            ]
+        m.d.comb += [buffer.start.eq(self.complete), sequencer.output_free.eq(buffer.free & ~filling)]
+
+    def _build_argmax(self, m: Module, en: Value, address: Value, values: list[Value]) -> None:
+        """Find the largest result and write its number as soon as it is known."""
+        model, buffer = self.program.model, self.output_buffer
+        argmax = ArgMax(self.config.argmax_size, len(values), is_signed=model.tensors[model.results].signed)
+        m.submodules.argmax = argmax
         m.d.comb += [
-            buffer.write_en.eq(delay(m, valid[:parts] & self.back.to_output.replicate(parts), 1)),
-            buffer.write_addr.eq(delay(m, address[(parts - 1).bit_length() :], 1)),
-            buffer.write_data.eq(delay(m, Cat(*values[:parts]), 1)),
-            buffer.start.eq(self.back_sequencer.finished),
-            sequencer.output_free.eq(buffer.free & ~filling),
+            argmax.en.eq(en),
+            argmax.number.eq(address),
+            argmax.data.eq(Cat(*values)),
+            argmax.take.eq(self.complete),
+            buffer.write_en.eq(self.complete.replicate(self.config.output_size)),
+            buffer.write_data.eq(argmax.index),
         ]
 
     def _build_state(self, m: Module) -> None:
         """Say what the design does: of two inferences in flight, the later one."""
         front, buffer = self.front_sequencer, self.output_buffer
         sending = Signal()
-        m.d.sync += sending.eq(~buffer.free | self.back_sequencer.finished)
+        m.d.sync += sending.eq(~buffer.free | self.complete)
         with m.If(front.en):
             m.d.sync += self.state.eq(front.addr + 1)
-        with m.Elif(self.back_sequencer.finished & (self.state == self.layers)):
+        with m.Elif(self.complete & (self.state == self.layers)):
             m.d.sync += self.state.eq(self.layers + 1)
         with m.Elif((self.state == self.layers + 1) & ~sending):
             m.d.sync += self.state.eq(0)

@@ -87,8 +87,8 @@ class Plan:
 
 
 def output_name(graph: Graph, op: Op) -> str:
-    """Return the name of a layer's output tensor: its own, ``output`` for the last."""
-    return "output" if op is graph.ops[-1] else op.name
+    """Return the name of a layer's output tensor: its own, ``output`` for the last that no argmax follows."""
+    return "output" if op is graph.ops[-1] and not graph.argmax else op.name
 
 
 def _grids(graph: Graph, weights: int | Mapping[str, int]) -> dict[str, Weights]:

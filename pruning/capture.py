@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 import sysconfig
 import traceback
@@ -27,7 +28,8 @@ SUPPORTED = (
     "Conv2d and Conv1d (zeros padding), Linear, BatchNorm directly after one of these, a sum of two layers, ReLU "
     "directly after these (or after the max pool that follows), torch.cat along the channels, slices x[:, :, ::n, ::n] "
     "and zero channels by F.pad behind a layer, MaxPool and AvgPool without padding, AdaptiveAvgPool(1) or a mean over "
-    "the positions, flatten/view/reshape to (N, features), Dropout in eval mode; one input, one output"
+    "the positions, flatten/view/reshape to (N, features), Dropout in eval mode, argmax over the classes at the end; "
+    "one input, one output"
 )
 
 
@@ -40,6 +42,7 @@ class Kind(enum.Enum):
     AVG_POOL2D = "avg_pool2d"
     ADD = "add"
     CONCAT = "concat"
+    ARGMAX = "argmax"
 
 
 POOLINGS = (Kind.MAX_POOL2D, Kind.AVG_POOL2D)
@@ -123,12 +126,14 @@ class Op:
 class Graph:
     """The layers of a network, each behind those it reads; the last one is the output.
 
-    ``constants`` are weights of layers that stand for operations without a module.
+    ``constants`` are weights of layers that stand for operations without a module. With ``argmax`` the network gives
+    the number of the largest output of the last layer.
     """
 
     ops: tuple[Op, ...]
     in_shape: tuple[int, ...]
     constants: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+    argmax: bool = False
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """Return what the layers name: constants, and the model's parameters and buffers, the live ones."""
@@ -217,6 +222,7 @@ class _Reader:
         # Slices and paddings of a layer's result that become a layer where something else reads them.
         self.selections: dict[fx.Node, tuple[fx.Node, Selection]] = {}
         self.constants: dict[str, Tensor] = {}
+        self.argmax = False
 
     def read(self) -> Graph:
         if len(self.inputs) != 1 or len(self.outputs) != 1:
@@ -244,7 +250,7 @@ class _Reader:
         for op in ops[:-1]:
             if op.name not in read:
                 raise PruningError(f"Layer '{op.name}' is computed, but the network's output does not depend on it")
-        return Graph(ops, in_shape, self.constants)
+        return Graph(ops, in_shape, self.constants, self.argmax)
 
     def _add(self, node: fx.Node, op: Op) -> None:
         self.ops[op.name] = op
@@ -297,6 +303,7 @@ class _Reader:
             "linear": self._linear,
             "batch_norm": self._batch_norm,
             "relu": self._relu,
+            "argmax": self._argmax,
             "add": self._sum,
             "cat": self._concat,
             "max_pool1d": self._pool,
@@ -318,6 +325,8 @@ class _Reader:
         }
         if not full.startswith("aten.") or name not in handlers:
             raise self._refuse(node, f"operation '{full}'")
+        if self.argmax:
+            raise self._refuse(node, f"operation '{full}' behind an argmax")
         arguments = self._arguments(node)
         if name not in ("cat", "slice", "pad"):
             arguments["input"] = self._source(node, arguments.get("input", arguments.get("self")))
@@ -397,6 +406,19 @@ class _Reader:
                 break
             name, reader = op.inputs[0], self.pool_nodes[name]
         self.made_by[node] = self.made_by[a["input"]]
+
+    def _argmax(self, node: fx.Node, a: dict[str, Any]) -> None:
+        shape = self._shape(a["input"])
+        axes = len(shape) + 1
+        if a["dim"] is None or a["dim"] % axes != 1 or math.prod(shape) != shape[0]:
+            raise self._refuse(
+                node, f"argmax over the axis {a['dim']}; only the outputs of a vector, axis 1, are known"
+            )
+        source = self.ops.get(self.made_by[a["input"]])
+        if source is None or source.kind is Kind.CONCAT:
+            raise self._refuse(node, "argmax of something else than a layer's result")
+        self.made_by[node] = source.name
+        self.argmax = True
 
     def _sum(self, node: fx.Node, a: dict[str, Any]) -> None:
         other = a["other"]

@@ -80,7 +80,7 @@ def _layer_header(net: QuantizedNetwork, layer: IntegerLayer) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": layer.name, "kind": layer.kind.value, "inputs": list(layer.inputs), "output": layer.output,
     }  # fmt: skip
-    if layer.kind is Kind.CONCAT:
+    if layer.kind in (Kind.CONCAT, Kind.ARGMAX):
         return entry
     if layer.kind is Kind.ADD:
         return entry | {

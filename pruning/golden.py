@@ -86,7 +86,8 @@ class IntegerLayer:
     the result is the output's smallest code plus the number of thresholds that the accumulator reaches.
 
     An addition scales ``(code - zero point) << left_shift`` of its two inputs by its first two multipliers and shifts,
-    and their sum by the third. A concatenation joins codes along the channels.
+    and their sum by the third. A concatenation joins codes along the channels. An argmax gives the number of the
+    largest code, the lowest of equal ones, as bytes, the lowest first.
     """
 
     name: str
@@ -160,7 +161,7 @@ class IntegerNetwork:
 
     def predict(self, codes: Tensor, batch: int = 1000) -> Tensor:
         """Return the index of the largest output of every sample (the lower index on a tie)."""
-        last = self.layers[-1].output
+        last = self.layers[-1].input if self.layers[-1].kind is Kind.ARGMAX else self.layers[-1].output
         parts = [self.run(codes[i : i + batch])[last].flatten(1).numpy().argmax(1) for i in range(0, len(codes), batch)]
         return torch.cat([torch.from_numpy(part) for part in parts]) if parts else torch.zeros(0, dtype=torch.int64)
 
@@ -170,6 +171,10 @@ class IntegerNetwork:
         if layer.kind is Kind.CONCAT:
             return torch.cat(list(inputs), 1)
         codes = inputs[0]
+        if layer.kind is Kind.ARGMAX:
+            # torch promises nothing of equal values
+            number = torch.from_numpy(codes.flatten(1).numpy().argmax(1))
+            return number[:, None] >> (8 * torch.arange(self.tensors[layer.output].shape[0])) & 255
         if layer.kind is Kind.MAX_POOL2D:
             top, left, bottom, right = layer.padding
             padded = F.pad(codes.to(torch.float32), (left, right, top, bottom), value=-torch.inf)

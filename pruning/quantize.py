@@ -213,6 +213,11 @@ def quantize(
     integer = tuple(
         _integer_layer(graph, op, tensors, plan, masks.get(op.name)) for op in graph.ops
     )  # fmt: skip
+    if graph.argmax:
+        name = "argmax"
+        while name in {op.name for op in graph.ops}:
+            name += "_"
+        integer += (IntegerLayer(name, Kind.ARGMAX, (integer[-1].output,), "output"),)
     structures = {op.name: _structure(layers, op) for op in graph.ops if op.weight}
     golden_in = _as_maps(_input_codes(inputs[:_GOLDEN_SAMPLES], plan.activations["input"]), graph.in_shape)
     return QuantizedNetwork(
@@ -244,6 +249,10 @@ def _describe_tensors(graph: Graph, plan: Plan) -> dict[str, Codes]:
         same = op.name in as_input
         zero = codes["input"].zero_point if same else 0
         codes[name] = Codes(name, op.out_shape, form.bits, form.signed, scale if same else form.scale, zero)
+    if graph.argmax:
+        # as many bits as the number of the last class has; beyond 8, bytes
+        bits = max(1, (graph.ops[-1].out_shape[0] - 1).bit_length())
+        codes["output"] = Codes("output", (-(-bits // 8),), min(bits, 8), False, 1.0)
     return codes
 
 

@@ -23,6 +23,7 @@ from zeroskip.compiler.synthetic import (
     Padding,
     Spec,
     add,
+    argmax,
     avg_pool,
     concat,
     conv,
@@ -36,6 +37,7 @@ __all__ = [
     "TINY",
     "Spec",
     "add",
+    "argmax",
     "artifact_parts",
     "autoencoder_like",
     "avg_pool",
@@ -649,7 +651,7 @@ def _layer_header(layer: Layer) -> dict[str, Any]:
         "inputs": list(layer.inputs),
         "output": layer.output,
     }
-    if layer.kind is Kind.CONCAT:
+    if layer.kind in (Kind.CONCAT, Kind.ARGMAX):
         return entry
     if layer.kind is Kind.ADD:
         settings = {"left_shift": layer.left_shift, "rounding": layer.rounding.value, "clamp": list(layer.clamp)}

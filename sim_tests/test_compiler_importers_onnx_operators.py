@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from onnx_networks import Net, check
+from zeroskip.compiler import reference
 from zeroskip.compiler.errors import InputError
+from zeroskip.compiler.importers.onnx_values import onnx_values
 from zeroskip.compiler.ir import Kind
+from zeroskip.vectors import to_codes
 
 
 @pytest.fixture
@@ -199,6 +202,68 @@ def test_softmax_at_the_end_is_left_to_the_host(rng, tmp_path):
     net.op("Softmax", net.last, axis=1)
     model = net.load(tmp_path)
     assert model.metadata["notes"] == [f"output {model.output!r}: the host computes 'Softmax_8' (Softmax) of it"]
+
+
+def vectors(rng) -> Net:
+    """A network with few different outputs, so that many are equal."""
+    net = Net([1, 6])
+    net.quant("x", 0.5, 0, 4)
+    net.op("MatMul", net.last, net.weight(rng.normal(0, 2, (6, 5))))
+    net.quant(net.last, 8.0, 0, 3)
+    return net
+
+
+@pytest.mark.parametrize("softmax", ["", "Softmax", "LogSoftmax"])
+@pytest.mark.parametrize(("axis", "keepdims"), [(1, 1), (-1, 0)])
+def test_the_number_of_the_largest_output_is_the_hardwares(rng, tmp_path, softmax, axis, keepdims):
+    net = vectors(rng)
+    if softmax:
+        net.op(softmax, net.last, axis=1)
+    net.op("ArgMax", net.last, axis=axis, keepdims=keepdims)
+    model = net.load(tmp_path)
+    assert [layer.kind for layer in model.layers] == [Kind.LINEAR, Kind.ARGMAX]
+    assert model.metadata["notes"] == []
+    became = {row["op"]: row["became"] for row in model.metadata["nodes"]}
+    assert became["ArgMax"].endswith("(argmax)")
+    if softmax:
+        assert became[softmax] == "nothing: the number of the largest is the same without it"
+    x = images(rng, 6)
+    found = reference.run(model, to_codes(x, model.tensors[model.input], "x"))
+    values = onnx_values(tmp_path / "net.onnx", model, x)
+    np.testing.assert_array_equal(values[model.output], found[model.output])
+    scores = found[model.results]
+    assert ((scores == scores.max(axis=1, keepdims=True)).sum(axis=1) > 1).any()
+
+
+def test_sums_at_the_end_have_a_largest_without_the_functions_behind_them(rng, tmp_path):
+    net = outputs(rng, 0.5)
+    net.op("ArgMax", net.last, axis=1)
+    model = net.load(tmp_path)
+    became = {row["op"]: row["became"] for row in model.metadata["nodes"]}
+    assert became["Mul"] == "nothing: the number of the largest is the same without it"
+    assert not any("the host computes" in note for note in model.metadata["notes"])
+    x = images(rng, 3)
+    found = reference.run(model, to_codes(x, model.tensors[model.input], "x"))
+    np.testing.assert_array_equal(onnx_values(tmp_path / "net.onnx", model, x)[model.output], found[model.output])
+
+
+def test_an_argmax_that_is_not_numpys_is_refused(rng, tmp_path):
+    for settings, text in (
+        ({"axis": 0}, "must work along all outputs of a vector"),
+        ({"axis": 1, "select_last_index": 1}, "takes the last of equal outputs; here the first one counts"),
+    ):
+        net = vectors(rng)
+        net.op("ArgMax", net.last, **settings)
+        refused(net, tmp_path, text)
+    net = vectors(rng)
+    net.op("ArgMax", net.last, axis=1)
+    net.op("Identity")
+    refused(net, tmp_path, r"\(ArgMax\) is served at the end of the network only")
+    net = vectors(rng)
+    net.quant(net.last, 1e-9, 0, 8)
+    net.op("Softmax", net.last, axis=1)
+    net.op("ArgMax", net.last, axis=1)
+    refused(net, tmp_path, "may make different outputs equal before an ArgMax; supported is the ArgMax without it")
 
 
 def outputs(rng, step=None, columns=3) -> Net:

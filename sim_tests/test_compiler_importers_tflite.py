@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tflite
 from numpy.typing import NDArray
 
 from tflite_models import NONE, RELU, SAME, VALID, Act, Op, flatbuffer
@@ -23,6 +24,7 @@ NETWORKS = {
 }
 SHAPE = (1, 4, 5, 3)
 CONV = {"Padding": SAME, "StrideH": 1, "StrideW": 1, "DilationHFactor": 1, "DilationWFactor": 1}
+INT32 = tflite.TensorType.INT32
 POOL = {"Padding": VALID, "StrideH": 2, "StrideW": 2, "FilterHeight": 2, "FilterWidth": 2}
 
 
@@ -132,12 +134,41 @@ def test_host_computes_the_borders(tmp_path):
     ]
 
 
-def test_index_of_the_largest_is_left_to_the_host(tmp_path):
-    tensors = [act("input", (1, 6)), weight(3, 6), act("sums", (1, 3)), Act("output", (1,), type="INT32")]
-    tensors.append(Act("axis", data=np.array(1, np.int32)))
-    ops = [Op("FULLY_CONNECTED", ["input", "weight"], ["sums"]), Op("ARG_MAX", ["sums", "axis"], ["output"])]
-    model = load(tmp_path, tensors, ops)
-    assert model.output == "sums" and model.metadata["provenance"]["left to the host"] == "ARG_MAX"
+def largest(softmax: bool = False, axis: int = 1) -> tuple[list[Act], list[Op]]:
+    """A linear layer of few different outputs, and the number of the largest."""
+    tensors = [act("input", (1, 6)), weight(5, 6), act("sums", (1, 5), 40.0), Act("output", (1,), type="INT32")]
+    tensors += [Act("axis", data=np.array(axis, np.int32)), act("fraction", (1, 5), 1 / 256, -128)]
+    ops = [Op("FULLY_CONNECTED", ["input", "weight"], ["sums"])]
+    ops += [Op("SOFTMAX", ["sums"], ["fraction"], {"Beta": 1.0})] if softmax else []
+    ops += [Op("ARG_MAX", ["fraction" if softmax else "sums", "axis"], ["output"], {"OutputType": INT32})]
+    return tensors, ops
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_the_number_of_the_largest_is_the_frameworks(tmp_path, axis):
+    interpreters = pytest.importorskip("ai_edge_litert.interpreter")
+    model = load(tmp_path, *largest(axis=axis))
+    assert [layer.kind for layer in model.layers] == [Kind.LINEAR, Kind.ARGMAX]
+    assert "left to the host" not in model.metadata["provenance"]
+    interpreter = interpreters.Interpreter(
+        str(tmp_path / "net.tflite"), experimental_op_resolver_type=interpreters.OpResolverType.BUILTIN_REF
+    )
+    interpreter.allocate_tensors()
+    inputs = np.random.default_rng(3).integers(-128, 128, (200, 6)).astype(np.int8)
+    values = reference.run(model, inputs)
+    # ties, which the lowest number wins
+    assert ((values["sums"] == values["sums"].max(axis=1, keepdims=True)).sum(axis=1) > 1).any()
+    for sample, found in zip(inputs, values["output"], strict=True):
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], sample[None])
+        interpreter.invoke()
+        assert interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).tolist() == found.tolist()
+
+
+def test_the_number_of_the_largest_fraction_is_left_to_the_host(tmp_path):
+    # a softmax in int8 makes different outputs equal
+    model = load(tmp_path, *largest(softmax=True))
+    assert model.output == "sums"
+    assert model.metadata["provenance"]["left to the host"] == "SOFTMAX, ARG_MAX"
 
 
 def test_relu_behind_its_layer_is_a_clamp(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from designs import write_program
-from models import Spec, add, build_model, concat, conv, linear, max_pool
+from models import Spec, add, argmax, avg_pool, build_model, concat, conv, linear, max_pool
 from zeroskip.boards.simulation import StallPattern, simulate
 from zeroskip.compiler import reference
 from zeroskip.compiler.cycle_model import program_cycles
@@ -95,6 +95,23 @@ CASES = {
     "idle_columns": Case(
         (4, 2, 8), (conv(4, (1, 2), groups=4), conv(4, (1, 4), groups=4, **LAST)),
         Geometry(4, columns=6, results=4),
+    ),
+    # what fills the last word of results up is none of them
+    "largest_of_a_filled_word": Case(
+        (6,), (linear(12), linear(7, **LAST), argmax()), Geometry(8, columns=4, results=4)
+    ),
+    # the next inference must not reach the largest result before its number is taken
+    "largest_waits_for_the_host": Case(
+        (1,), (linear(24, **LAST), argmax()), Geometry(4), stalls=StallPattern(0, 0.9, 5)
+    ),
+    # a number of two bytes
+    "largest_of_many": Case((3,), (linear(300, out_bits=3), argmax()), Geometry(8, columns=3)),
+    "largest_of_sparse_rows": Case(
+        (2, 4, 4), (conv(6, 3, padding=1, **SPARSE), linear(9, **SPARSE, **LAST), argmax()),
+        Geometry(4, cores=2, results=2), {"conv1": Format.RELATIVE, "fc1": Format.RELATIVE},
+    ),
+    "largest_channel": Case(
+        (2, 4, 4), (conv(6, 3, padding=1), avg_pool(4), conv(7, 1, **LAST), argmax()), Geometry(4, columns=2, results=2)
     ),
 }  # fmt: skip
 

@@ -36,7 +36,7 @@ from zeroskip.pruning import (
     quantize,
 )
 from zeroskip.pruning.calibration import calibrate, fake_quant_forward
-from zeroskip.pruning.capture import capture
+from zeroskip.pruning.capture import Kind, capture
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.export import Record, read_header
 from zeroskip.pruning.quantize import layer_masks
@@ -386,3 +386,43 @@ def test_a_codebook_with_too_many_turned_signs_is_refused(tmp_path):
         PruningError, match="Layer '0' has .* levels with the signs that BatchNorm turns, .* 127 values"
     ):
         net.save(tmp_path / "net.safetensors")
+
+
+class Largest(nn.Module):
+    """A classifier that says which class, and optionally which axis it looks along."""
+
+    def __init__(self, classes: int, dim: int = 1, keepdim: bool = False):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3)
+        self.last = nn.Linear(3 * 4, classes)
+        self.dim, self.keepdim = dim, keepdim
+
+    def forward(self, x):
+        return self.last(torch.relu(self.conv(x)).flatten(1)).argmax(self.dim, keepdim=self.keepdim)
+
+
+@pytest.mark.parametrize(("classes", "dim", "keepdim"), [(5, 1, False), (300, -1, True)])
+def test_the_number_of_the_largest_output_reaches_the_compiler(classes, dim, keepdim, tmp_path):
+    model = Largest(classes, dim, keepdim).eval()
+    x = torch.rand(64, 1, 4, 4)
+    net = quantize(model, x[:1], x, weights=4)
+    assert net.golden.layers[-1].kind is Kind.ARGMAX
+    values = net.golden.run(net.codes(x))
+    scores = values["last"].numpy()
+    numbers = scores.argmax(1)
+    np.testing.assert_array_equal(net.golden.predict(net.codes(x)).numpy(), numbers)
+    assert net.accuracy((x, torch.from_numpy(numbers))) == 1.0
+    words = values["output"].numpy().astype(int)
+    np.testing.assert_array_equal((words << (8 * np.arange(words.shape[1]))).sum(1), numbers)
+    found = load_artifact(net.save(tmp_path / "net.safetensors"))
+    computed = run(found, net.codes(x).numpy())
+    np.testing.assert_array_equal(computed["output"], values["output"].numpy())
+    np.testing.assert_array_equal(computed["last"], scores)
+
+
+def test_an_argmax_elsewhere_is_refused():
+    x = torch.rand(4, 1, 4, 4)
+    with pytest.raises(PruningError, match="argmax over the axis 0; only the outputs of a vector, axis 1, are known"):
+        quantize(Largest(5, 0), x, x)
+    with pytest.raises(PruningError, match=r"operation 'aten\.\w+\.\w+' behind an argmax"):
+        quantize(nn.Sequential(Largest(5, keepdim=True), nn.ReLU()), x, x)

@@ -18,6 +18,7 @@ from zeroskip.compiler.synthetic import (
     Padding,
     Spec,
     add,
+    argmax,
     avg_pool,
     build_model,
     concat,
@@ -57,6 +58,9 @@ SHARED = 0.2
 
 IN_SPRAM = 0.1
 """Configurations whose weights and indices lie in SPRAM."""
+
+LARGEST = 0.2
+"""Configurations whose output is the number of the largest result, of those that end in a vector."""
 
 UNIFIED = (Grid.ZERO_EXCLUDED, Grid.SYMMETRIC, Grid.TERNARY)
 """Grids on which every magnitude has both signs, or none."""
@@ -159,12 +163,17 @@ def draw_configuration(seed: int, index: int) -> Configuration:
     if rng.random() < 0.25:
         gaps = [float(rng.choice([0.0, 0.3, 0.6, 0.95])) for _ in range(2)]
         stalls = StallPattern(gaps[0], gaps[1], int(rng.integers(1, 1 << 31)))
+    specs = tuple(network.specs)
+    *_, last = network.shapes.values()
+    # numbers of its own: all other configurations stay what they are
+    if np.random.default_rng((seed, index, 5)).random() < LARGEST and last[0] == np.prod(last) and specs[-1].kind.runs:
+        specs += (argmax(),)
     configuration = Configuration(
         seed,
         index,
         family,
         network.source,
-        tuple(network.specs),
+        specs,
         geometry,
         sparse,
         int(rng.integers(1, 9)) if rng.random() < 0.4 else None,

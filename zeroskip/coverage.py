@@ -17,7 +17,15 @@ __all__ = ["coverage_table", "features"]
 
 _WEIGHTED = (Kind.CONV2D, Kind.LINEAR)
 _FLAGS = tuple(field.name for field in fields(EngineConfig) if field.name.startswith("has_"))
-_SIZES = ("mask_bits", "pattern_bits", "magnitude_bits", "search_stages", "codebooks", "multiplier_width")
+_SIZES = (
+    "argmax_size",
+    "mask_bits",
+    "pattern_bits",
+    "magnitude_bits",
+    "search_stages",
+    "codebooks",
+    "multiplier_width",
+)
 """Sizes of hardware that is there when they are not 0."""
 
 _UNIVERSE = {

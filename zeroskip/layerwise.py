@@ -282,11 +282,18 @@ def compare(
     expected = {
         plan.output: integers[name][:, channels] for plan, (name, channels) in zip(program.layers, stored, strict=True)
     }
+    expected[network.output] = integers[network.output]
     result = simulate(folder, codes, expected, simulator=simulator, progress=progress, keep_values=True)
     rtl = [
-        (plan, name, *_spread(result.values[plan.output], channels, network.tensors[name].shape))
+        (plan.name, name, *_spread(result.values[plan.output], channels, network.tensors[name].shape))
         for plan, (name, channels) in zip(program.layers, stored, strict=True)
     ]
+    if network.results != network.output:
+        # no layer of the array writes the number of the largest result
+        shape = network.tensors[network.output].shape
+        outputs = np.ma.masked_all((len(codes), *shape), np.int64)
+        outputs[: len(result.outputs)] = result.outputs
+        rtl.append((network.layers[-1].name, network.output, *_spread(outputs, np.arange(shape[0]), shape)))
     layers = _rows(network, integers, floats, rtl)
     failure = result.failure
     if failure is None and result.mismatch_count and not any(layer.rtl_differs.any() for layer in layers):
@@ -349,7 +356,7 @@ def _rows(
     network: Model,
     integers: Mapping[str, Array],
     floats: Mapping[str, Array],
-    rtl: list[tuple[LayerPlan, str, np.ma.MaskedArray[Any, Any], Array]],
+    rtl: list[tuple[str, str, np.ma.MaskedArray[Any, Any], Array]],
 ) -> tuple[LayerValues, ...]:
     """Return a row for the input, every layer of the network and every copy of its tensor."""
     rows = []
@@ -359,6 +366,6 @@ def _rows(
         codes = integers[name].astype(np.int64)
         reals = (codes - tensor.zero_point).astype(np.float32) * np.float32(tensor.scale)
         known = (floats.get(name), codes, reals)
-        found = [LayerValues(plan.name, name, *known, values, silent) for plan, at, values, silent in rtl if at == name]
+        found = [LayerValues(layer, name, *known, values, silent) for layer, at, values, silent in rtl if at == name]
         rows += found or [LayerValues(names.get(name, "input"), name, *known, None, None)]
     return tuple(rows)

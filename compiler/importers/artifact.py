@@ -45,6 +45,7 @@ _KINDS = {
     "avg_pool2d": (Kind.AVG_POOL2D, 2),
     "add": (Kind.ADD, 0),
     "concat": (Kind.CONCAT, 0),
+    "argmax": (Kind.ARGMAX, 0),
     "conv1d": (Kind.CONV2D, 1),
     "max_pool1d": (Kind.MAX_POOL2D, 1),
     "avg_pool1d": (Kind.AVG_POOL2D, 1),
@@ -239,7 +240,7 @@ class _Reader:
             settings["left_shift"] = self.field(entry, where, "left_shift", int, 0)
             settings |= self.requantization(entry, where, names)
             settings["clamp"] = self.integers(entry, where, "clamp", 2)
-        elif kind is not Kind.CONCAT:
+        elif axes:
             settings["kernel"] = self.window(entry, where, "kernel", axes)
             settings["clamp"] = self.integers(entry, where, "clamp", 2, [target.lo, target.hi])
         return Layer(**settings)

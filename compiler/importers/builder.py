@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from zeroskip.compiler.argmax import index_tensor
 from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.importers.additions import add_layer
 from zeroskip.compiler.importers.float_functions import Quantizer, Step
@@ -101,6 +102,13 @@ class Builder:
         self._append(layer, target, pool.node)
         stored = replace(flow.source, tensor=target.name)
         return replace(flow, name=name, source=stored, shape=shape, pool=None)
+
+    def argmax(self, node: str, scores: str, name: str) -> str:
+        """Emit the number of the largest code of the tensor ``scores``; return the name of the tensor with it."""
+        target = index_tensor(self.name(name), self.tensors[scores].size)
+        self.sources[target.name] = name
+        self._append(Layer(self.layer_name(node), Kind.ARGMAX, (scores,), target.name), target, node)
+        return target.name
 
     def name(self, wanted: str) -> str:
         """Return a legal and unused tensor name like ``wanted``."""

@@ -45,13 +45,15 @@ class Context:
     graph : Graph
     values : what every ONNX tensor is that was reached, by name
     builder : the layers so far
-    host : nodes at the end that are left to the host, by name
+    host : nodes at the end that are left to the host
+    argmax : the node at the end that takes the number of the largest output, None without one
     """
 
     def __init__(self, graph: Graph, builder: Builder) -> None:
         self.graph, self.builder = graph, builder
         self.values: dict[str, Value] = {name: Constant(array) for name, array in graph.constants.items()}
         self.host: list[Node] = []
+        self.argmax: Node | None = None
         self.readers = Counter(name for node in graph.nodes for name in node.inputs)
         self.readers[graph.output] += 1
 

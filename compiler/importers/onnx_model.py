@@ -120,8 +120,10 @@ class _Import:
                 if output and self.context.readers[output]:
                     raise node.refused(f"has a second output {output!r} that is read; supported is the first one")
             self.context.values[node.outputs[0]] = self._value(node)
-        output = self._output()
+        scores = output = self._output()
         builder = self.builder
+        if self.context.argmax is not None:
+            output = builder.argmax(self.context.argmax.name, scores, self.graph.output)
         notes = list(builder.notes)
         if self.last and self.shape[0] > 1:
             notes.append(f"input {builder.input!r}: channels last in the file, here in the order (C, H, W)")
@@ -133,7 +135,7 @@ class _Import:
             "nodes": self.context.table(),
             "notes": notes,
             "input_type": self.graph.dtype,
-            "source_tensors": self._sources(output),
+            "source_tensors": self._sources(scores),
             "source_layouts": {
                 name: value.layout for name, value in self.context.values.items() if isinstance(value, Flow | Joined)
             },
@@ -252,5 +254,10 @@ class _Import:
         )
         for step in flow.steps:
             self.builder.made[step.node] = "left to the host: the output is what it reads"
-        self.context.host[:0] = [node for node in self.graph.nodes if node.name in {step.node for step in flow.steps}]
+            if self.context.argmax is not None:
+                self.builder.made[step.node] = "nothing: the number of the largest is the same without it"
+        if self.context.argmax is None:
+            self.context.host[:0] = [
+                node for node in self.graph.nodes if node.name in {step.node for step in flow.steps}
+            ]
         return replace(flow, steps=(), quantizer=codes, label=flow.name)

@@ -21,6 +21,8 @@ __all__ = ["OPERATORS", "input_layout"]
 FloatArray = NDArray[np.float32]
 
 ONE = np.float32(1)
+SOFTMAX_STEP = 2.0**-20
+"""Distance of two values that are still two behind a softmax in float32."""
 
 
 def _binary(symbol: str) -> Callable[[Context, Node], Value]:
@@ -292,20 +294,53 @@ def _pad(context: Context, node: Node) -> Value:
     return replace(value, name=node.outputs[0], pad=(top, left, bottom, right))
 
 
-def _host(context: Context, node: Node) -> Value:
-    """Leave a last operation that keeps the order of the outputs to the host."""
-    if node.outputs[0] != context.graph.output:
+def _softmax(context: Context, node: Node) -> Value:
+    """Leave a last operation that keeps the order of the outputs to the host; before an ArgMax it is not needed."""
+    axis = context.attributes(node, axis=-1 if context.graph.opset >= 13 else 1)["axis"]
+    readers = [other.op for other in context.graph.nodes if node.outputs[0] in other.inputs]
+    last = node.outputs[0] == context.graph.output
+    if not last and readers != ["ArgMax"]:
         raise node.refused("is served at the end of the network only, where the host computes it")
     value = context.computed(node)
-    axis = node.attributes.get("axis", -1 if node.op != "ArgMax" else 0)
-    axis = axis + len(value.layout) if axis < 0 else axis
-    if axis >= len(value.layout) or value.layout[axis] != "C" or value.shape[0] != math.prod(value.shape):
-        raise node.refused("must work along all outputs of a vector")
-    if node.attributes.get("select_last_index", 0):
-        raise node.refused("takes the last of equal outputs; here the first one counts")
-    context.host.append(node)
-    context.served(node, "left to the host: the output is what it reads")
+    _check_vector(node, value, axis)
+    if last:
+        context.host.append(node)
+        context.served(node, "left to the host: the output is what it reads")
+        return value
+    if not _far_apart(value):
+        raise node.refused("may make different outputs equal before an ArgMax; supported is the ArgMax without it")
+    context.served(node, "nothing: the number of the largest is the same without it")
     return value
+
+
+def _far_apart(value: Flow | Joined) -> bool:
+    """Whether a float32 softmax keeps different values different: it rounds them by some parts in 2**23."""
+    if not isinstance(value, Flow) or value.factors:
+        return False
+    if value.quantizer is not None:
+        return float(value.quantizer.scale) >= SOFTMAX_STEP
+    return isinstance(value.source, Stored) and not value.steps and value.source.scale >= SOFTMAX_STEP
+
+
+def _argmax(context: Context, node: Node) -> Value:
+    """Keep the number of the largest output; the hardware finds it."""
+    values = context.attributes(node, axis=0, keepdims=1, select_last_index=0)
+    if node.outputs[0] != context.graph.output:
+        raise node.refused("is served at the end of the network only")
+    value = context.computed(node)
+    _check_vector(node, value, values["axis"])
+    if values["select_last_index"]:
+        raise node.refused("takes the last of equal outputs; here the first one counts")
+    context.argmax = node
+    return value
+
+
+def _check_vector(node: Node, value: Flow | Joined, axis: int) -> None:
+    axis = axis + len(value.layout) if axis < 0 else axis
+    vector = value.shape[0] == math.prod(value.shape)
+    # an axis of one element is in no layout
+    if not 0 < axis < len(value.layout) or not vector or value.layout[axis] != ("C" if value.shape[0] > 1 else ""):
+        raise node.refused("must work along all outputs of a vector")
 
 
 def input_layout(rank: int, channels_last: bool) -> str:
@@ -316,7 +351,7 @@ def input_layout(rank: int, channels_last: bool) -> str:
 
 OPERATORS: Mapping[str, Callable[[Context, Node], Value]] = {
     "Add": _binary("add"),
-    "ArgMax": _host,
+    "ArgMax": _argmax,
     "BatchNormalization": _batch_normalization,
     "Clip": _clip,
     "Concat": _concat,
@@ -324,13 +359,13 @@ OPERATORS: Mapping[str, Callable[[Context, Node], Value]] = {
     "Dropout": _identity,
     "Flatten": _flatten,
     "Identity": _identity,
-    "LogSoftmax": _host,
+    "LogSoftmax": _softmax,
     "Mul": _binary("mul"),
     "Neg": _negative,
     "Pad": _pad,
     "Relu": _relu,
     "Reshape": _reshape,
-    "Softmax": _host,
+    "Softmax": _softmax,
     "Squeeze": _squeeze,
     "Sub": _binary("sub"),
     "Transpose": _transpose,

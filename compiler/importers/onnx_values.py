@@ -17,6 +17,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from zeroskip.compiler.argmax import index_words
 from zeroskip.compiler.importers.float_functions import ROUNDINGS
 from zeroskip.compiler.importers.onnx_graph import CHANNELS_LAST, QUANTIZERS, read_graph
 from zeroskip.compiler.importers.onnx_layout import Layout, axis_sizes, layout_shape
@@ -54,6 +55,9 @@ def onnx_values(path: Path, model: Model, inputs: Array) -> dict[str, NDArray[np
             results: Any = evaluator.run(None, feed, intermediate=True)
         for name, source in sources.items():
             tensor = model.tensors[name]
+            if name == model.output != model.results:
+                found[name].append(index_words(np.ravel(results[source]), tensor.size)[0].astype(_F32))
+                continue
             values = _from_file(np.asarray(results[source]), layouts[source], tensor.shape)
             if np.issubdtype(values.dtype, np.integer):
                 values = (values.astype(np.int64) - tensor.zero_point).astype(_F32) * _F32(tensor.scale)

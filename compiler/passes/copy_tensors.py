@@ -58,6 +58,8 @@ def _form(model: Model, layer: Layer) -> object:
     """Return how a layer needs its inputs stored; None: any way. A concatenation stores them like its output."""
     if layer.kind is Kind.CONCAT:
         return _stored(model, layer.output)
+    if layer.kind is Kind.ARGMAX:
+        return None
     if layer.kind is Kind.LINEAR:
         return "linear"
     if layer.kind is Kind.AVG_POOL2D and model.tensors[layer.output].shape[1:] == (1, 1):

@@ -19,7 +19,8 @@ def load_tflite(path: Path | str) -> Model:
     """Read a ``.tflite`` file with int8 activations, int8 weights and int32 biases.
 
     Maps ``(1, H, W, C)`` become ``(C, H, W)``. Layers and tensors have the names of the file's tensors, their first
-    part where several were fused. SOFTMAX, ARG_MAX, DEQUANTIZE and the QUANTIZE of the input are left to the host.
+    part where several were fused. SOFTMAX, DEQUANTIZE and the QUANTIZE of the input are left to the host, and so is an
+    ARG_MAX behind them.
 
     Returns
     -------

@@ -214,6 +214,10 @@ class Network:
 
     def tensor(self, info: TensorInfo, shape: tuple[int, ...]) -> Tensor:
         """Return our tensor of ``shape`` for one of the file's, under a name of its own."""
+        return Tensor(self.name(info), shape, 8, True, float(info.scales[0]), int(info.zero_points[0]))
+
+    def name(self, info: TensorInfo) -> str:
+        """Return a name of its own for one of the file's tensors."""
         stem = _NOT_A_NAME.sub(".", info.name.partition(";")[0]).strip(".")[-_NAME_LENGTH:] or f"tensor.{info.index}"
         name, number = stem, 1
         while name in self._names:
@@ -221,7 +225,7 @@ class Network:
             name = f"{stem}.{number}"
         self._names.add(name)
         self.sources[name] = info.name
-        return Tensor(name, shape, 8, True, float(info.scales[0]), int(info.zero_points[0]))
+        return name
 
     def target(self, node: Node) -> TensorInfo:
         """Return the tensor that an operator writes."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tflite
 
+from zeroskip.compiler.argmax import index_tensor
 from zeroskip.compiler.importers.tflite.file import ELEMENT_LIMIT, Node, TensorInfo
 from zeroskip.compiler.importers.tflite.network import Network, Value, map_shape
 from zeroskip.compiler.importers.tflite.scales import ADD_LEFT_SHIFT, add_scales
@@ -251,7 +252,7 @@ def _quantize(network: Network, node: Node) -> None:
 
 
 def _leave_to_host(network: Network, node: Node) -> None:
-    """SOFTMAX, ARG_MAX and DEQUANTIZE behind the last layer: the network's output are the codes before them."""
+    """SOFTMAX and DEQUANTIZE behind the last layer: the network's output are the codes before them."""
     info = network.info(node, 0)
     value = network.values.get(info.index)
     if value is None:
@@ -262,9 +263,35 @@ def _leave_to_host(network: Network, node: Node) -> None:
     network.note(node, "left to the host, which gets the codes before it")
 
 
+def _argmax(network: Network, node: Node) -> None:
+    """ARG_MAX of a layer's results, the first of equal ones; of what the host computes, the host's."""
+    value = network.values.get(network.info(node, 0).index)
+    writer = None
+    if value is not None and not value.computed_by_host:
+        writer = next((layer for layer in network.layers if layer.output == value.tensor), None)
+    if value is None or writer is None or not writer.kind.runs or not _along_a_vector(network, node, value):
+        _leave_to_host(network, node)
+        return
+    info = network.target(node)
+    target = index_tensor(network.name(info), network.tensors[value.tensor].size)
+    network.tensors[target.name] = target
+    network.write(node, Value(target.name, info.shape, computed_by_host=True))
+    append_layer(network, node, Layer(target.name, Kind.ARGMAX, (value.tensor,), target.name))
+
+
+def _along_a_vector(network: Network, node: Node, value: Value) -> bool:
+    """Whether the axis holds all outputs, in our order."""
+    (axis,) = network.constant(node, 1, "INT32", "INT64").ravel()[:1].tolist() or [0]
+    rank = len(value.shape)
+    if not -rank <= axis < rank or value.shape[axis] != math.prod(value.shape) or any(value.border):
+        return False
+    places = network.places_of(value).ravel()
+    return len(network.tensors[value.tensor].shape) in (1, 3) and np.array_equal(places, np.arange(len(places)))
+
+
 OPERATORS: Mapping[str, Operator] = {
     "ADD": Operator(_add, 5, "AddOptions"),
-    "ARG_MAX": Operator(_leave_to_host, 3),
+    "ARG_MAX": Operator(_argmax, 3),
     "AVERAGE_POOL_2D": Operator(_pooling, 3, "Pool2DOptions"),
     "CONCATENATION": Operator(_concatenation, 4, "ConcatenationOptions"),
     "CONV_2D": Operator(convolution, 8, "Conv2DOptions"),
