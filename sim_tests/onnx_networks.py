@@ -17,7 +17,7 @@ from zeroskip.compiler.importers.onnx_model import load_onnx
 from zeroskip.compiler.ir import Model
 from zeroskip.vectors import to_codes
 
-__all__ = ["Net", "check", "evaluate"]
+__all__ = ["Net", "check", "check_table", "evaluate"]
 
 Array = NDArray[Any]
 F32 = np.float32
@@ -91,6 +91,7 @@ class Net:
 def check(net: Net, folder: Path, inputs: Array, *, minimum: int = 1) -> Model:
     """Compare the reference with the evaluator on float ``inputs``, every tensor that both have; return the model."""
     model = net.load(folder)
+    check_table(net, model)
     values = evaluate(net.proto(), inputs)
     shaped = (
         inputs
@@ -115,6 +116,21 @@ def check(net: Net, folder: Path, inputs: Array, *, minimum: int = 1) -> Model:
     assert model.output in values
     assert compared >= minimum
     return model
+
+
+def check_table(net: Net, model: Model) -> None:
+    """Check that the model says of every node what became of it, and of constants alone that they are folded."""
+    rows = model.metadata["nodes"]
+    assert sorted(row["node"] for row in rows) == sorted(node.name for node in net.nodes)
+    computed = {"x"}
+    for node in net.nodes:
+        if computed & set(node.input):
+            computed.update(node.output)
+    constants = {node.name for node in net.nodes if not computed & set(node.input)}
+    for row in rows:
+        assert row["became"]
+        if "unused" not in row["became"]:
+            assert (row["became"] == "constant, folded") == (row["node"] in constants), row
 
 
 def evaluate(proto: onnx.ModelProto, inputs: Array) -> dict[str, Array]:

@@ -177,7 +177,11 @@ def test_integer_bias_is_added_to_the_accumulator(rng, tmp_path):
         ("Conv", {"auto_pad": "EVEN"}, "has auto_pad 'EVEN'"),
         ("Conv", {"colour": 1}, "has attribute 'colour'; supported are group, auto_pad"),
         ("Conv", {"group": 1.5}, "must have attribute 'group' like 1, not 1.5"),
-        ("ConvTranspose", {}, "is not supported; nearest is Conv, with the upsampling outside of the network"),
+        (
+            "ConvTranspose",
+            {},
+            r"Node 'Conv_2' \(ConvTranspose\) is not supported; nearest is Conv, with the upsampling outside of the",
+        ),
     ],
 )
 def test_windows_that_do_not_fit_are_refused(rng, tmp_path, op, settings, text):

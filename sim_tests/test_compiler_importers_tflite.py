@@ -266,6 +266,10 @@ REFUSED = {
     "padded average": (padded("AVERAGE_POOL_2D", POOL), r"reads a map with a PAD of \(1, 1, 1, 1\)"),
     "padded channels": (padded("RELU", {}, ((0, 0),) * 3 + ((1, 1),)), r"pads by \[.*\]; .*: height and width only"),
     "options": (one_op("ADD"), r"operator 0 ADD 'output' has no input 1; .*: ADD with all its inputs"),
+    "upsampling": (
+        one_op("TRANSPOSE_CONV", act("output", (1, 8, 10, 3))),
+        r"operator 0 TRANSPOSE_CONV 'output' is not supported; nearest supported form: CONV_2D",
+    ),
     "softmax inside": (
         (
             [act("input"), act("middle"), act("output", (1, 2, 2, 3))],

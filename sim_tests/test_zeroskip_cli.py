@@ -525,6 +525,7 @@ def test_an_onnx_network_is_compiled_inspected_and_run(zeroskip, tmp_path, monke
     result = zeroskip("compile", "net.onnx", "--out", "imported", "--explain", "--set", "lanes=4")
     assert result.code == 0
     assert "node MatMul_2 (MatMul): layer 'MatMul_2' (linear, rounding half_even)\n" in result.out
+    assert re.findall(r"^node (\w+) ", result.out, re.MULTILINE) == [node.name for node in net.nodes]
     assert Path("imported/ir/model.onnx").read_bytes() == Path("net.onnx").read_bytes()
     assert zeroskip("inspect", "imported").code == zeroskip("inspect", "net.onnx").code == 0
     inputs = np.random.default_rng(0).normal(0, 3, (5, 6)).astype(np.float32)

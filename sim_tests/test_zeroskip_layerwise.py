@@ -173,6 +173,7 @@ def onnx_network(folder: Path) -> Path:
     net.op("MatMul", net.last, net.weight(rng.normal(0, 2, (24, 5))))
     net.quant(net.last, 4.0, 0, 8)
     net.op("Softmax", net.last, axis=1)
+    net.op("ArgMax", net.last, axis=1)
     path = folder / "net.onnx"
     path.write_bytes(net.proto().SerializeToString())
     return path
@@ -184,6 +185,7 @@ def test_an_onnx_network_has_the_floats_of_its_own_evaluation(tmp_path):
     x = np.random.default_rng(1).normal(0, 3, (VECTORS, 3, 6, 5)).astype(np.float32)
     result = compare(path, tmp_path / "design", x).check()
     assert all(layer.floats is not None for layer in result.layers)
+    assert [layer.tensor for layer in result.layers if layer.rtl is None] == ["x", "t5"]
     assert [layer["float_differing"] for layer in result.to_dict()["layers"]] == [0] * len(result.layers)
     assert [layer["largest_difference"] for layer in result.to_dict()["layers"]] == [0.0] * len(result.layers)
 
