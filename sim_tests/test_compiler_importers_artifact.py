@@ -323,7 +323,7 @@ def with_nan(array: Any) -> Any:
     return values
 
 
-KINDS = "conv2d, linear, max_pool2d, avg_pool2d, add, concat, conv1d, max_pool1d, avg_pool1d"
+KINDS = "conv2d, linear, max_pool2d, avg_pool2d, add, concat, argmax, conv1d, max_pool1d, avg_pool1d"
 ROUNDINGS = "floor, half_up, half_away, half_even, tflite_double, tflite_single, thresholds"
 GRIDS = "signed, symmetric, zero_excluded, binary, ternary, codebook"
 BAD: list[tuple[Callable[[Parts], None], str]] = [
