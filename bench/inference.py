@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zeroskip.pruning import ConstraintSet, Filter, FilterColumn, NonStructured
-from zeroskip.pruning.capture import INPUT, Graph, Kind, Op, capture
+from zeroskip.pruning.capture import capture
+from zeroskip.pruning.graph import INPUT, Graph, Kind, Op
 from zeroskip.pruning.networks import make_network
 
 NETWORKS = {"lenet5": (1, 28, 28), "small_vgg": (1, 28, 28)}

@@ -26,6 +26,7 @@ from zeroskip.pruning.constraints import (
 )
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.inputs import Input, fold_channels
+from zeroskip.pruning.networks import load_start
 from zeroskip.pruning.quantize import QuantizedNetwork, quantize
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "allocate",
     "build_artifact",
     "fold_channels",
+    "load_start",
     "prune",
     "quantize",
 ]

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from zeroskip.pruning.capture import POOLINGS, Graph, Kind, Op
 from zeroskip.pruning.errors import PruningError, nearest
+from zeroskip.pruning.graph import POOLINGS, Graph, Kind, Op
 from zeroskip.pruning.inputs import Input
-from zeroskip.pruning.quantizers import Weights, fake_quantize, search_scale
+from zeroskip.pruning.quantizers import Scale, Weights, as_factor, channel_scales, fake_quantize, search_scale
 
 __all__ = ["Activation", "Plan", "calibrate", "fake_quant_forward", "output_name"]
 
@@ -51,6 +50,12 @@ class Activation:
         """Largest code."""
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
+    def limits(self, lo: float, hi: float) -> tuple[int, int]:
+        """Return the smallest and the largest code of results that an activation function keeps in ``lo`` to ``hi``."""
+        least = self.lo if lo == -math.inf else math.floor(lo / self.scale + 0.5)
+        most = self.hi if hi == math.inf else math.floor(hi / self.scale + 0.5)
+        return min(max(least, self.lo), self.hi), min(max(most, self.lo), self.hi)
+
     def fake(self, x: Tensor) -> Tensor:
         """Return ``x`` rounded half up to the codes and clamped, as real values, with a straight-through gradient."""
         rounded: Tensor = _Rounded.apply(x, self.scale, self.lo, self.hi)  # type: ignore[no-untyped-call]
@@ -82,7 +87,7 @@ class Plan:
     source: Input | None
     power_of_two: bool
     grids: Mapping[str, Weights]
-    weight_scales: Mapping[str, float]
+    weight_scales: Mapping[str, Scale]
     activations: Mapping[str, Activation]
 
 
@@ -172,6 +177,7 @@ def calibrate(
     power_of_two: bool = False,
     reconstruct: bool = False,
     fixed: Mapping[str, tuple[Weights, float]] | None = None,
+    per_channel: bool = False,
 ) -> Plan:
     """Choose all scales from the float network and calibration inputs ``x`` (N, ...), float as the network takes them.
 
@@ -179,7 +185,8 @@ def calibrate(
     ``power_of_two`` an activation scale is its layer's input scale x weight scale x ``2^S``, so that requantization
     is a shift: the activation's 8 bits bear the coarser choice better than 4-bit weights do.
     With ``reconstruct`` the output has the input's codes, so that their difference is the error of a reconstruction.
-    ``fixed`` holds grid and scale of the layers, by name, whose weights lie on levels already.
+    ``fixed`` holds grid and scale of the layers, by name, whose weights lie on levels already; with ``per_channel`` the
+    output channels of all others have scales of their own.
     """
     if not 1 <= activations <= 8:
         raise PruningError(f"Activation bits must be from 1 to 8, not {activations!r}")
@@ -188,7 +195,7 @@ def calibrate(
     forms = {"input": _input_codes(source, x, graph)}
     if reconstruct:
         _check_reconstruction(graph, forms["input"])
-    scales: dict[str, float] = {}
+    scales: dict[str, Scale] = {}
     seen: dict[str, Tensor] = {}
 
     def observe(op: Op, y: Tensor) -> Tensor:
@@ -198,13 +205,14 @@ def calibrate(
     with torch.no_grad():
         graph.forward(tensors, x, activation=observe)
     if power_of_two:
-        _check_power_of_two(graph)
+        _check_power_of_two(graph, per_channel)
     shared = _shared_codes(graph)
     for op in graph.ops:
         name = output_name(graph, op)
         if op.weight is not None:
+            search = channel_scales if per_channel else search_scale
             known_scale = fixed[op.name][1] if op.name in fixed else None
-            scales[op.name] = known_scale or search_scale(tensors[op.weight], grids[op.name])
+            scales[op.name] = known_scale or search(tensors[op.weight], grids[op.name])
         if reconstruct and op is graph.ops[-1]:
             forms[name] = forms["input"]
             continue
@@ -218,7 +226,8 @@ def calibrate(
             forms[name] = forms[known[0]]
             continue
         values = np.concatenate([_sampled(seen[m.name]) for m in makers])
-        step = forms[op.inputs[0]].scale * scales[op.name] if power_of_two else None
+        scale = scales.get(op.name)
+        step = forms[op.inputs[0]].scale * scale if power_of_two and isinstance(scale, float) else None
         forms[name] = _best(values, activations, not all(m.relu for m in makers), step)
     return Plan(source, power_of_two, grids, scales, forms)
 
@@ -235,8 +244,10 @@ def _check_reconstruction(graph: Graph, first: Activation) -> None:
         raise PruningError("A reconstruction has the input's codes, whose code 0 must be 0; use an Input of mean 0")
 
 
-def _check_power_of_two(graph: Graph) -> None:
+def _check_power_of_two(graph: Graph, per_channel: bool) -> None:
     """Refuse what shifts alone cannot do."""
+    if per_channel:
+        raise PruningError("Scales for each channel need a multiplier a channel; use power_of_two=False")
     for op in graph.ops:
         if op.norm is not None:
             raise PruningError(
@@ -274,15 +285,17 @@ def fake_quant_forward(
 
     pooled = _pooled(graph)
     before = {op.name: op for op in graph.ops if op.name in pooled.values()}
-    network = Graph(tuple(replace(op, relu=False) if op.name in before else op for op in graph.ops), graph.in_shape)
+    plain = {op.name: replace(op, clip=(-math.inf, math.inf)) for op in before.values()}
+    network = Graph(tuple(plain.get(op.name, op) for op in graph.ops), graph.in_shape)
 
     def weight(op: Op, value: Tensor) -> Tensor:
-        return fake_quantize(value, plan.grids[op.name], plan.weight_scales[op.name], masks.get(op.name))
+        factor = as_factor(plan.weight_scales[op.name], value)
+        return fake_quantize(value, plan.grids[op.name], factor, masks.get(op.name))
 
     def activation(op: Op, y: Tensor) -> Tensor:
         if op.name in pooled:
             op = before[pooled[op.name]]
-            y = F.relu(y) if op.relu else y
+            y = op.activate(y)
         elif op.name in before or op.kind in (Kind.MAX_POOL2D, Kind.CONCAT):
             return y
         return plan.activations[output_name(graph, op)].fake(y)

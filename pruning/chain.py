@@ -15,15 +15,17 @@ from torch import nn
 
 from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.calibration import Plan, calibrate, fake_quant_forward
-from zeroskip.pruning.capture import Graph, capture
+from zeroskip.pruning.capture import capture
 from zeroskip.pruning.checkpoints import Checkpoints, plain_values, replace_bytes
 from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet, Split, data_folder, load
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
+from zeroskip.pruning.graph import Graph
 from zeroskip.pruning.judging import auc, integer_score, reconstruction_errors, score, wrong
 from zeroskip.pruning.networks import load_start, make_network
 from zeroskip.pruning.quantize import QuantizedNetwork, fixed_levels, float_inputs, layer_masks, quantize
+from zeroskip.pruning.quantizers import as_factor
 from zeroskip.pruning.recipe import Recipe, load_recipe
 from zeroskip.pruning.replicas import from_first, rank
 from zeroskip.pruning.retrain import Progress, Run, run_stages
@@ -131,6 +133,7 @@ def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
         graph, tensors, float_inputs(inputs, run.source), run.source,
         settings.weights, settings.activations, settings.power_of_two,
         reconstruct=task is Task.RECONSTRUCT, fixed=fixed_levels(graph, tensors, admm),
+        per_channel=settings.per_channel,
     )  # fmt: skip
     forward = fake_quant_forward(graph, tensors, plan, layer_masks(graph, tensors, admm))
 
@@ -152,9 +155,10 @@ def _settle(graph: Graph, model: nn.Module, plan: Plan, admm: Admm | None) -> No
     for op in graph.ops:
         if op.weight and admm and admm.holds_levels(op.module):
             weight = tensors[op.weight]
-            levels = plan.grids[op.name].levels(weight.detach(), plan.weight_scales[op.name])
+            factor = as_factor(plan.weight_scales[op.name], weight)
+            levels = plan.grids[op.name].levels(weight.detach(), factor)
             with torch.no_grad():
-                weight.copy_(levels * plan.weight_scales[op.name] * (weight != 0))
+                weight.copy_(levels * factor * (weight != 0))
 
 
 def build_artifact(

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor
 
-from zeroskip.pruning.capture import Kind
 from zeroskip.pruning.checkpoints import replace_bytes
 from zeroskip.pruning.errors import PruningError
-from zeroskip.pruning.quantizers import SharedWeights, Weights
+from zeroskip.pruning.graph import Kind
+from zeroskip.pruning.quantizers import Scale, SharedWeights, Weights
 
 if TYPE_CHECKING:
     from zeroskip.pruning.golden import IntegerLayer
@@ -97,8 +97,13 @@ def _layer_header(net: QuantizedNetwork, layer: IntegerLayer) -> dict[str, Any]:
     bits, grid = _grid(net, layer.name, layer.weight)
     return entry | {
         "structure": dict(net.structures[layer.name]), "weight_bits": bits, "grid": grid,
-        "weight_scale": net.weight_scales[layer.name], "rounding": layer.rounding.value, "clamp": list(layer.clamp),
+        "weight_scale": _scale(net.weight_scales[layer.name]), "rounding": layer.rounding.value,
+        "clamp": list(layer.clamp),
     }  # fmt: skip
+
+
+def _scale(scale: Scale) -> float | list[float]:
+    return list(scale) if isinstance(scale, tuple) else scale
 
 
 def _grid(net: QuantizedNetwork, name: str, weight: Tensor) -> tuple[int, str]:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zeroskip.pruning.capture import Kind
 from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.graph import Kind
 
 __all__ = ["Codes", "IntegerLayer", "IntegerNetwork", "Rounding", "scaled"]
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from zeroskip.pruning.capture import Graph, Kind, Op, capture
+from zeroskip.pruning.capture import capture
 from zeroskip.pruning.checkpoints import LATER
 from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.graph import Graph, Kind, Op
 
 __all__ = ["Input", "fold_channels"]
 

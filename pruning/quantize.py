@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.calibration import Activation, Plan, calibrate, output_name
-from zeroskip.pruning.capture import Graph, Kind, Op, as_map, capture
+from zeroskip.pruning.capture import capture
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, write_artifact
 from zeroskip.pruning.golden import Codes, IntegerLayer, IntegerNetwork
+from zeroskip.pruning.graph import Graph, Kind, Op, as_map
 from zeroskip.pruning.inputs import Input
-from zeroskip.pruning.quantizers import Weights
+from zeroskip.pruning.quantizers import Scale, Weights, as_factor
+from zeroskip.pruning.sharing import shared_levels
 
 __all__ = ["QuantizedNetwork", "Samples", "fixed_levels", "float_inputs", "layer_masks", "quantize"]
 
@@ -41,7 +43,7 @@ class QuantizedNetwork:
     -------
     golden : IntegerNetwork, computes every tensor exactly
     structures : layer name -> structure as in the artifact's header
-    grids, weight_scales : layer name -> weight levels and the distance between them
+    grids, weight_scales : layer name -> weight levels and the distance between them, of the layer or of each channel
     first : codes of the input as the float network takes it
     samples : 16 input codes, stored with every layer's output
     record : where the network comes from (recipe, accuracy, provenance)
@@ -50,7 +52,7 @@ class QuantizedNetwork:
     golden: IntegerNetwork
     structures: Mapping[str, Mapping[str, Any]]
     grids: Mapping[str, Weights]
-    weight_scales: Mapping[str, float]
+    weight_scales: Mapping[str, Scale]
     first: Activation
     samples: Tensor
     record: Record = field(default_factory=Record)
@@ -156,11 +158,16 @@ def layer_masks(graph: Graph, tensors: Mapping[str, Tensor], layers: Admm | None
 
 
 def fixed_levels(graph: Graph, tensors: Mapping[str, Tensor], layers: Admm | None) -> dict[str, tuple[Weights, float]]:
-    """Return grid and scale of every layer, by name, whose constraint set has put its weights on levels."""
+    """Return grid and scale of every layer, by name, whose weights are on levels.
+
+    Its constraint set has put them there, or parameters without a set share values.
+    """
     found: dict[str, tuple[Weights, float]] = {}
     for op in graph.ops:
         constraint = layers.constraint(op.module) if layers and op.weight else None
         levels = constraint.levels_of(tensors[op.weight or ""].detach()) if constraint else None
+        if constraint is None and isinstance(tensors.get(op.weight or ""), nn.Parameter):
+            levels = shared_levels(op, tensors)
         if levels is not None:
             found[op.name] = levels
     return found
@@ -177,8 +184,12 @@ def quantize(
     power_of_two: bool = False,
     plan: Plan | None = None,
     reconstruct: bool = False,
+    per_channel: bool = False,
 ) -> QuantizedNetwork:
     """Quantize ``model`` to integers.
+
+    Weights that are 0 stay 0, and those that share a value keep sharing it: a layer of at most 255 values becomes a
+    codebook, or a uniform grid where the values lie on one (:func:`zeroskip.pruning.sharing.shared_levels`).
 
     Parameters
     ----------
@@ -186,13 +197,14 @@ def quantize(
     calibration : samples that set the activation ranges (the first 1,024 are used); floats as the model takes them, or
         codes with ``input``: uint8, or int8 where it is signed
     weights : weight bits, or layer name or glob -> bits; zero-excluded below 8 bits, symmetric at 8; layers whose set
-        in ``layers`` has levels or shared values keep these
+        in ``layers`` has levels or shared values keep these, and so do layers of shared values without a set
     activations : activation bits; unsigned after a ReLU, signed elsewhere
     input : how the network sees its pixels; without it the float input is calibrated to signed 8 bit
     layers : the hardened Admm whose masks and structures hold
     power_of_two : choose scales so that every multiplier is 1
     plan : scales chosen earlier, as :func:`zeroskip.pruning.calibration.calibrate` returns them
     reconstruct : for autoencoders: the output has the input's codes
+    per_channel : a weight scale for each output channel, of the layers whose weights do not share values
 
     Raises
     ------
@@ -203,11 +215,14 @@ def quantize(
     if layers is not None:
         layers.check()
     graph = capture(model, float_inputs(sample, source))
-    tensors = {name: value.detach() for name, value in graph.tensors(model).items()}
+    live = graph.tensors(model)
+    tensors = {name: value.detach() for name, value in live.items()}
     inputs = _gather(calibration, _CALIBRATION_SAMPLES)
     if plan is None:
-        floats, fixed = float_inputs(inputs, source), fixed_levels(graph, tensors, layers)
-        plan = calibrate(graph, tensors, floats, source, weights, activations, power_of_two, reconstruct, fixed)
+        floats, fixed = float_inputs(inputs, source), fixed_levels(graph, live, layers)
+        plan = calibrate(
+            graph, tensors, floats, source, weights, activations, power_of_two, reconstruct, fixed, per_channel
+        )
     masks = layer_masks(graph, tensors, layers)
     codes = _describe_tensors(graph, plan)
     integer = tuple(
@@ -218,7 +233,7 @@ def quantize(
         while name in {op.name for op in graph.ops}:
             name += "_"
         integer += (IntegerLayer(name, Kind.ARGMAX, (integer[-1].output,), "output"),)
-    structures = {op.name: _structure(layers, op) for op in graph.ops if op.weight}
+    structures = {op.name: _structure(layers, op, live[op.weight]) for op in graph.ops if op.weight}
     golden_in = _as_maps(_input_codes(inputs[:_GOLDEN_SAMPLES], plan.activations["input"]), graph.in_shape)
     return QuantizedNetwork(
         IntegerNetwork(integer, codes),
@@ -230,9 +245,14 @@ def quantize(
     )
 
 
-def _structure(layers: Admm | None, op: Op) -> dict[str, Any]:
+def _structure(layers: Admm | None, op: Op, weight: Tensor) -> dict[str, Any]:
+    """Return the structure of a layer's set; trained weights without a set that hold zeros were pruned elsewhere."""
     constraint = layers.constraint(op.module) if layers else None
-    return dict(constraint.describe()) if constraint else {"kind": "dense"}
+    if constraint:
+        return dict(constraint.describe())
+    kept = int(torch.count_nonzero(weight))
+    sparse = isinstance(weight, nn.Parameter) and 0 < kept < weight.numel()
+    return {"kind": "nonstructured", "keep": kept} if sparse else {"kind": "dense"}
 
 
 def _describe_tensors(graph: Graph, plan: Plan) -> dict[str, Codes]:
@@ -265,14 +285,15 @@ def _integer_layer(
     common: dict[str, Any] = {
         "name": op.name, "kind": op.kind, "inputs": op.inputs, "output": out, "kernel": op.kernel, "stride": op.stride,
         "padding": op.padding, "dilation": op.dilation, "groups": op.groups,
-        "clamp": (0 if op.relu else form.lo, form.hi),
+        "clamp": form.limits(*op.clip),
     }  # fmt: skip
     if op.kind is Kind.ADD:
         return _addition(common, op, plan, form.scale)
     if op.weight is None or mask is None:
         return IntegerLayer(**common)
-    step = plan.weight_scales[op.name]
-    levels = (plan.grids[op.name].levels(tensors[op.weight].detach(), step) * mask).to(torch.int64).contiguous()
+    scale, weight = plan.weight_scales[op.name], tensors[op.weight].detach()
+    levels = (plan.grids[op.name].levels(weight, as_factor(scale, weight)) * mask).to(torch.int64).contiguous()
+    step = torch.tensor(scale, dtype=torch.float64)
     gain, offset = _affine(op, tensors, len(levels))
     sign = torch.where(gain < 0, -1, 1).reshape(-1, *(1,) * (levels.dim() - 1))
     # A channel of gain 0 is constant: no weights, the constant in the bias.
@@ -285,7 +306,7 @@ def _integer_layer(
         raise PruningError(
             f"Layer '{op.name}' has a bias of {float(bias.abs().max()):.3g} steps, but it must fit 32 bits"
         )
-    ratios = unit / form.scale if op.norm is not None else (unit / form.scale)[:1]
+    ratios = unit / form.scale if op.norm is not None or step.dim() else (unit / form.scale)[:1]
     multiplier, shift = _requantization(op.name, ratios, plan.power_of_two)
     return IntegerLayer(
         **common, weight=as_map(levels.to(torch.int16)), bias=bias.to(torch.int32), multiplier=multiplier, shift=shift

@@ -13,7 +13,19 @@ from torch import Tensor
 
 from zeroskip.pruning.errors import PruningError
 
-__all__ = ["SharedWeights", "Weights", "alternating_scale", "fake_quantize", "search_scale"]
+__all__ = [
+    "Scale",
+    "SharedWeights",
+    "Weights",
+    "alternating_scale",
+    "as_factor",
+    "channel_scales",
+    "fake_quantize",
+    "search_scale",
+]
+
+Scale = float | tuple[float, ...]
+"""Distance of a layer's levels: one for all weights, or one for each output channel."""
 
 GRIDS = ("signed", "symmetric", "zero_excluded", "binary", "ternary")
 _FIXED_BITS = {"binary": 1, "ternary": 2}
@@ -21,6 +33,8 @@ _ALTERNATIONS = 5
 _SHARED_TOP = 255
 _SEARCH_STEPS = 240
 _SEARCH_LOWEST = 0.15
+# A bias is counted in steps of its channel's scale and has 32 bits: a channel of tiny weights keeps a coarser one.
+_SMALLEST_CHANNEL = 2.0**-12
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class Weights:
         """Largest level."""
         return (1 << (self.bits - 1)) if self.excludes_zero else (1 << (self.bits - 1)) - 1
 
-    def levels(self, weight: Tensor, scale: float) -> Tensor:
+    def levels(self, weight: Tensor, scale: float | Tensor) -> Tensor:
         """Return the nearest level of every weight, as floats; never 0 on a grid that excludes it."""
         if self.excludes_zero:
             sign = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
@@ -106,7 +120,7 @@ class SharedWeights(Weights):
         """Largest level."""
         return _SHARED_TOP
 
-    def levels(self, weight: Tensor, scale: float) -> Tensor:
+    def levels(self, weight: Tensor, scale: float | Tensor) -> Tensor:
         """Return the nearest level of every weight, as floats."""
         known = torch.tensor(self.codebook, dtype=weight.dtype, device=weight.device)
         return known[torch.bucketize(weight / scale, (known[:-1] + known[1:]) / 2, right=True)]
@@ -142,6 +156,21 @@ def search_scale(weight: Tensor, weights: Weights) -> float:
     return scales[int(np.argmin(errors))]
 
 
+def channel_scales(weight: Tensor, weights: Weights) -> tuple[float, ...]:
+    """Return the scale of :func:`search_scale` for each output channel; one without weights has the layer's."""
+    whole = search_scale(weight, weights)
+    alive = weight.detach().flatten(1).any(1).tolist()
+    scales = [search_scale(row, weights) if kept else whole for row, kept in zip(weight, alive, strict=True)]
+    return tuple(max(scale, whole * _SMALLEST_CHANNEL) for scale in scales)
+
+
+def as_factor(scale: Scale, weight: Tensor) -> float | Tensor:
+    """Return a scale so that it broadcasts along the output channels of ``weight``."""
+    if not isinstance(scale, tuple):
+        return scale
+    return torch.tensor(scale, dtype=weight.dtype, device=weight.device).reshape(-1, *(1,) * (weight.dim() - 1))
+
+
 def alternating_scale(weight: Tensor, weights: Weights) -> float:
     """Return a scale from five rounds of choosing levels Q for it and then the best scale for Q, from two starts.
 
@@ -168,7 +197,7 @@ def alternating_scale(weight: Tensor, weights: Weights) -> float:
     return min(found)[1] * top
 
 
-def fake_quantize(weight: Tensor, weights: Weights, scale: float, mask: Tensor | None) -> Tensor:
+def fake_quantize(weight: Tensor, weights: Weights, scale: float | Tensor, mask: Tensor | None) -> Tensor:
     """Return the weights on their levels (times the scale) with a straight-through gradient; masked positions are 0."""
     quantized: Tensor = weight + (weights.levels(weight, scale) * scale - weight).detach()
     return quantized if mask is None else quantized * mask

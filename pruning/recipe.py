@@ -147,6 +147,7 @@ class Quantization:
     activations: int = 8
     power_of_two: bool = False
     calibration: int = 1024
+    per_channel: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)

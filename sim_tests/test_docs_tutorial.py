@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from zeroskip.api import Design
+from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.pruning.data import load_digits
 from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.networks import make_network
@@ -109,3 +111,18 @@ def test_the_lines_that_share_a_budget(names):
     macs = {name: positions[name] * found.count(names["model"].get_parameter(f"{name}.weight").shape)
             for name, found in names["sets"].items()}  # fmt: skip
     assert set(macs) == set(positions) and 9_900 < sum(macs.values()) <= 10_000
+
+
+def test_the_lines_that_quantize_a_trained_network(tmp_path, monkeypatch):
+    (lines,) = snippets("Take a trained network as it is")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(1)
+    model, trained = make_network("resnet8").eval(), make_network("resnet8").eval()
+    with torch.no_grad():
+        trained.conv1.weight[torch.rand_like(trained.conv1.weight) < 0.5] = 0
+    save_file(trained.state_dict(), tmp_path / "weights.safetensors")
+    names = {"model": model, "codes": torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)}
+    exec(compile(lines, str(TUTORIAL), "exec"), names)
+    first = load_artifact(tmp_path / "net.safetensors").layer("conv1")
+    assert (first.structure["kind"], first.weight_bits) == ("nonstructured", 8)
+    assert not first.weight[(trained.conv1.weight == 0).numpy()].any()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torch_networks import GRAPHS, Residual, Sequence, Shortcut, shaken
+from torch_networks import GRAPHS, Clipped, Pooled, Residual, Sequence, Shortcut, shaken
 from zeroskip.pruning import PruningError
-from zeroskip.pruning.capture import Kind, capture
+from zeroskip.pruning.capture import capture
+from zeroskip.pruning.graph import Kind
 
 
 class Full(nn.Module):
@@ -62,7 +65,8 @@ def test_graphs_equal_their_module(name):
     make, shape = GRAPHS[name]
     model, x = shaken(make()), torch.randn(3, *shape)
     graph = capture(model, x)
-    torch.testing.assert_close(graph.forward(graph.tensors(model), x), model(x))
+    result = graph.forward(graph.tensors(model), x)
+    torch.testing.assert_close(F.softmax(result, 1) if name == "pooled" else result, model(x))
 
 
 def test_a_residual_network_becomes_sums_with_their_relu():
@@ -74,6 +78,31 @@ def test_a_residual_network_becomes_sums_with_their_relu():
     assert by_name["blocks_0_conv1"].relu and not by_name["blocks_0_conv2"].relu
     assert by_name["pool1"].kernel == (4, 4)
     assert by_name["fc"].inputs == ("pool1",)
+
+
+def test_activation_functions_are_limits_of_the_layer_before():
+    graph = capture(Clipped(), torch.randn(2, 3, 9, 9))
+    clips = {op.name: op.clip for op in graph.ops if op.clips}
+    inf = math.inf
+    assert clips == {
+        "stem_0": (0, 6), "deep": (-1, 1), "left": (0, inf), "right": (0, 2), "add1": (-2, inf), "fc": (-4, 4)
+    }  # fmt: skip
+    deep = next(op for op in graph.ops if op.name == "deep")
+    assert (deep.groups, deep.padding) == (4, (0, 0, 1, 1))
+
+
+def test_poolings_of_every_size_and_an_end_on_the_host(caplog):
+    graph = capture(Pooled(), torch.randn(2, 2, 13, 13))
+    pools = [(op.kind, op.kernel, op.stride, op.padding, op.out_shape[1:]) for op in graph.ops if not op.weight]
+    maximum, average = Kind.MAX_POOL2D, Kind.AVG_POOL2D
+    assert pools == [
+        (maximum, (3, 3), (2, 2), (1, 1, 1, 1), (7, 7)),
+        (maximum, (2, 2), (2, 2), (0, 0, 1, 1), (4, 4)),
+        (average, (2, 2), (2, 2), (0, 0, 0, 0), (2, 2)),
+        (maximum, (2, 1), (2, 1), (0, 0, 0, 0), (1, 2)),
+        (maximum, (1, 2), (1, 2), (0, 0, 0, 0), (1, 1)),
+    ]
+    assert "softmax at the end is left to the host: the outputs are the values before it" in caplog.text
 
 
 def test_sequences_are_maps_of_height_1():
@@ -122,7 +151,6 @@ class Refused(nn.Module):
             lambda m, x: torch.cat([m.conv(x).flatten(1), m.pair(x).flatten(1)], 1),
             r"flattened maps in 'aten\.cat\.default'; join the maps and flatten the result",
         ),
-        (lambda m, x: F.relu(torch.cat([m.conv(x), m.pair(x)], 1)), "ReLU that does not follow a convolution"),
         (lambda m, x: twice(m.conv(x), F.relu), "ReLU of layer 'conv', whose result without it is used as well"),
         (lambda m, x: twice(m.conv(x), m.norm), "BatchNorm of layer 'conv', whose result without it is used as well"),
         (
@@ -135,10 +163,35 @@ class Refused(nn.Module):
             "BatchNorm that does not follow a convolution or linear layer directly",
         ),
         (lambda m, x: m.conv(F.relu(x)), "ReLU that does not follow a convolution or linear layer"),
-        (lambda m, x: F.max_pool2d(m.conv(x), 3, 1, 1), "a pooling with padding, dilation, ceil_mode"),
+        (
+            lambda m, x: F.max_pool2d(m.conv(x), 2, dilation=2),
+            r"a max pooling with dilation at .*; the nearest supported form is one without dilation\. Supported are",
+        ),
+        (lambda m, x: F.avg_pool2d(m.conv(x), 3, 2, 1), "an average pooling with padding, ceil_mode or divisor"),
+        (lambda m, x: F.avg_pool2d(m.conv(x), 4, ceil_mode=True), "an average pooling with padding, ceil_mode"),
+        (lambda m, x: F.adaptive_max_pool2d(m.conv(x), 1, True)[1].float(), r"operation '<built-in function getitem>'"),
+        (
+            lambda m, x: F.hardswish(m.conv(x)),
+            r"Node 'hardswish' is unsupported: .*; the nearest supported form is ReLU6\.",
+        ),
+        (lambda m, x: m.conv(x).clamp(min=m.conv.bias[0]), r"aten\.select"),
+        (lambda m, x: m.conv(x).clamp(2, 1), "clamp whose limits are no two ascending numbers"),
+        (lambda m, x: F.avg_pool2d(m.conv(x), 2).clamp(0, 1), "clamp that does not follow a convolution or linear"),
+        (
+            lambda m, x: twice(torch.cat([m.conv(x), m.pair(x)], 1), F.relu),
+            "ReLU of layer 'concat1', whose result without it is used as well",
+        ),
+        (
+            lambda m, x: m.conv(x) + F.pad(F.max_pool2d(m.pair(x), 3), (2, 2, 2, 2)),
+            "on a zero padding; pad in",
+        ),
+        (lambda m, x: F.softmax(m.conv(x), 1), "softmax before the end of the network"),
         (lambda m, x: F.dropout(m.conv(x), 0.5, True), "dropout in training mode"),
         (lambda m, x: F.relu(m.conv(x)).view(-1, 2, 3, 12), r"a change of shape to \(2, 3, 12\)"),
-        (lambda m, x: F.adaptive_avg_pool2d(m.conv(x), 6), "adaptive average pooling to"),
+        (
+            lambda m, x: F.adaptive_avg_pool2d(m.conv(x), 4),
+            r"adaptive average pooling to \[4, 4\] of a map of 6 x 6 at .*; the nearest supported form is an output",
+        ),
         (lambda m, x: F.conv2d(x, m.conv.weight * 2), r"operation 'aten\.mul\.Tensor'"),
         (
             lambda m, x: F.pad(m.conv(x), (1, -1, 0, 0)),

@@ -13,8 +13,8 @@ import torch
 import models
 from zeroskip.compiler import reference
 from zeroskip.pruning import PruningError
-from zeroskip.pruning.capture import Kind
 from zeroskip.pruning.golden import Codes, IntegerLayer, IntegerNetwork, Rounding, scaled
+from zeroskip.pruning.graph import Kind
 
 
 def requantize(value, bias, multiplier, shift, zero_point, clamp):

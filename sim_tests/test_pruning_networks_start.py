@@ -6,7 +6,9 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import prune
 
 from zeroskip.pruning import Input, PruningError, fold_channels
 from zeroskip.pruning.data import load_cifar10
@@ -29,9 +31,31 @@ def test_tensors_are_loaded(tmp_path, wrap):
     assert torch.equal(first[0].weight, second[0].weight)
 
 
+def test_sparse_checkpoints_keep_their_zeros_and_values(tmp_path):
+    first = network()
+    prune.l1_unstructured(first[0], "weight", 7)
+    pruned = first[0].weight.detach().clone()
+    assert int((pruned == 0).sum()) == 7
+    state = first.state_dict()
+    assert "0.weight_orig" in state
+    save_file(state, tmp_path / "masked.safetensors")
+    prune.remove(first[0], "weight")
+    save_file(first.state_dict(), tmp_path / "plain.safetensors")
+    torch.save(first.state_dict() | {"0.weight": pruned.to_sparse()}, tmp_path / "coo.pt")
+    for name in ("masked.safetensors", "plain.safetensors", "coo.pt"):
+        second = network()
+        load_start(second, tmp_path / name)
+        assert torch.equal(second[0].weight, pruned), name
+    path = tmp_path / "plain.safetensors"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(PruningError, match=r"plain.safetensors' cannot be read \(.*\); fetch it again"):
+        load_start(network(), path)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        ({"0.weight": torch.ones(3, 4, dtype=torch.int8)}, "has '0.weight' of type torch.int8, but the network needs "),
         (
             {"0.weight": None},
             "has no tensor '0.weight', which the network needs; the nearest are: .*1.weight.*; choose",
@@ -73,10 +97,14 @@ class Trap:
 def test_nothing_in_the_file_is_run(tmp_path):
     path = tmp_path / "a.th"
     torch.save({"0.weight": Trap()}, path)
-    with pytest.raises(PruningError, match="cannot be read"):
+    text = r"a\.th' holds Python objects beside tensors, and nothing in a checkpoint is run; save the model's"
+    with pytest.raises(PruningError, match=text):
         load_start(network(), path)
     path.write_bytes(pickle.dumps(Trap(), protocol=2))
-    with pytest.raises(PruningError, match="cannot be read"):
+    with pytest.raises(PruningError, match=r"cannot be read|holds Python objects"):
+        load_start(network(), path)
+    torch.save(network(), path)
+    with pytest.raises(PruningError, match=text):
         load_start(network(), path)
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from zeroskip.compiler.errors import InputError
+from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.project import parse_project
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import read_header
@@ -90,6 +96,34 @@ def test_same_seed_same_bytes_and_checkpoints_are_used(project, images, tmp_path
     train_artifact(project, images, tmp_path / "c.safetensors")
     assert len({(tmp_path / f"{name}.safetensors").read_bytes() for name in "abc"}) == 1
     assert all("reused" in step for step in steps[steps.index("a") + 1 : -1])
+
+
+def test_a_checkpoint_with_no_epochs_is_only_quantized(images, tmp_path):
+    torch.manual_seed(4)
+    network = nn.ModuleDict({"conv": nn.Conv2d(1, 4, 3, padding=1), "fc": nn.Linear(16, 2)})
+    with torch.no_grad():
+        network["conv"].weight.copy_(torch.tensor([0.0, 0.5, -0.3, 0.11])[torch.randint(4, (4, 1, 3, 3))])
+        network["fc"].weight.mul_(torch.rand(2, 16) < 0.5)
+    save_file(network.state_dict(), tmp_path / "start.safetensors")
+    never = {"epochs": 0, "lr": [1e-3, 1e-3]}
+    project = make(tmp_path, layers={}, dense=never)
+    pixels = {"mean": [51 / 255], "std": [0.5]}
+    values = {"name": "tiny", "network": {"start": "start.safetensors"}, "prune": {"dense": never}}
+    values["quantize"] = {"weights": 8, "per_channel": True, "finetune": never, "input": pixels}
+    project = parse_project(values, project.path)
+    train_artifact(project, images, tmp_path / "a.safetensors")
+    model = load_artifact(tmp_path / "a.safetensors")
+    conv, fc = model.layer("conv"), model.layer("fc")
+    assert conv.grid.value == "codebook" and len(conv.codebook) == 4
+    assert np.array_equal(conv.weight == 0, (network["conv"].weight == 0).numpy())
+    assert not fc.weight[(network["fc"].weight == 0).numpy()].any() and fc.multiplier.shape == (2,)
+    digest = sha256((tmp_path / "start.safetensors").read_bytes()).hexdigest()
+    assert model.metadata["provenance"]["start"] == f"weights of start.safetensors, sha256 {digest}"
+    accuracy = model.metadata["accuracy"]
+    assert abs(accuracy["float"] - accuracy["integer"]) <= 0.1
+    save_file({"conv.weight": torch.zeros(4, 1, 3, 3)}, tmp_path / "start.safetensors")
+    with pytest.raises(PruningError, match=r"start.safetensors' has no tensor 'conv.bias', which the network needs"):
+        train_artifact(project, images, tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["GRAPHS", "Branches", "InPlace", "Residual", "Sequence", "shaken"]
+__all__ = ["GRAPHS", "Branches", "Clipped", "InPlace", "Pooled", "Residual", "Sequence", "Shortcut", "shaken"]
 
 
 class Block(nn.Module):
@@ -93,6 +93,39 @@ class Sequence(nn.Module):
         return self.fc(F.adaptive_avg_pool1d(x, 1).squeeze(2))
 
 
+class Clipped(nn.Module):
+    """ReLU6, HardTanh and clamp behind layers, sums and concatenations; a border of zeros; a depthwise convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, 2, bias=False), nn.BatchNorm2d(4), nn.ReLU6())
+        self.deep = nn.Conv2d(4, 4, 3, groups=4)
+        self.border = nn.ZeroPad2d((0, 1, 0, 1))
+        self.left, self.right = nn.Conv2d(4, 3, 1), nn.Conv2d(4, 5, 1)
+        self.one, self.two = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+        self.fc = nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = F.hardtanh(self.deep(self.border(self.stem(x))))
+        x = F.relu(torch.cat([self.left(x), self.right(x).clamp_max(2)], 1))
+        x = (self.one(x) + self.two(x)).clamp(min=-2)
+        return self.fc(F.max_pool2d(x, 2, ceil_mode=True).flatten(1)).clamp(-4, 4)
+
+
+class Pooled(nn.Module):
+    """Max pools with padding and ceil_mode, adaptive ones, a maximum of a whole map, and Softmax at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 1)
+        self.halves = nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, ceil_mode=True))
+        self.wholes = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.AdaptiveMaxPool2d((1, 2)))
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return F.softmax(self.fc(self.wholes(self.halves(self.conv(x))).amax((2, 3))), 1)
+
+
 def shaken(model):
     """Give every BatchNorm numbers of its own."""
     for module in model.modules():
@@ -125,4 +158,6 @@ GRAPHS = {
     "in_place": (InPlace, (2, 6, 6)),
     "sequence": (Sequence, (2, 40)),
     "shortcut": (Shortcut, (2, 7, 8)),
+    "clipped": (Clipped, (3, 9, 9)),
+    "pooled": (Pooled, (2, 13, 13)),
 }

@@ -19,6 +19,7 @@ name = "{name}"
 [network]
 module = "network.py"
 factory = "build"
+# start = "weights.safetensors"                          # a checkpoint; with 0 epochs everywhere it is only quantized
 
 [data]
 module = "data.py"
@@ -46,6 +47,7 @@ fc2 = {{ kind = "nonstructured", keep = 0.25 }}            # a name wins over a 
 weights = 4                                              # bits, without a level 0: a pruned weight has no code
 activations = 8
 power_of_two = false                                     # true: no requantization multiplier
+per_channel = false                                      # true: a weight scale for each output channel
 finetune = {{ epochs = 40, lr = [1e-3, 1e-5] }}
 input = {{ range = 16, mean = 0.0, std = 0.5 }}            # x = (code / range - mean) / std
 

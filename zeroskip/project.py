@@ -57,15 +57,36 @@ Penalty = Annotated[
     Discriminator(lambda value: "table" if isinstance(value, Mapping) else "pair"),
 ]
 """First and last ADMM penalty, or these by layer name or glob."""
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _is_list(value: Any) -> str:
+    return "list" if isinstance(value, (list, tuple)) else "number"
+
+
+Means = Annotated[
+    Annotated[Finite, Tag("number")] | Annotated[tuple[Finite, ...], Field(min_length=1), Tag("list")],
+    Discriminator(_is_list),
+]
+Deviations = Annotated[
+    Annotated[Rate, Tag("number")] | Annotated[tuple[Rate, ...], Field(min_length=1), Tag("list")],
+    Discriminator(_is_list),
+]
+"""A number for all channels, or one for each."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Network:
-    """Where the PyTorch network comes from: ``factory()`` of the Python file ``module`` returns the ``nn.Module``."""
+    """Where the PyTorch network comes from: ``factory()`` of the Python file ``module`` returns the ``nn.Module``.
+
+    ``start`` is a checkpoint of weights for it, as :func:`zeroskip.pruning.networks.load_start` reads them; with 0
+    epochs everywhere a float network is only quantized.
+    """
 
     module: str = "network.py"
     factory: str = "build"
+    start: str | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -138,11 +159,11 @@ class Prune:
 
 @dataclass(frozen=True, config=_STRICT)
 class InputPixels:
-    """How the network sees its pixels: ``x = (code / range - mean) / std``."""
+    """How the network sees its pixels: ``x = (code / range - mean) / std``; one number, or one a channel."""
 
     range: Annotated[int, Field(ge=1, le=255)] = 255
-    mean: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    std: Rate = 1.0
+    mean: Means = 0.0
+    std: Deviations = 1.0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -153,6 +174,7 @@ class Quantize:
     ----------
     weights, activations : bits; below 8 bits the weights have no level 0, a pruned weight has no code
     power_of_two : scales that need no requantization multiplier
+    per_channel : a weight scale for each output channel
     calibration : validation images that set the activation ranges
     finetune : training with quantized weights and activations
     input : range, mean and deviation of the pixels
@@ -161,6 +183,7 @@ class Quantize:
     weights: Annotated[int, Field(ge=1, le=8)] = 4
     activations: Annotated[int, Field(ge=1, le=8)] = 8
     power_of_two: bool = False
+    per_channel: bool = False
     calibration: Count = 1024
     finetune: Training = Training(10, (3e-4, 1e-5))
     input: InputPixels = InputPixels()
@@ -391,11 +414,14 @@ def _check(project: Project, where: str) -> None:
     for key in project.compile.settings:
         if key not in SETTINGS:
             raise InputError(f"{where}: {_unknown(key, ('compile', 'settings'), list(SETTINGS))}")
-    for table, module in (("network", project.network.module), ("data", project.data.module)):
-        file = project.folder / module
+    files = [("network", "module", project.network.module), ("data", "module", project.data.module)]
+    if project.network.start is not None:
+        files.append(("network", "start", project.network.start))
+    for table, key, name in files:
+        file = project.folder / name
         if not file.is_file():
             raise InputError(
-                f"{where}: table [{table}], key 'module' names '{file}', which does not exist; "
+                f"{where}: table [{table}], key {key!r} names '{file}', which does not exist; "
                 "write it or correct the name"
             )
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zeroskip.boards.steps import file_digest
 from zeroskip.compiler.errors import InputError
 from zeroskip.project import Project, recipe_values
 from zeroskip.user_code import Images, load_network
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zeroskip.pruning.data import ImageSet
+    from zeroskip.pruning.inputs import Input
     from zeroskip.pruning.recipe import Recipe
 
 __all__ = ["TrainingReport", "train_artifact"]
@@ -62,7 +64,7 @@ def train_artifact(
             torch.manual_seed(recipe.seed)
             return load_network(project)
 
-        _check_network(project, network(), recipe, parts)
+        source = _check_network(project, network(), recipe, parts)
         # Without fine-tuning first: the float accuracy is that of the pruned network before it is quantized. The second
         # call takes the stages up to there from their checkpoints.
         pruned = network()
@@ -71,7 +73,9 @@ def train_artifact(
         first, second = _clocks(report, recipe.epochs() / max(1, quick.epochs()))
         prune(pruned, parts["train"], parts["validation"], quick, checkpoints=kept, progress=first)
         net = prune(network(), parts["train"], parts["validation"], recipe, checkpoints=kept, progress=second)
-        shares = {"float": accuracy(pruned.eval(), test, recipe.input), "integer": net.accuracy(test)}
+        shares = {"float": accuracy(pruned.eval(), test, source), "integer": net.accuracy(test)}
+    name = project.network.start
+    start = {} if name is None else {"start": f"weights of {name}, sha256 {file_digest(project.folder / name)}"}
     record = replace(
         net.record,
         accuracy={**shares, "samples": len(test)},
@@ -79,6 +83,7 @@ def train_artifact(
         provenance={
             "recipe_sha256": recipe.digest(),
             "data_sha256": {name: part.digest() for name, part in images.items()},
+            **start,
             "split": f"{len(parts['train'])} train, {len(parts['validation'])} validation (all choices), "
             f"{len(test)} test (read once)",
             "accuracy": "on the test images; float is that of the pruned network before quantization and fine-tuning",
@@ -113,21 +118,30 @@ def _stages_kept(checkpoints: Path | None) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _check_network(project: Project, network: nn.Module, recipe: Recipe, parts: Mapping[str, ImageSet]) -> None:
-    """Do on an untrained copy all that follows training, so that nobody waits for an error."""
+def _check_network(project: Project, network: nn.Module, recipe: Recipe, parts: Mapping[str, ImageSet]) -> Input:
+    """Do on an untrained copy all that follows training, so that nobody waits for an error.
+
+    Return how the network sees its input once statistics of each channel are part of its first layer.
+    """
     from zeroskip.pruning.admm import Admm
     from zeroskip.pruning.calibration import calibrate
     from zeroskip.pruning.capture import capture
+    from zeroskip.pruning.inputs import fold_channels
     from zeroskip.pruning.quantize import float_inputs
 
     model = copy.deepcopy(network).eval()
     for stage in recipe.stages:
         Admm(model, {name: rule.constraint() for name, rule in stage.layers.items()}, stage.rho)
-    inputs = float_inputs(parts["validation"].x[:CHECKED_IMAGES], recipe.input)
+    codes = parts["validation"].x[:CHECKED_IMAGES]
+    source = fold_channels(model, codes, recipe.input)
+    inputs = float_inputs(codes, source)
     graph = capture(model, inputs[:1])
     settings = recipe.quantization
     bits = settings.weights, settings.activations
-    calibrate(graph, graph.tensors(model), inputs, recipe.input, *bits, settings.power_of_two)
+    calibrate(
+        graph, graph.tensors(model), inputs, source, *bits, settings.power_of_two,
+        per_channel=settings.per_channel,
+    )  # fmt: skip
     classes = graph.ops[-1].out_shape[0]
     for name, part in parts.items():
         if int(part.y.max()) >= classes:
@@ -136,3 +150,4 @@ def _check_network(project: Project, network: nn.Module, recipe: Recipe, parts: 
                 f"'{project.folder / project.data.module}' has the label {int(part.y.max())}; "
                 "give the network more outputs"
             )
+    return source

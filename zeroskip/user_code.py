@@ -47,13 +47,17 @@ class Images:
 def code_identity(project: Project) -> dict[str, str]:
     """Return the digests of what the network is made of: all Python files beside its module and the project file.
 
+    And the checkpoint it starts from.
+
     The data module is left out: what it returns counts.
     """
     data = (project.folder / project.data.module).resolve()
     home = project.folder.resolve()
     folders = {home, (home / project.network.module).resolve().parent}
     files = sorted(path for folder in folders for path in folder.glob("*.py") if path.resolve() != data)
-    return {f"code {os.path.relpath(path, home)}": file_digest(path) for path in files}
+    identity = {f"code {os.path.relpath(path, home)}": file_digest(path) for path in files}
+    start = project.network.start
+    return identity if start is None else identity | {f"start {start}": file_digest(project.folder / start)}
 
 
 def load_images(project: Project) -> dict[str, Images]:
@@ -76,14 +80,18 @@ def load_images(project: Project) -> dict[str, Images]:
 
 
 def load_network(project: Project) -> nn.Module:
-    """Return a fresh network; its weights come from torch's random state.
+    """Return a fresh network; its weights come from torch's random state, or from the checkpoint it starts from.
 
     Raises
     ------
     InputError
         If the module fails or returns something else.
+    PruningError
+        If the checkpoint is not one of this network.
     """
     from torch import nn
+
+    from zeroskip.pruning.networks import load_start
 
     path = project.folder / project.network.module
     with _imports_from(project.folder):
@@ -93,6 +101,8 @@ def load_network(project: Project) -> nn.Module:
             f"Function '{project.network.factory}' of '{path}' must return a torch.nn.Module, "
             f"not {type(network).__name__}"
         )
+    if project.network.start is not None:
+        load_start(network, project.folder / project.network.start)
     return network
 
 
