@@ -15,7 +15,8 @@ from zeroskip.pruning.graph import Kind
 
 __all__ = ["Codes", "IntegerLayer", "IntegerNetwork", "Rounding", "scaled"]
 
-# float64 sums are exact below 2^53, int64 products below 2^63.
+# float32 sums are exact below 2^24, float64 sums below 2^53, int64 products below 2^63.
+_EXACT_SINGLE = 1 << 24
 _EXACT_FLOAT = 1 << 53
 _EXACT_INT = 1 << 62
 _TFLITE_FRACTION = 31
@@ -117,13 +118,14 @@ class IntegerLayer:
 class IntegerNetwork:
     """Integer layers, each behind those that write what it reads; ``run`` returns every tensor.
 
-    Sums run in float64 where the bound ``max|code| * sum|w|`` stays below 2^53 (checked here for every layer), the rest
-    in int64.
+    Sums run in float32 where the bound ``max|code| * sum|w|`` stays below 2^24, else in float64, where it must stay below
+    2^53 (checked here for every layer); the rest in int64.
     """
 
     def __init__(self, layers: tuple[IntegerLayer, ...], tensors: Mapping[str, Codes]) -> None:
         self.layers = layers
         self.tensors = dict(tensors)
+        self._types: dict[str, torch.dtype] = {}
         for layer in layers:
             self._check_bounds(layer)
 
@@ -139,6 +141,7 @@ class IntegerNetwork:
             return
         sums = layer.weight.to(torch.int64).abs().flatten(1).sum(1)
         bound = int(sums.max()) * self.tensors[layer.input].magnitude
+        self._types[layer.name] = torch.float32 if bound < _EXACT_SINGLE else torch.float64
         total = bound + int(layer.bias.to(torch.int64).abs().max())
         largest = 1 if layer.multiplier is None else int(layer.multiplier.max())
         if bound >= _EXACT_FLOAT or total * largest >= _EXACT_INT:
@@ -197,7 +200,7 @@ class IntegerNetwork:
     def _accumulate(self, layer: IntegerLayer, codes: Tensor) -> Tensor:
         if layer.weight is None:
             raise ValueError(f"Layer '{layer.name}' has no weight")
-        x, weight = codes.to(torch.float64), layer.weight.to(torch.float64)
+        x, weight = (values.to(self._types[layer.name]) for values in (codes, layer.weight))
         if layer.kind is Kind.LINEAR:
             return F.linear(x.flatten(1), weight).to(torch.int64)
         if any(layer.padding):

@@ -29,6 +29,8 @@ __all__ = ["QuantizedNetwork", "Samples", "fixed_levels", "float_inputs", "layer
 Samples = ImageSet | Tensor | tuple[Tensor, Tensor] | Iterable[Any]
 
 _GOLDEN_SAMPLES = 16
+# Samples whose maps take more values than this all together are fewer, but one at least: they are in the artifact.
+_GOLDEN_VALUES = 1 << 23
 _MULTIPLIER_BITS = 15
 _MAX_SHIFT = 47
 _ADD_FRACTION_BITS = 8
@@ -234,7 +236,9 @@ def quantize(
             name += "_"
         integer += (IntegerLayer(name, Kind.ARGMAX, (integer[-1].output,), "output"),)
     structures = {op.name: _structure(layers, op, live[op.weight]) for op in graph.ops if op.weight}
-    golden_in = _as_maps(_input_codes(inputs[:_GOLDEN_SAMPLES], plan.activations["input"]), graph.in_shape)
+    values = sum(math.prod(tensor.shape) for tensor in codes.values())
+    samples = inputs[: max(1, min(_GOLDEN_SAMPLES, _GOLDEN_VALUES // values))]
+    golden_in = _as_maps(_input_codes(samples, plan.activations["input"]), graph.in_shape)
     return QuantizedNetwork(
         IntegerNetwork(integer, codes),
         structures,
