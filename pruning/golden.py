@@ -118,8 +118,8 @@ class IntegerLayer:
 class IntegerNetwork:
     """Integer layers, each behind those that write what it reads; ``run`` returns every tensor.
 
-    Sums run in float32 where the bound ``max|code| * sum|w|`` stays below 2^24, else in float64, where it must stay below
-    2^53 (checked here for every layer); the rest in int64.
+    Sums run in float32 where the bound ``max|code| * sum|w|`` stays below 2^24, else in float64, where it must stay
+    below 2^53 (checked here for every layer); the rest in int64.
     """
 
     def __init__(self, layers: tuple[IntegerLayer, ...], tensors: Mapping[str, Codes]) -> None:
