@@ -10,6 +10,7 @@ from zeroskip.compiler.program import Program
 from zeroskip.compiler.target import pair_bits
 from zeroskip.hw.accelerator import Accelerator
 from zeroskip.hw.adder import gated_adder_verilog
+from zeroskip.hw.codebook import codebook_verilog
 from zeroskip.hw.memory import bank_verilog, descriptor_verilog, rom_verilog
 from zeroskip.hw.multiplier import ACTIVATION_BITS, logic_multiplier_verilog, multiplier_verilog
 from zeroskip.hw.postprocess import scaler_bits
@@ -29,6 +30,8 @@ def rtl_files(program: Program) -> dict[str, str]:
     files["activation_bank.v"] = bank_verilog(program.config.activation_depth, program.config.bank_bytes)
     config = program.config
     files["gated_adder.v"] = gated_adder_verilog(config.accumulator_width, carry=config.paired_multipliers > 0)
+    if config.codebooks:
+        files["codebook.v"] = codebook_verilog(config.codebooks, config.weight_width, config.level_bits)
     if config.single_multipliers:
         files["multiplier.v"] = multiplier_verilog(config.addend_bits, config.level_bits)
     if config.paired_multipliers:

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.compiler.sign_add import RunCode
 from zeroskip.compiler.target import EngineConfig
+from zeroskip.hw.codebook import CodebookTable
 from zeroskip.hw.pipeline import FLAGS, delay
 from zeroskip.hw.row_pointer import RowPointer
 from zeroskip.hw.sign_add import run_signs
@@ -136,28 +137,29 @@ class WeightFeed(wiring.Component):
         if config.has_windowed:
             m.d.sync += shared.eq(Choice(slots)[slot])
         # without linear layers all lanes take the shared slot: its level is looked up once
-        common = None if config.has_linear else self._level(shared, excluded, book)
+        common = None if config.has_linear else self._level(m, f"{unit}", shared, excluded, book)
         for lane in range(lanes):
             level = common
             if level is None:
                 mine = Signal(config.weight_width, name=f"slot_{unit}_{lane}", reset_less=True)
                 m.d.sync += mine.eq(slots[lane])
                 # chosen behind the registers: the shared slot comes out of a wide selection
-                level = self._level(Mux(linear, mine, shared) if config.has_windowed else mine, excluded, book)
+                code = Mux(linear, mine, shared) if config.has_windowed else mine
+                level = self._level(m, f"{unit}_{lane}", code, excluded, book)
             if config.indexed:
                 level = Mux(idle[lane], 0, level)
             m.d.comb += self.weights[unit * lanes + lane].eq(delay(m, level, 1, signed(config.operand_bits)))
 
-    def _level(self, code: Value, excluded: Value, book: Value) -> Value:
+    def _level(self, m: Module, place: str, code: Value, excluded: Value, book: Value) -> Value:
         """Return the level of a weight's code, on the grid or in the codebook of its layer."""
         config = self.config
         level: Value = weight_level(code, excluded if config.has_zero_excluded else None)
-        for number, levels in enumerate(config.codebooks, 1):
-            # unused codes of a short codebook mean nothing; 0 keeps the table small
-            entries = [*levels, *([0] * ((1 << config.weight_width) - len(levels)))]
-            table = Choice([Const(entry, signed(config.level_bits)) for entry in entries])
-            level = Mux(book == number, table[code], level)
-        return level
+        if not config.codebooks:
+            return level
+        table = CodebookTable(len(config.codebooks), config.weight_width, config.level_bits)
+        m.submodules[f"codebook_{place}"] = table
+        m.d.comb += [table.book.eq(book), table.code.eq(code)]
+        return Mux(book == 0, level, table.level)
 
     def _build_runs(self, m: Module, unit: int, idle: Value, slot: Value, linear: Value, code: RunCode) -> None:
         """Signs and magnitudes: a windowed layer takes those of one slot for all lanes, a linear one the whole word."""

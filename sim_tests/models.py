@@ -555,6 +555,15 @@ TINY: Mapping[str, tuple[Tensor, tuple[Spec, ...]]] = {
             linear(4, bits=1, grid=Grid.CODEBOOK, **_LAST),
         ),
     ),
+    "codebook_maps": (
+        _IMAGE,
+        (
+            conv(5, 3, bits=8, grid=Grid.CODEBOOK, structure="nonstructured", keep=0.6),
+            conv(6, 1, bits=4, grid=Grid.CODEBOOK),
+            conv(4, 3, padding=1, bits=3, grid=Grid.CODEBOOK, structure="nonstructured", keep=0.4),
+            max_pool(2),
+        ),
+    ),
     **{
         f"structure_{structure}": (
             _IMAGE,

@@ -42,6 +42,7 @@ DENSE = [
     ("only_linear", {"lanes": 4, "columns": 3, "results": 4}),
     ("concat_rows", {"lanes": 8, "columns": 2, "results": 2}),
     ("pool_last", {"lanes": 8, "columns": 2, "results": 2}),
+    ("codebook", {"lanes": 4, "columns": 2}),
 ]
 SPARSE = [
     ("stride_2", {"lanes": 8, "results": 4}),
@@ -68,6 +69,7 @@ SPARSE = [
     ("empty_rows", {"lanes": 8, "cores": 1, "sign_adds": 4}),
     ("only_linear", {"lanes": 4, "cores": 2, "results": 2}),
     ("concat_rows", {"lanes": 8, "results": 4}),
+    ("codebook_maps", {"lanes": 4, "cores": 2}),
 ]
 PAIRED = [
     ("asymmetric_padding", "dense", {"lanes": 4, "columns": 3}),
