@@ -12,6 +12,7 @@ from zeroskip.boards.families.family import Cell
 from zeroskip.boards.reports import count_cells
 from zeroskip.boards.rom_images import rom_header
 from zeroskip.compiler.errors import CapacityError, VerificationError
+from zeroskip.compiler.program import Program
 from zeroskip.compiler.spram import spram_grid
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "refuse_broken_logic",
     "refuse_misplaced_roms",
     "refuse_overflow",
+    "refuse_oversized",
     "refuse_unroutable",
     "scopes",
 ]
@@ -61,6 +63,30 @@ def mapped_needs(board: Board, cells: Mapping[str, Cell]) -> dict[str, int]:
 
 def _units(counts: Counter[str], cost: Mapping[str, float]) -> int:
     return math.ceil(sum(counts[kind] * units for kind, units in cost.items()))
+
+
+def refuse_oversized(board: Board, program: Program) -> None:
+    """Raise before anything is mapped when activations and block ROMs have more bits than the board's block RAM.
+
+    Raises
+    ------
+    CapacityError
+        Naming what each needs, what there is, what to change, and what can be had without the board.
+    """
+    config = program.config
+    geometry = config.geometry
+    activations = geometry.lanes * geometry.cores * config.activation_depth * 8
+    parameters = sum(rom.held * rom.word_bits for rom in program.roms if rom.style in ("block", "paged"))
+    holds = board.bram * board.bram_bits
+    if activations + parameters <= holds:
+        return
+    copies = f", one copy for each of {geometry.cores} cores" if geometry.cores > 1 else ""
+    raise CapacityError(
+        f"Design needs {activations + parameters:,} bits of block RAM ({activations:,} for activations{copies}, "
+        f"{parameters:,} for weights, indices and tables), but board {board.name!r} holds {holds:,}; prune further, "
+        "store fewer bits a weight, take smaller inputs or fewer cores, or choose a larger board "
+        "('zeroskip reference', 'zeroskip simulate' and the cycles in the report need none)"
+    )
 
 
 def refuse_overflow(board: Board, cells: Mapping[str, Cell]) -> None:

@@ -15,7 +15,7 @@ from zeroskip.compiler.pages import FLASH_COMMANDS, flash_bytes, image_bytes, pa
 from zeroskip.compiler.program import FlashRead, LayerPlan, Program, Storage
 from zeroskip.compiler.requantization import scaler_count
 from zeroskip.compiler.rom_check import check_roms
-from zeroskip.compiler.spram import move_roms, parameter_roms, spram_count
+from zeroskip.compiler.spram import SPRAM_BITS, SPRAM_DEPTH, move_roms, parameter_roms, spram_count
 from zeroskip.compiler.target import (
     MAX_COLUMNS,
     WRITE_WIDTHS,
@@ -290,6 +290,8 @@ def choose_program(
         _refuse_wide_pairs(candidates, limits)
         _refuse_large_parameters(candidates, limits)
         return _best(candidates, limits, small)
+    if parameters == "rom":
+        _refuse_large_network(model, limits)
     estimates = []
     for kind in kinds:
         for geometry in _geometries(kind, limits, model):
@@ -316,6 +318,28 @@ def choose_program(
     return _best(found, limits, small)
 
 
+def _refuse_large_network(model: Model, limits: Limits) -> None:
+    """Raise when the kept weights and the largest tensor alone are more than the device's memory, in any geometry."""
+    layers = [layer for layer in model.layers if layer.weight is not None]
+    # weights that share a magnitude have a sign each
+    shared = [layer.structure.get("kind") == "micro_block" for layer in layers]
+    weights = sum(layer.nonzero * (1 if one else layer.weight_bits) for layer, one in zip(layers, shared, strict=True))
+    largest = max((model.tensors[name] for layer in model.layers for name in layer.inputs), key=lambda t: t.size)
+    block = max(depth * width for depth, width in limits.block_shapes)
+    holds = limits.blocks * block + limits.spram * SPRAM_DEPTH * SPRAM_BITS
+    if weights + 8 * largest.size > holds:
+        raise CapacityError(
+            f"Network {model.name!r} needs at least {weights:,} bits for its weights and {8 * largest.size:,} for "
+            f"tensor {largest.name!r}, but {limits.name} has {holds:,} bits of memory; prune further, use fewer weight "
+            f"bits{_flash_remedy(limits)}, take smaller inputs or name a larger board. For reference outputs, simulation and cycles alone fix "
+            "the geometry, such as --set lanes=16 --set cores=4"
+        )
+
+
+def _flash_remedy(limits: Limits) -> str:
+    return ", read them from the flash (--set parameters=flash)" if limits.flash is not None else ""
+
+
 def _too_large(model: Model, candidates: Sequence[Candidate], limits: Limits) -> CapacityError:
     """Return the error that says what the smallest candidate needs."""
     fewest = min((candidate.program for candidate in candidates), key=lambda p: _activation_blocks(p, limits))
@@ -326,8 +350,7 @@ def _too_large(model: Model, candidates: Sequence[Candidate], limits: Limits) ->
         key=lambda p: (program_blocks(p, limits.block_shapes), program_multipliers(p.config)),
     )
     blocks, multipliers = program_blocks(least, limits.block_shapes), program_multipliers(least.config)
-    readable = limits.flash is not None and least.paging is None
-    outside = ", read them from the flash (--set parameters=flash)" if readable else ""
+    outside = _flash_remedy(limits) if least.paging is None else ""
     return CapacityError(
         f"Network {model.name!r} needs at least {blocks} block RAMs and {multipliers} multipliers"
         f"{_beside(least, limits)}, "

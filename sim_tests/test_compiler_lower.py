@@ -415,8 +415,21 @@ def test_choice_fits_the_limits():
 
 def test_network_too_large_says_what_is_needed():
     model, _ = run_passes(models.lenet5_like("dense"))
-    text = "needs at least .* block RAMs and .* multipliers, but a tiny device has 5 and 8; prune further"
+    text = "needs at least .* block RAMs and .* multipliers, but a small device has 96 and 8; prune further"
     with pytest.raises(CapacityError, match=text):
+        choose_program(model, Engine.DENSE, Limits("a small device", 8, 96, ECP5_SHAPES))
+
+
+def test_network_beyond_all_memory_is_refused_without_a_search(monkeypatch):
+    monkeypatch.setattr("zeroskip.compiler.geometry.layer_costs", lambda *_: pytest.fail("searched"))
+    model, _ = run_passes(models.lenet5_like("dense"))
+    text = (
+        "Network 'lenet5-dense-w4a8' needs at least 1,722,000 bits for its weights and 23,040 for tensor 'pool1', but "
+        "a tiny device has 92,160 bits of memory; prune further, use fewer weight bits, take smaller inputs or name a "
+        "larger board. For reference outputs, simulation and cycles alone fix the geometry, such as --set lanes=16 "
+        "--set cores=4"
+    )
+    with pytest.raises(CapacityError, match=f"^{text}$"):
         choose_program(model, None, Limits("a tiny device", 8, 5, ECP5_SHAPES))
 
 

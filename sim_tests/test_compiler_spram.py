@@ -103,11 +103,11 @@ def test_parameters_too_large_for_spram_are_counted(lenet):
     dense, _ = run_passes(models.lenet5_like("dense"))
     text = (
         "Network 'lenet5-dense-w4a8' needs at least 236 block RAMs and 10 multipliers beside 4 of 4 SPRAMs (all "
-        "weights and indices would take 8), but a small device has 30 and 8; prune further, use fewer weight bits or "
+        "weights and indices would take 8), but a small device has 200 and 8; prune further, use fewer weight bits or "
         "name a larger board"
     )
     with pytest.raises(CapacityError, match=f"^{re.escape(text)}$"):
-        choose_program(dense, Engine.DENSE, limits(30))
+        choose_program(dense, Engine.DENSE, limits(200))
 
 
 def test_only_parameters_move():

@@ -146,10 +146,12 @@ class Design:
         ``portable`` leaves multipliers and memories to synthesis instead of giving the device's own cells for them.
         """
         from zeroskip.boards import find_board
+        from zeroskip.boards.capacity import refuse_oversized
         from zeroskip.boards.synthesis import synthesize as run_flow
         from zeroskip.vectors import sample_inputs
 
         target = find_board(board) if isinstance(board, str) else board
+        refuse_oversized(target, self.program)
         model = self.program.model
         require_space(self.directory, SYNTHESIS_MB)
         # A model without golden samples is checked against the reference.

@@ -11,11 +11,13 @@ from zeroskip.pruning.errors import PruningError, nearest
 from zeroskip.pruning.networks.lenet import DigitsCnn, LeNet5, LeNet300100
 from zeroskip.pruning.networks.resnet import ResNet8, ResNet20
 from zeroskip.pruning.networks.series import Autoencoder, Cnn1d, DsCnn
+from zeroskip.pruning.networks.squeezenet import SQUEEZENET_PIXELS, SqueezeNet, load_deep_compression
 from zeroskip.pruning.networks.start import load_start
 from zeroskip.pruning.networks.vgg import SmallVgg
 
 __all__ = [
     "NETWORKS",
+    "SQUEEZENET_PIXELS",
     "Autoencoder",
     "Cnn1d",
     "DigitsCnn",
@@ -25,6 +27,8 @@ __all__ = [
     "ResNet8",
     "ResNet20",
     "SmallVgg",
+    "SqueezeNet",
+    "load_deep_compression",
     "load_start",
     "make_network",
 ]
