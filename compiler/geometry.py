@@ -331,8 +331,8 @@ def _refuse_large_network(model: Model, limits: Limits) -> None:
         raise CapacityError(
             f"Network {model.name!r} needs at least {weights:,} bits for its weights and {8 * largest.size:,} for "
             f"tensor {largest.name!r}, but {limits.name} has {holds:,} bits of memory; prune further, use fewer weight "
-            f"bits{_flash_remedy(limits)}, take smaller inputs or name a larger board. For reference outputs, simulation and cycles alone fix "
-            "the geometry, such as --set lanes=16 --set cores=4"
+            f"bits{_flash_remedy(limits)}, take smaller inputs or name a larger board. For reference outputs, "
+            "simulation and cycles alone fix the geometry, such as --set lanes=16 --set cores=4"
         )
 
 

@@ -106,6 +106,7 @@ def published(data_folder, folder, size):
     return net, net.save(folder / "squeezenet.safetensors"), x
 
 
+@pytest.mark.slow
 def test_pattern_and_codebook_are_kept_and_the_whole_network_is_exact(data_folder, tmp_path):
     net, path, x = published(data_folder, tmp_path, 227)
     with np.load(data_folder / "models" / "squeezenet_deep_compression.npz") as file:
