@@ -19,7 +19,8 @@ class Flash:
     Parameters
     ----------
     resource : tuple[str, int]
-        Amaranth resource with the pins ``cs``, ``clk``, ``copi``, ``cipo``, ``wp`` and ``hold``.
+        Amaranth resource with the pins ``cs``, ``clk`` (unless the family has a ``flash_clock``), ``copi``, ``cipo``,
+        ``wp`` and ``hold``.
     offset : int, bytes
         Where the image lies: behind the bitstream.
     wake_us : float, microseconds
@@ -30,6 +31,8 @@ class Flash:
         Amaranth resources of the lamps that say how boot ended.
     commands : tuple[int, ...]
         Read commands that its pins allow, the usual one first.
+    sleeps : bool
+        Whether configuration leaves it in deep power-down. It is woken either way: another design may have left it so.
     """
 
     resource: tuple[str, int]
@@ -39,6 +42,7 @@ class Flash:
     done_led: tuple[str, int]
     failed_led: tuple[str, int]
     commands: tuple[int, ...] = (0x03, 0x0B)
+    sleeps: bool = True
 
     def wake_cycles(self, clock_mhz: float) -> int:
         """Return the cycles that it takes to wake up."""
@@ -79,7 +83,7 @@ class Board:
     spram : int
         Blocks of single-port RAM (16,384 words of 16 bits, without initial content); 0: the device has none.
     flash : Flash or None
-        What fills them; needed where there are any.
+        What fills them, needed where there are any, and what designs may read while they run.
     pack_options : tuple[str, ...]
         Options that name the device to the packer, where it needs any.
     """

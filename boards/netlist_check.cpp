@@ -1,8 +1,8 @@
 // Host side of the netlist check: resets the board top, sends every input vector over the UART and stores what comes back.
 //
-// Usage: program INPUTS OUTPUTS VECTORS BYTES_IN BYTES_OUT DIVISOR RESET_CYCLES TIMEOUT SEED FLASH OFFSET WAKE_CYCLES
-// FLASH is the file that an SPI flash holds from byte OFFSET on, erased elsewhere; - without one. The flash sleeps at
-// first, and answers WAKE_CYCLES after it was woken.
+// Usage: program INPUTS OUTPUTS VECTORS BYTES_IN BYTES_OUT DIVISOR RESET_CYCLES TIMEOUT SEED FLASH OFFSET WAKE_CYCLES SLEEPS
+// FLASH is the file that an SPI flash holds from byte OFFSET on, erased elsewhere; - without one. Where it SLEEPS at
+// first it answers nothing; either way it answers WAKE_CYCLES after it was woken.
 // Exit code 0: every byte came; 3: no byte for TIMEOUT cycles; 4: a frame without a stop bit. A line on standard output
 // says how many bytes came and how many cycles ran; OUTPUTS holds the bytes that came.
 #include <cstdint>
@@ -26,8 +26,8 @@ std::vector<char> read_file(const char* path) {
 // SPI NOR flash, mode 0: wake-up (AB) and reads (03, 0B) of what lies there; silent lines read 1.
 class Flash {
   public:
-    Flash(const char* path, long offset, long wake_cycles)
-        : content_(read_file(path)), offset_(offset), wake_cycles_(wake_cycles) {}
+    Flash(const char* path, long offset, long wake_cycles, bool sleeps)
+        : content_(read_file(path)), offset_(offset), wake_cycles_(wake_cycles), awake_from_(sleeps ? -1 : 0) {}
 
     // Follows the pins and returns the level of its output; `select` is low while it is addressed.
     int drive(long cycle, int select, int clock, int input) {
@@ -58,7 +58,7 @@ class Flash {
   private:
     const std::vector<char> content_;
     const long offset_, wake_cycles_;
-    long awake_from_ = -1, bits_ = 0;
+    long awake_from_, bits_ = 0;
     uint32_t word_ = 0;
     int clock_ = 0, output_ = 1;
     bool listens_ = false;
@@ -132,7 +132,7 @@ class Host {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 13) return 2;
+    if (argc != 14) return 2;
     const std::vector<char> inputs = read_file(argv[1]);
     const long vectors = atol(argv[3]), bytes_in = atol(argv[4]), bytes_out = atol(argv[5]);
     const long divisor = atol(argv[6]), reset_cycles = atol(argv[7]), timeout = atol(argv[8]);
@@ -146,7 +146,7 @@ int main(int argc, char** argv) {
     top.button = 1;
     top.clk = 0;
     top.flash_cipo = 1;
-    Host host(top, divisor, Flash(argv[10], atol(argv[11]), atol(argv[12])));
+    Host host(top, divisor, Flash(argv[10], atol(argv[11]), atol(argv[12]), atoi(argv[13]) != 0));
     host.wait(8);
     top.button = 0;
     host.wait(reset_cycles + 2 * divisor);

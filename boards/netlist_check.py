@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +130,7 @@ def netlist_check(
     image = boot_image(directory, board)
     paged = parameter_image(directory, board) is not None
     plan = plan_top(board, baud, image, paged=paged)
-    flash = _flash_arguments(folder, board) if image is not None or paged else ["-", "0", "0"]
+    flash = _flash_arguments(folder, board) if image is not None or paged else ["-", "0", "0", "0"]
     sources = [write_netlist(folder, board.family), *simulation_library(check, board.family), _write_bench(check, plan)]
     program = build_model(
         sources,
@@ -157,11 +158,12 @@ def netlist_check(
 
 
 def _flash_arguments(folder: Path, board: Board) -> list[str]:
-    """Return what the simulation needs to know of the flash: image, offset in bytes, cycles to wake."""
+    """Return what the simulation needs to know of the flash: image, offset in bytes, cycles to wake, if it sleeps."""
     image = folder / FLASH_IMAGE
     if board.flash is None or not image.is_file():
         raise InputError(f"Folder '{folder}' has no {FLASH_IMAGE} to boot from; run zeroskip synth first")
-    return [str(image.resolve()), str(board.flash.offset), str(board.flash.wake_cycles(board.clock_mhz))]
+    numbers = (board.flash.offset, board.flash.wake_cycles(board.clock_mhz), int(board.flash.sleeps))
+    return [str(image.resolve()), *map(str, numbers)]
 
 
 def _patience(directory: Path) -> int:
@@ -219,6 +221,7 @@ def write_netlist(folder: Path, family: Family) -> Path:
         if _starts_unknown(cell, family):
             family.unknown_start(cell)
         _simplify_lut(cell, family)
+    _expose_flash_clock(design["modules"]["top"], family)
     # The models of the pin cells have bidirectional pads, also where the top level calls them inputs.
     for port in design["modules"]["top"]["ports"].values():
         port["direction"] = "inout"
@@ -236,6 +239,19 @@ def write_netlist(folder: Path, family: Family) -> Path:
 def model_files(family: Family) -> list[Path]:
     """Return the files of this package that decide what a netlist check simulates."""
     return [Path(__file__), _HERE / "netlist_check.cpp", *(_HERE / "cells" / name for name in family.own_cells)]
+
+
+def _expose_flash_clock(top: dict[str, Any], family: Family) -> None:
+    """Give the pad that only a cell of its own reaches a port, as the board has a trace there."""
+    pad = family.flash_clock
+    if pad is None:
+        return
+    nets = [net for name in top["netnames"].values() for net in name["bits"] if isinstance(net, int)]
+    for net, cell in enumerate(top["cells"].values(), max(nets) + 1):
+        if cell["type"] == pad.cell:
+            cell["connections"][pad.pad] = [net]
+            cell["port_directions"][pad.pad] = "output"
+            top["ports"][pad.pad] = {"direction": "output", "bits": [net]}
 
 
 def _resolve_ties(cells: Mapping[str, Cell], family: Family) -> None:

@@ -53,7 +53,8 @@ class Plan:
     reset_cycles : int
         Cycles from the release of the button to the end of reset, boot included.
     flash : Mapping[str, str] or None
-        Ports to the flash that it reads: ``cs`` (low while selected), ``clk``, ``copi``, ``cipo``.
+        Ports to the flash that it reads: ``cs`` (low while selected), ``clk``, ``copi``, ``cipo``. Where the family has
+        a ``flash_clock``, only the netlist check has a port ``clk``.
     """
 
     rtlil: str
@@ -221,7 +222,8 @@ class BoardTop(wiring.Component):
         m.domains.boot = ClockDomain()
         m.d.comb += [ClockSignal("boot").eq(ClockSignal("por")), ResetSignal("boot").eq(reset)]
         m.submodules.boot = DomainRenamer("boot")(boot)
-        self._build_flash(m, platform, flash, boot.cs, boot.sck, boot.copi, boot.cipo, boot.done, boot.failed)
+        clock = (boot.sck, ResetSignal("boot"))
+        self._build_flash(m, platform, flash, clock, (boot.cs, boot.copi, boot.cipo), (boot.done, boot.failed))
         held = Signal(init=1)
         m.d.boot += held.eq(~boot.done)
         return held
@@ -232,7 +234,8 @@ class BoardTop(wiring.Component):
             raise ValueError(f"Board {self.board.name!r} must have a flash")
         cs, sck, primed, failed, cipo = Signal(), Signal(), Signal(), Signal(), Signal()
         lines = Signal(4)
-        self._build_flash(m, platform, self.board.flash, cs, sck, lines[0], cipo, primed, failed)
+        clock = (sck, ResetSignal())
+        self._build_flash(m, platform, self.board.flash, clock, (cs, lines[0], cipo), (primed, failed))
         return {
             "o_flash__cs": cs,
             "o_flash__clk": sck,
@@ -247,24 +250,31 @@ class BoardTop(wiring.Component):
         m: Module,
         platform: Any,
         flash: Flash,
-        cs: Value,
-        sck: Value,
-        copi: Value,
-        cipo: Value,
-        done: Value,
-        failed: Value,
+        clock: tuple[Value, Value],
+        lines: tuple[Value, Value, Value],
+        states: tuple[Value, Value],
     ) -> None:
-        """Connect the flash's pins and the lamps."""
+        """Connect the flash's clock (and what releases it), select, data out and in, and the two lamps."""
         pins = platform.request(*flash.resource, dir="-")
-        names = ("cs", "clk", "copi", "cipo")
-        self.flash = {name: getattr(pins, name).io.name for name in names}
-        ports = {name: getattr(pins, name) for name in (*names, "wp", "hold")}
-        ports |= {f"{led[0]}_{led[1]}": platform.request(*led, dir="-") for led in (flash.done_led, flash.failed_led)}
+        cs, copi, cipo = lines
         # write protection and hold stay inactive
-        levels = [cs, sck, copi, None, 0, 0, done, failed]
-        for (name, port), level in zip(ports.items(), levels, strict=True):
-            m.submodules[f"flash_{name}_buffer"] = buffer = io.Buffer("i" if level is None else "o", port)
-            m.d.comb += cipo.eq(buffer.i) if level is None else buffer.o.eq(level)
+        levels = {"cs": cs, "copi": copi, "wp": Const(0), "hold": Const(0)}
+        pad = self.board.family.flash_clock
+        if pad is None:
+            levels["clk"] = clock[0]
+        else:
+            inputs = {f"i_{pad.level}": clock[0], f"i_{pad.released}": clock[1]}
+            m.submodules.flash_clock = Instance(pad.cell, **inputs)
+        ports = {name: getattr(pins, name) for name in (*levels, "cipo")}
+        self.flash = {name: ports[name].io.name for name in ("cs", "clk", "copi", "cipo") if name in ports}
+        if pad is not None:
+            self.flash["clk"] = pad.pad
+        for led, level in zip((flash.done_led, flash.failed_led), states, strict=True):
+            name = f"{led[0]}_{led[1]}"
+            ports[name], levels[name] = platform.request(*led, dir="-"), level
+        for name, port in ports.items():
+            m.submodules[f"flash_{name}_buffer"] = buffer = io.Buffer("o" if name in levels else "i", port)
+            m.d.comb += buffer.o.eq(levels[name]) if name in levels else cipo.eq(buffer.i)
 
 
 def plan_top(board: Board, baud: int = DEFAULT_BAUD, image: BootImage | None = None, *, paged: bool = False) -> Plan:

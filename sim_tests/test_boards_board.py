@@ -63,7 +63,22 @@ def test_board_with_spram_boots_from_its_flash():
     assert "led_g" in plan.pins and "led_r" in plan.pins and "led" not in plain.pins
     assert "connect \\boot__en" in plan.rtlil and "boot" not in plain.rtlil
     for other in BOARDS.values():
-        assert bool(other.spram) == (other.flash is not None) == bool(other.family.spram)
+        assert bool(other.spram) == bool(other.family.spram) <= (other.flash is not None)
+
+
+@pytest.mark.parametrize("name", ["ulx3s-25f", "ulx3s-85f"])
+def test_flash_clock_of_an_ecp5_has_a_cell_instead_of_a_pin(name):
+    board = find_board(name)
+    plan, plain = plan_top(board, paged=True), plan_top(board)
+    assert "USRMCLK" not in plain.rtlil and plain.flash is None
+    assert plan.flash["clk"] == "MCLK" and "MCLK" not in plan.pins
+    for line, pin in {"cs": "R2", "copi": "W2", "cipo": "V2"}.items():
+        assert f'LOCATE COMP "{plan.flash[line]}" SITE "{pin}";' in plan.pins
+    cell = plan.rtlil.split("cell \\USRMCLK ")[1].split("end\n")[0]
+    assert "connect \\USRMCLKI " in cell and "connect \\USRMCLKTS \\rst " in cell
+    assert "led_0" in plan.pins and "led_1" in plan.pins
+    # behind a boot loader at 0 and what it starts at 2 MiB; the 85F's bitstream has 1.9 MB
+    assert board.flash.offset >= (2 << 20) + 2_000_000
 
 
 def test_link_too_fast_for_the_clock():

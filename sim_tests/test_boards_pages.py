@@ -17,18 +17,27 @@ from zeroskip.compiler.errors import CapacityError, CompileError, ToolError, Ver
 from zeroskip.compiler.pages import page_image
 from zeroskip.hw.design import compile_artifact
 
-ICE40, ECP5 = find_board("icebreaker"), find_board("ulx3s-25f")
+ICE40, ECP5, GOWIN = find_board("icebreaker"), find_board("ulx3s-25f"), find_board("tangnano9k")
 SETTINGS = {"lanes": "4", "index_bits": "4", "parameters": "flash", "flash_command": "0x0B"}
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """A small network for the iCEBreaker's flash; read only."""
-    folder = tmp_path_factory.mktemp("pages")
-    artifact = models.write_artifact(models.digits_like("nonstructured"), folder / "model.safetensors")
-    limits = board_limits(ICE40)
-    choice = compile_artifact(artifact, folder / "design", engine="sparse", limits=limits, settings=SETTINGS)
-    return artifact, folder / "design", choice.program
+def artifact(tmp_path_factory):
+    """A small network; read only."""
+    path = tmp_path_factory.mktemp("pages") / "model.safetensors"
+    return models.write_artifact(models.digits_like("nonstructured"), path)
+
+
+def compile_for(board, artifact, out):
+    limits = board_limits(board)
+    return compile_artifact(artifact, out, engine="sparse", limits=limits, settings=SETTINGS).program
+
+
+@pytest.fixture(scope="module")
+def compiled(artifact, tmp_path_factory):
+    """The network for the iCEBreaker's flash; read only."""
+    out = tmp_path_factory.mktemp("icebreaker") / "design"
+    return artifact, out, compile_for(ICE40, artifact, out)
 
 
 def test_boards_are_checked(compiled):
@@ -42,11 +51,13 @@ def test_boards_are_checked(compiled):
         parameter_image(directory, moved)
     out = directory.parent / "refused"
     with pytest.raises(
-        CapacityError, match="^Setting 'parameters=flash' needs a flash .* but board 'ulx3s-25f' has none;"
+        CapacityError, match="^Setting 'parameters=flash' needs a flash .* but board 'tangnano9k' has none;"
     ):
-        compile_artifact(artifact, out, limits=board_limits(ECP5), settings=SETTINGS)
+        compile_artifact(artifact, out, limits=board_limits(GOWIN), settings=SETTINGS)
     with pytest.raises(CompileError, match="must be one of 0x03, 0x0B on board 'icebreaker', not 0xEB$"):
         compile_artifact(artifact, out, limits=board_limits(ICE40), settings={**SETTINGS, "flash_command": "0xEB"})
+    with pytest.raises(CompileError, match="must be one of 0x0B, 0x03 on board 'ulx3s-25f', not 0x6B$"):
+        compile_artifact(artifact, out, limits=board_limits(ECP5), settings={**SETTINGS, "flash_command": "0x6B"})
     host = {"lanes": "4", "parameters": "host"}
     with pytest.raises(
         CapacityError, match="needs a link that can hold the host back, but that of board 'icebreaker' is"
@@ -60,20 +71,28 @@ def test_boards_are_checked(compiled):
 
 
 @pytest.mark.slow
-def test_netlist_reads_the_flash_and_computes(compiled):
-    _, directory, program = compiled
+@pytest.mark.parametrize("board", [ICE40, ECP5], ids=lambda board: board.name)
+def test_netlist_reads_the_flash_and_computes(board, artifact, tmp_path):
     try:
-        for name in ("yosys", "verilator", "nextpnr-ice40", "icepack"):
+        for name in ("yosys", "verilator", board.family.router, board.family.packer):
             find_tool(name)
     except ToolError as error:
         pytest.skip(str(error))
-    result = synthesize(directory, ICE40)
+    directory = tmp_path / "design"
+    program = compile_for(board, artifact, directory)
+    result = synthesize(directory, board)
     assert result.check.mismatches == 0 and result.check.values > 0
     assert result.flash_image.read_bytes() == page_image(program)
     assert "flash image (read during every inference): " in str(result)
-    assert "program it with: iceprog -o 1M FILE" in str(result)
+    assert f"program it with: {' '.join(board.flash.programmer)} FILE" in str(result)
+    nothing = r"^Mapped netlist gave 0 values, but \d+ are expected"
+    if board.family.flash_clock is not None:
+        # the handover of the clock may swallow the wake-up command, so configuration must leave the flash awake
+        asleep = dataclasses.replace(board, flash=dataclasses.replace(board.flash, sleeps=True))
+        with pytest.raises(VerificationError, match=nothing):
+            netlist_check(directory, asleep)
     data = bytearray(result.flash_image.read_bytes())
     data[len(data) // 2] ^= 16
     result.flash_image.write_bytes(bytes(data))
-    with pytest.raises(VerificationError, match=r"^Mapped netlist gave 0 values, but \d+ are expected"):
-        netlist_check(directory, ICE40)
+    with pytest.raises(VerificationError, match=nothing):
+        netlist_check(directory, board)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from zeroskip.boards.families.ecp5_primitives import ECP5_PRIMITIVES
-from zeroskip.boards.families.family import Cell, Family, without_module
+from zeroskip.boards.families.family import Cell, DedicatedPad, Family, without_module
 from zeroskip.compiler.errors import ToolError
 
 __all__ = ["ECP5"]
@@ -81,10 +81,12 @@ ECP5 = Family(
     unknown_start=_unknown_start,
     # common_sim.vh comes before what uses it; the black box of DP16KD in cells_sim.v is replaced by our model.
     simulation_cells=("ecp5/common_sim.vh", "ecp5/ccu2c_sim.vh"),
-    own_cells=("ecp5_dp16kd.v", "ecp5_mult18x18d.v", "ecp5_trellis_io.v"),
+    own_cells=("ecp5_dp16kd.v", "ecp5_mult18x18d.v", "ecp5_trellis_io.v", "ecp5_usrmclk.v"),
     random_start=_random_start,
     pack_options=("--compress",),
     primitives=ECP5_PRIMITIVES,
     # The clock must be high and low for 2359 ps (speed 6) or 1842 ps (speed 8), by project Trellis' timing data.
     block_ram_mhz={"6": 212.0, "8": 271.0},
+    # Lattice FPGA-TN-02039: configuration drives MCLK, and hands it over to the design.
+    flash_clock=DedicatedPad("USRMCLK", level="USRMCLKI", released="USRMCLKTS", pad="MCLK"),
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from zeroskip.boards.families.primitives import Primitives
 
-__all__ = ["Cell", "CellDelays", "Family", "without_module"]
+__all__ = ["Cell", "CellDelays", "DedicatedPad", "Family", "without_module"]
 
 Cell = dict[str, Any]
 """A cell of Yosys' JSON netlist: ``type``, ``parameters``, ``connections``, ``attributes``."""
@@ -32,6 +32,26 @@ class CellDelays:
     through: Mapping[str, int] = field(default_factory=dict)
     setup: Mapping[str, int] = field(default_factory=dict)
     launch: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DedicatedPad:
+    """A pad that no pin constraint reaches: a cell drives it, and no port of the top level.
+
+    Parameters
+    ----------
+    cell : str
+        Cell type, kept by Yosys although it has no output.
+    level, released : str
+        Its inputs: what the pad shows, and whether it is left to others (high).
+    pad : str
+        Output that the cell's own model has instead; in the netlist check a port of that name.
+    """
+
+    cell: str
+    level: str
+    released: str
+    pad: str
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,8 @@ class Family:
         Speed grade -> clock beyond which a block RAM's clock pulse is too short; the router looks at paths only.
     spram : str
         Cell type of the single-port RAM, empty where there is none.
+    flash_clock : DedicatedPad or None
+        The clock of the flash that holds the bitstream; None where it is an ordinary pin.
     """
 
     name: str
@@ -148,6 +170,7 @@ class Family:
     primitives: Primitives | None = None
     block_ram_mhz: Mapping[str, float] = field(default_factory=dict)
     spram: str = ""
+    flash_clock: DedicatedPad | None = None
 
 
 def without_module(text: str, name: str) -> str:
