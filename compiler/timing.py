@@ -60,7 +60,7 @@ COMPARE = 2
 ADDRESS = 4
 """hw.writer: from a drained value to its address, before which no result can be written."""
 WRITE = 3
-"""From a result to the cycle in which its bank may be read again (hw.accelerator)."""
+"""From a result to the cycle in which its bank may be read again (hw.back_end)."""
 BACK_SWITCH = 4
 """From a layer's last result to the next layer's first drained value (hw.sequencer: the descriptor changes)."""
 FINISH = 2

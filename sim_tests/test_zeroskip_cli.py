@@ -284,8 +284,9 @@ def test_a_network_too_large_for_the_board_says_what_to_change(here, zeroskip):
     assert result.code == 4
     assert re.search(
         r"needs at least [\d,]+ bits for its weights and 16,000 for tensor 'fc1', but board 'icebreaker' has 1,171,456 "
-        r"bits of memory; prune further, use fewer weight bits, read them from the flash \(--set parameters=flash\), take smaller inputs or name a larger board\. For "
-        r"reference outputs, simulation and cycles alone fix the geometry, such as --set lanes=16 --set cores=4\n$",
+        r"bits of memory; prune further, use fewer weight bits, read them from the flash \(--set parameters=flash\), "
+        r"take smaller inputs or name a larger board\. For reference outputs, "
+        r"simulation and cycles alone fix the geometry, such as --set lanes=16 --set cores=4\n$",
         result.err,
     )
     assert not (here / "fresh").exists()
