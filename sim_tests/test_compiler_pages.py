@@ -200,8 +200,13 @@ def test_search_finds_an_array_whose_parameters_are_outside():
     specs = [conv(4, 3), linear(256), linear(10, relu=False, out_signed=True)]
     model, _ = run_passes(models.build_model(np.random.default_rng(1), source, specs, name="wide", samples=1))
     small = Limits("a small device", 8, 16, DEFAULT_LIMITS.block_shapes, flash=FLASH)
-    with pytest.raises(CapacityError, match="^Network 'wide' needs at least"):
-        choose_program(model, Engine.DENSE, small)
+    for limits, remedy in (
+        (small, ", read them from the flash (--set parameters=flash)"),
+        (replace(small, flash=None), ""),
+    ):
+        text = f"; prune further, use fewer weight bits{remedy} or name a larger board"
+        with pytest.raises(CapacityError, match=f"^Network 'wide' needs at least .*{re.escape(text)}$"):
+            choose_program(model, Engine.DENSE, limits)
     for parameters in ("flash", "host"):
         choice = choose_program(model, Engine.DENSE, small, parameters=parameters)
         assert program_blocks(choice.program, small.block_shapes) <= small.blocks
