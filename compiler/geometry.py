@@ -290,8 +290,7 @@ def choose_program(
         _refuse_wide_pairs(candidates, limits)
         _refuse_large_parameters(candidates, limits)
         return _best(candidates, limits, small)
-    if parameters == "rom":
-        _refuse_large_network(model, limits)
+    _refuse_large_network(model, limits, outside=parameters != "rom")
     estimates = []
     for kind in kinds:
         for geometry in _geometries(kind, limits, model):
@@ -318,21 +317,43 @@ def choose_program(
     return _best(found, limits, small)
 
 
-def _refuse_large_network(model: Model, limits: Limits) -> None:
-    """Raise when the kept weights and the largest tensor alone are more than the device's memory, in any geometry."""
+_INSIDE = (
+    "Only weights and indices can come from outside: take a smaller input, fewer channels in its first layers, or a "
+    "larger board"
+)
+_NO_BOARD = "For reference outputs, simulation and cycles alone fix the geometry, such as --set lanes=16 --set cores=4"
+
+
+def _refuse_large_network(model: Model, limits: Limits, *, outside: bool) -> None:
+    """Raise when a layer's activations, or these and the kept weights, are too large in any geometry."""
+
+    def size(layer: Layer) -> int:
+        # the parts of a concatenation lie in its output
+        names = set(layer.inputs) | ({layer.output} - {model.output} if layer.kind is not Kind.CONCAT else set())
+        return sum(model.tensors[name].size for name in names)
+
+    largest = max(model.layers, key=size)
+    activations = size(largest)
+    holds = limits.blocks * max(depth * (width // 8) for depth, width in limits.block_shapes)
+    if activations > holds:
+        raise CapacityError(
+            f"Activations of network {model.name!r} need at least {activations} bytes on the chip, for input and "
+            f"output of layer {largest.name!r}, but {limits.name} has {holds} bytes ({limits.blocks} block RAMs). "
+            f"{_INSIDE}. {_NO_BOARD}"
+        )
+    if outside:
+        return
     layers = [layer for layer in model.layers if layer.weight is not None]
     # weights that share a magnitude have a sign each
     shared = [layer.structure.get("kind") == "micro_block" for layer in layers]
     weights = sum(layer.nonzero * (1 if one else layer.weight_bits) for layer, one in zip(layers, shared, strict=True))
-    largest = max((model.tensors[name] for layer in model.layers for name in layer.inputs), key=lambda t: t.size)
     block = max(depth * width for depth, width in limits.block_shapes)
-    holds = limits.blocks * block + limits.spram * SPRAM_DEPTH * SPRAM_BITS
-    if weights + 8 * largest.size > holds:
+    memory = limits.blocks * block + limits.spram * SPRAM_DEPTH * SPRAM_BITS
+    if weights + 8 * activations > memory:
         raise CapacityError(
-            f"Network {model.name!r} needs at least {weights:,} bits for its weights and {8 * largest.size:,} for "
-            f"tensor {largest.name!r}, but {limits.name} has {holds:,} bits of memory; prune further, use fewer weight "
-            f"bits{_flash_remedy(limits)}, take smaller inputs or name a larger board. For reference outputs, "
-            "simulation and cycles alone fix the geometry, such as --set lanes=16 --set cores=4"
+            f"Network {model.name!r} needs at least {weights:,} bits for its weights and {8 * activations:,} for input "
+            f"and output of layer {largest.name!r}, but {limits.name} has {memory:,} bits of memory; prune further, "
+            f"use fewer weight bits{_flash_remedy(limits)}, take smaller inputs or name a larger board. {_NO_BOARD}"
         )
 
 
@@ -381,8 +402,7 @@ def _too_many_activations(program: Program, limits: Limits) -> CapacityError:
         f"Activations of network {program.model.name!r} need {needs} bytes on the chip "
         f"({_activation_blocks(program, limits)} block RAMs in {geometry.lanes} banks{copies}), but "
         f"{limits.name} has {holds} bytes ({limits.blocks} block RAMs); layer {largest.name!r} alone needs "
-        f"{words(largest) * geometry.lanes} bytes for its input and output. Only weights and indices can come from "
-        "outside: take a smaller input, fewer channels in its first layers, or a larger board"
+        f"{words(largest) * geometry.lanes} bytes for its input and output. {_INSIDE}"
     )
 
 

@@ -424,8 +424,9 @@ def test_network_beyond_all_memory_is_refused_without_a_search(monkeypatch):
     monkeypatch.setattr("zeroskip.compiler.geometry.layer_costs", lambda *_: pytest.fail("searched"))
     model, _ = run_passes(models.lenet5_like("dense"))
     text = (
-        "Network 'lenet5-dense-w4a8' needs at least 1,722,000 bits for its weights and 23,040 for tensor 'pool1', but "
-        "a tiny device has 92,160 bits of memory; prune further, use fewer weight bits, take smaller inputs or name a "
+        "Network 'lenet5-dense-w4a8' needs at least 1,722,000 bits for its weights and 29,440 for input and output of "
+        "layer 'conv2', but a tiny device has 92,160 bits of memory; prune further, use fewer weight bits, take "
+        "smaller inputs or name a "
         "larger board. For reference outputs, simulation and cycles alone fix the geometry, such as --set lanes=16 "
         "--set cores=4"
     )

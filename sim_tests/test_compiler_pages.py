@@ -177,22 +177,45 @@ def test_clashing_settings_are_refused():
         choose_program(model, Engine.DENSE, late, lanes=4, parameters="flash")
 
 
-@pytest.mark.parametrize("parameters", ["rom", "flash"])
-def test_activations_that_do_not_fit_are_counted(parameters):
+def wide_maps():
     source = Tensor("input", (3, 64, 64))
     specs = [conv(16, 3, padding=1), conv(8, 3, padding=1, stride=2), linear(10, relu=False, out_signed=True)]
     model = models.build_model(np.random.default_rng(1), source, specs, name="wide", samples=1)
+    return run_passes(model)[0]
+
+
+REMEDY = (
+    r"Only weights and indices can come from outside: take a smaller input, fewer channels in its first layers, or a "
+    r"larger board"
+)
+
+
+@pytest.mark.parametrize("parameters", ["rom", "flash"])
+def test_activations_that_fit_no_geometry_are_refused_without_a_search(parameters, monkeypatch):
+    monkeypatch.setattr("zeroskip.compiler.geometry.layer_costs", lambda *_: pytest.fail("searched"))
     small = Limits("a small device", 8, 20, DEFAULT_LIMITS.block_shapes, flash=FLASH)
+    needed = (3 + 16) * 64 * 64
+    text = (
+        f"^Activations of network 'wide' need at least {needed} bytes on the chip, for input and output of layer "
+        rf"'conv1', but a small device has 40960 bytes \(20 block RAMs\). {REMEDY}. For reference outputs, simulation "
+        "and cycles alone fix the geometry, such as --set lanes=16 --set cores=4$"
+    )
+    with pytest.raises(CapacityError, match=text):
+        choose_program(wide_maps(), Engine.DENSE, small, parameters=parameters)
+
+
+def test_activations_that_do_not_fit_in_their_banks_are_counted():
+    # as many bytes as the first layer has, and none for the banks' last words
+    small = Limits("a small device", 8, 38, DEFAULT_LIMITS.block_shapes, flash=FLASH)
     text = (
         r"^Activations of network 'wide' need (\d+) bytes on the chip \((\d+) block RAMs in \d+ banks\), but a small "
-        r"device has 40960 bytes \(20 block RAMs\); layer 'conv2' alone needs (\d+) bytes for its input and output. "
-        r"Only weights and indices can come from outside: take a smaller input, fewer channels in its first layers, or "
-        r"a larger board$"
+        rf"device has 77824 bytes \(38 block RAMs\); layer 'conv\d' alone needs (\d+) bytes for its input and "
+        rf"output. {REMEDY}$"
     )
     with pytest.raises(CapacityError, match=text) as error:
-        choose_program(run_passes(model)[0], Engine.DENSE, small, parameters=parameters)
+        choose_program(wide_maps(), Engine.DENSE, small, parameters="flash")
     needed, blocks, layer = map(int, re.match(text, str(error.value)).groups())
-    assert needed >= layer >= 16 * 64 * 64 + 8 * 32 * 32 and blocks > 20
+    assert needed >= layer >= 16 * 64 * 64 + 8 * 32 * 32 and blocks > 38
 
 
 def test_search_finds_an_array_whose_parameters_are_outside():
@@ -200,9 +223,11 @@ def test_search_finds_an_array_whose_parameters_are_outside():
     specs = [conv(4, 3), linear(256), linear(10, relu=False, out_signed=True)]
     model, _ = run_passes(models.build_model(np.random.default_rng(1), source, specs, name="wide", samples=1))
     small = Limits("a small device", 8, 16, DEFAULT_LIMITS.block_shapes, flash=FLASH)
+    # the weights have room, but not in the ROMs of any array
+    tight = replace(small, blocks=24)
     for limits, remedy in (
-        (small, ", read them from the flash (--set parameters=flash)"),
-        (replace(small, flash=None), ""),
+        (tight, ", read them from the flash (--set parameters=flash)"),
+        (replace(tight, flash=None), ""),
     ):
         text = f"; prune further, use fewer weight bits{remedy} or name a larger board"
         with pytest.raises(CapacityError, match=f"^Network 'wide' needs at least .*{re.escape(text)}$"):

@@ -36,9 +36,10 @@ from zeroskip.pruning import (
     quantize,
 )
 from zeroskip.pruning.calibration import calibrate, fake_quant_forward
-from zeroskip.pruning.capture import Kind, capture
+from zeroskip.pruning.capture import capture
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.export import Record, read_header
+from zeroskip.pruning.graph import Kind
 from zeroskip.pruning.quantize import layer_masks
 
 

@@ -283,8 +283,9 @@ def test_a_network_too_large_for_the_board_says_what_to_change(here, zeroskip):
     result = zeroskip("compile", "large.safetensors", "--out", "fresh", "--board", "icebreaker")
     assert result.code == 4
     assert re.search(
-        r"needs at least [\d,]+ bits for its weights and 16,000 for tensor 'fc1', but board 'icebreaker' has 1,171,456 "
-        r"bits of memory; prune further, use fewer weight bits, read them from the flash \(--set parameters=flash\), "
+        r"needs at least [\d,]+ bits for its weights and 18,048 for input and output of layer 'fc1', but board "
+        r"'icebreaker' has 1,171,456 bits of memory; prune further, use fewer weight bits, "
+        r"read them from the flash \(--set parameters=flash\), "
         r"take smaller inputs or name a larger board\. For reference outputs, "
         r"simulation and cycles alone fix the geometry, such as --set lanes=16 --set cores=4\n$",
         result.err,
@@ -433,14 +434,14 @@ def test_too_little_disk_is_named_before_the_work(here, zeroskip, monkeypatch):
 
 def test_a_full_disk_while_compiling_leaves_the_old_design(here, zeroskip, monkeypatch):
     before = digests(here)
-    written = type(here).write_text
+    written = type(here).write_bytes
 
-    def full(path, text, *rest, **options):
+    def full(path, content):
         if path.name == "accelerator.v":
             raise OSError(errno.ENOSPC, "No space left on device")
-        return written(path, text, *rest, **options)
+        return written(path, content)
 
-    monkeypatch.setattr(type(here), "write_text", full)
+    monkeypatch.setattr(type(here), "write_bytes", full)
     result = zeroskip("compile", "model.safetensors", "--out", "design")
     assert (result.code, result.err) == (
         2,
