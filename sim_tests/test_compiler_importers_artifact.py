@@ -428,8 +428,11 @@ BAD: list[tuple[Callable[[Parts], None], str]] = [
         ),
     ),
     (
-        set_entry("layer:0", "padding", [9, 9, 9, 9]),
-        f" {LEGAL}Layer 'conv1' has padding (9, 9, 9, 9), but its window is 3 x 3: padding must be smaller{AGAIN}",
+        set_entry("layer:1", "padding", [9, 9, 9, 9]),
+        (
+            f" {LEGAL}Layer 'pool1' has padding (9, 9, 9, 9), but its window is 2 x 2: a pooling's padding must be "
+            f"smaller{AGAIN}"
+        ),
     ),
     (set_entry("layer:1", "kernel", None), ": layer 'pool1' must have an entry 'kernel'; export it again"),
     (

@@ -166,8 +166,8 @@ BROKEN: list[tuple[Callable[[Model], Model], str]] = [
         "Layer 'conv1' must have a padding of four numbers (top, left, bottom, right) of at least 0, not (-1, 0, 0, 0)",
     ),
     (
-        change_layer(0, padding=(0, 3, 0, 0)),
-        "Layer 'conv1' has padding (0, 3, 0, 0), but its window is 3 x 3: padding must be smaller",
+        change_layer(1, padding=(0, 2, 0, 0)),
+        "Layer 'pool1' has padding (0, 2, 0, 0), but its window is 2 x 2: a pooling's padding must be smaller",
     ),
     (change_layer(0, groups=0), "Layer 'conv1' must have at least 1 group, not 0"),
     (change_layer(2, groups=3), "Layer 'conv2' has 3 groups, but 8 channels in and 16 out"),

@@ -96,6 +96,16 @@ CASES = {
         (4, 2, 8), (conv(4, (1, 2), groups=4), conv(4, (1, 4), groups=4, **LAST)),
         Geometry(4, columns=6, results=4),
     ),
+    # positions that see padding alone: SqueezeNet's last convolution has such a border
+    "padded_by_its_window": Case(
+        (2, 7, 7), (conv(6, 3, padding=1), conv(5, 1, padding=1), linear(4, **LAST)),
+        Geometry(8, columns=2, results=2),
+    ),
+    "padded_by_more": Case(
+        (2, 6, 5),
+        (conv(5, 3, padding=4, **SPARSE), conv(5, 2, padding=(3, 2, 0, 5), stride=2, **SPARSE), linear(4, **LAST)),
+        Geometry(4, cores=2), {"conv1": Format.RELATIVE, "conv2": Format.RELATIVE},
+    ),
     # what fills the last word of results up is none of them
     "largest_of_a_filled_word": Case(
         (6,), (linear(12), linear(7, **LAST), argmax()), Geometry(8, columns=4, results=4)

