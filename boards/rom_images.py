@@ -13,6 +13,7 @@ import numpy as np
 from zeroskip.boards.board import Board
 from zeroskip.compiler.crc import crc32
 from zeroskip.compiler.errors import CapacityError, InputError
+from zeroskip.compiler.pages import PARAMETER_IMAGE
 from zeroskip.compiler.spram import spram_words
 
 __all__ = ["FLASH_IMAGE", "BootImage", "boot_image", "parameter_image", "rom_header", "rom_words"]
@@ -77,7 +78,7 @@ def parameter_image(directory: Path, board: Board) -> bytes | None:
     try:
         outside = json.loads(path.read_text(encoding="utf-8")).get("parameters")
         flash = outside and outside["flash"]
-        image = (directory / "rom" / "parameters.bin").read_bytes() if flash else None
+        image = (directory / PARAMETER_IMAGE).read_bytes() if flash else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"Compiled folder '{directory}' must hold its program and images: {error}") from error
     if outside and not flash:

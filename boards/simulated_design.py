@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroskip.compiler.errors import InputError
+from zeroskip.compiler.pages import PARAMETER_IMAGE
 
 __all__ = ["Outside", "Places", "SimulatedDesign", "read_design"]
 
@@ -148,7 +149,7 @@ def _read_outside(parameters: dict[str, Any] | None, directory: Path) -> Outside
     """Return where parameters come from; None: they are on the chip."""
     if parameters is None:
         return None
-    image = directory / "rom" / "parameters.bin"
+    image = directory / PARAMETER_IMAGE
     pages = parameters["pages"]
     size = sum(page["bytes"] for page in pages)
     if not image.is_file() or image.stat().st_size != size:

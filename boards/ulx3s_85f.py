@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from zeroskip.boards.board import Board, Flash
+from zeroskip.boards.board import Board
 from zeroskip.boards.families.ecp5 import ECP5
+from zeroskip.boards.ulx3s_25f import ULX3S_25F
 
 __all__ = ["ULX3S_85F"]
 
@@ -35,16 +36,5 @@ ULX3S_85F = Board(
     programmer=("openFPGALoader", "-b", "ulx3s"),
     description="Radiona ULX3S, Lattice ECP5 LFE5U-85F",
     platform=_platform,
-    flash=Flash(
-        resource=("spi_flash", 0),
-        # behind two bitstreams of the 85F: boot loaders lie at 0 and start what lies at 2 MiB
-        offset=4 << 20,
-        wake_us=50.0,
-        programmer=("openFPGALoader", "-b", "ulx3s", "-f", "-o", "0x400000"),
-        done_led=("led", 0),
-        failed_led=("led", 1),
-        # one line: the boards' flashes differ in how four are enabled, and in whether they are
-        commands=(0x0B, 0x03),
-        sleeps=False,
-    ),
+    flash=ULX3S_25F.flash,  # the same board around the larger device
 )

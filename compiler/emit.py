@@ -14,19 +14,16 @@ from zeroskip.compiler.errors import InputError, VerificationError
 from zeroskip.compiler.importers import load_model, stored_model
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.lower import lower
-from zeroskip.compiler.pages import page_bytes, page_image, page_parameters, parse_image
+from zeroskip.compiler.pages import PARAMETER_IMAGE, page_bytes, page_image, page_parameters, parse_image
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import FlashRead, Program, Rom
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.spram import move_roms
 from zeroskip.compiler.target import Format, Geometry
 
-__all__ = ["PARAMETER_IMAGE", "PROGRAM_FORMAT", "check_images", "load_program", "program_files", "read_program"]
+__all__ = ["PROGRAM_FORMAT", "check_images", "load_program", "program_files", "read_program"]
 
 PROGRAM_FORMAT = "1.0"
-
-PARAMETER_IMAGE = "rom/parameters.bin"
-"""What comes from outside, where weights and indices do."""
 
 
 def program_files(program: Program, index_bits: int | None, least_storage: bool = False) -> dict[str, bytes]:

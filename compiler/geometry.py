@@ -71,6 +71,11 @@ class Limits:
     flash_commands: tuple[int, ...] = FLASH_COMMANDS
     can_wait: bool = True
 
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of activations that the block RAMs hold, in words of whole bytes."""
+        return self.blocks * max(depth * (width // 8) for depth, width in self.block_shapes)
+
 
 ECP5_SHAPES = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))
 DEFAULT_LIMITS = Limits("an ECP5-25F", 28, 56, ECP5_SHAPES, flash=FlashRead(0x6B, 1 << 20, 1250))
@@ -243,21 +248,8 @@ def choose_program(
         activations more than there is on the chip; the text says what the smallest one needs, what there is and what to
         change.
     """
-    if spram and not limits.spram:
-        raise CapacityError(f"Setting 'spram' needs a device with SPRAM, but {limits.name} has none; leave it out, or "
-                            "name a board that has with --board, such as icebreaker")  # fmt: skip
-    if spram and parameters != "rom":
-        raise CapacityError(
-            f"Setting 'spram' keeps weights and indices on the chip, but parameters={parameters} does not; leave out "
-            "one of them"
-        )
+    _refuse_missing_memory(limits, spram, parameters)
     flash = _flash_read(limits, flash_command) if parameters == "flash" else None
-    if parameters == "host" and not limits.can_wait:
-        raise CapacityError(
-            f"Setting 'parameters=host' needs a link that can hold the host back, but that of {limits.name} is a UART; "
-            "use --set parameters=flash, or leave out --board and connect the accelerator's streams in a top level of "
-            "your own"
-        )
     small = bool(least_storage)
     kinds: list[Engine | None] = [engine] if engine is not None else [Engine.DENSE, None]
     if engine is None and all(f is Format.DENSE for f in layer_formats(model, None).values()):
@@ -317,6 +309,24 @@ def choose_program(
     return _best(found, limits, small)
 
 
+def _refuse_missing_memory(limits: Limits, spram: int | None, parameters: str) -> None:
+    """Raise when parameters are to lie, or to come from, where the device has nothing."""
+    if spram and not limits.spram:
+        raise CapacityError(f"Setting 'spram' needs a device with SPRAM, but {limits.name} has none; leave it out, or "
+                            "name a board that has with --board, such as icebreaker")  # fmt: skip
+    if spram and parameters != "rom":
+        raise CapacityError(
+            f"Setting 'spram' keeps weights and indices on the chip, but parameters={parameters} does not; leave out "
+            "one of them"
+        )
+    if parameters == "host" and not limits.can_wait:
+        raise CapacityError(
+            f"Setting 'parameters=host' needs a link that can hold the host back, but that of {limits.name} is a UART; "
+            "use --set parameters=flash, or leave out --board and connect the accelerator's streams in a top level of "
+            "your own"
+        )
+
+
 _INSIDE = (
     "Only weights and indices can come from outside: take a smaller input, fewer channels in its first layers, or a "
     "larger board"
@@ -334,7 +344,7 @@ def _refuse_large_network(model: Model, limits: Limits, *, outside: bool) -> Non
 
     largest = max(model.layers, key=size)
     activations = size(largest)
-    holds = limits.blocks * max(depth * (width // 8) for depth, width in limits.block_shapes)
+    holds = limits.activation_bytes
     if activations > holds:
         raise CapacityError(
             f"Activations of network {model.name!r} need at least {activations} bytes on the chip, for input and "
@@ -397,7 +407,7 @@ def _too_many_activations(program: Program, limits: Limits) -> CapacityError:
     largest = max(program.layers, key=words)
     copies = f", {geometry.cores} copies" if geometry.cores > 1 else ""
     needs = config.activation_depth * geometry.lanes * geometry.cores
-    holds = limits.blocks * max(depth * (width // 8) for depth, width in limits.block_shapes)
+    holds = limits.activation_bytes
     return CapacityError(
         f"Activations of network {program.model.name!r} need {needs} bytes on the chip "
         f"({_activation_blocks(program, limits)} block RAMs in {geometry.lanes} banks{copies}), but "

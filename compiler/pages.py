@@ -17,6 +17,7 @@ __all__ = [
     "CRC_BYTES",
     "DESELECT_CYCLES",
     "FLASH_COMMANDS",
+    "PARAMETER_IMAGE",
     "flash_bytes",
     "image_bytes",
     "page_bytes",
@@ -28,6 +29,9 @@ __all__ = [
     "read_cycles",
     "read_lines",
 ]
+
+PARAMETER_IMAGE = "rom/parameters.bin"
+"""File of a compiled folder: what comes from outside, where weights and indices do."""
 
 CRC_BYTES = 4
 
