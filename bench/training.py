@@ -1,13 +1,13 @@
 """Measure training on the CPU: what ADMM adds to a step, and an epoch of LeNet-5.
 
-    python bench/training.py [--threads 2] [--batch 256] [--images 60000] [--rounds 3] [ROW ...]
+    python bench/training.py [--threads 2] [--batch 256] [--images 60000] [--rounds 3] [--precision float32] [ROW ...]
 
 Rows `plain`, `admm` and `retrain`: a block of optimizer steps (Adam, the loop that recipes run) without ADMM, with the
 penalty and one update (projection, dual step, residuals) a block, and with the masks of retraining; all on the same
 random images in turn, and the least of the rounds counts. The ratio is to `plain`. Row `epoch`: all images once, with
-the same steps; the ratio is to its products and sums done by one large matrix product in the same run, the most that
-the machine could do. Times are CPU seconds of all threads and, for the epoch, wall seconds; only wall seconds suffer
-from other programs.
+the same steps; the ratio is to its products and sums done by one large float32 matrix product in the same run, the most
+that the machine could do in that precision. Times are CPU seconds of all threads and, for the epoch, wall seconds; only
+wall seconds suffer from other programs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from zeroskip.pruning import Admm, Input, NonStructured
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.networks import make_network
-from zeroskip.pruning.training import Phase, make_optimizer, train
+from zeroskip.pruning.training import Phase, Precision, make_optimizer, train
 
 ROWS = ("plain", "admm", "retrain", "epoch")
 UPDATES_PER_EPOCH = 4
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", choices=[p.value for p in Precision], default=Precision.FLOAT32.value)
     options = parser.parse_args()
     if unknown := [row for row in options.rows if row not in ROWS]:
         parser.error(f"Rows must be among {', '.join(ROWS)}, not {', '.join(unknown)}")
@@ -47,17 +48,20 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     data = drawn(options.images)
     steps = options.images // options.batch
-    print(f"LeNet-5, batch {options.batch}, {options.threads} threads, torch {torch.__version__}\n")
+    phase = Phase(1, (1e-3, 1e-3), shift=2, precision=Precision(options.precision))
+    print(
+        f"LeNet-5, batch {options.batch}, {options.threads} threads, {options.precision}, torch {torch.__version__}\n"
+    )
     kinds = [row for row in ROWS if row != "epoch" and row in rows]
     if kinds:
         block = max(1, steps // UPDATES_PER_EPOCH)
-        spent = measured(kinds, data.take(0, block * options.batch), options.batch, options.rounds)
+        spent = measured(kinds, data.take(0, block * options.batch), phase, options.batch, options.rounds)
         print(f"| {block} steps | CPU ms a step | ratio to plain |\n|---|---:|---:|")
         for kind in kinds:
             ratio = f"{spent[kind] / spent['plain']:.3f}" if "plain" in spent else ""
             print(f"| {kind} | {1e3 * spent[kind] / block:.2f} | {ratio} |", flush=True)
     if "epoch" in rows:
-        cpu, wall = epoch(data, options.batch, options.rounds)
+        cpu, wall = epoch(data, phase, options.batch, options.rounds)
         ideal = steps * options.batch * sum(MACS.values()) / product_speed(options.rounds)
         print(f"\n| epoch of {options.images:,} | CPU s | wall s | CPU s of its products alone | ratio |")
         print(f"|---|---:|---:|---:|---:|\n| | {cpu:.1f} | {wall:.1f} | {ideal:.1f} | {cpu / ideal:.2f} |")
@@ -70,7 +74,7 @@ def drawn(images: int) -> ImageSet:
     return ImageSet(codes, torch.randint(0, 10, (images,), generator=generator))
 
 
-def trainer(kind: str, data: ImageSet, batch: int) -> Callable[[], None]:
+def trainer(kind: str, data: ImageSet, phase: Phase, batch: int) -> Callable[[], None]:
     """Return what trains a network of its own on the images once, as ``kind`` says."""
     torch.manual_seed(0)
     model = make_network("lenet5").to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -83,16 +87,16 @@ def trainer(kind: str, data: ImageSet, batch: int) -> Callable[[], None]:
     generator = torch.Generator().manual_seed(0)
 
     def work() -> None:
-        train(model, data, SOURCE, Phase(1, (1e-3, 1e-3), shift=2), optimizer, batch=batch, generator=generator)
+        train(model, data, SOURCE, phase, optimizer, batch=batch, generator=generator)
         if admm is not None and kind == "admm":
             admm.update()
 
     return work
 
 
-def measured(kinds: list[str], data: ImageSet, batch: int, rounds: int) -> dict[str, float]:
+def measured(kinds: list[str], data: ImageSet, phase: Phase, batch: int, rounds: int) -> dict[str, float]:
     """Return the least CPU seconds of one block of every kind, measured in turn."""
-    trainers = {kind: trainer(kind, data, batch) for kind in kinds}
+    trainers = {kind: trainer(kind, data, phase, batch) for kind in kinds}
     spent = dict.fromkeys(kinds, float("inf"))
     for warm in (False, *[True] * rounds):
         for kind, work in trainers.items():
@@ -103,9 +107,9 @@ def measured(kinds: list[str], data: ImageSet, batch: int, rounds: int) -> dict[
     return spent
 
 
-def epoch(data: ImageSet, batch: int, rounds: int) -> tuple[float, float]:
+def epoch(data: ImageSet, phase: Phase, batch: int, rounds: int) -> tuple[float, float]:
     """Return the least CPU and wall seconds of an epoch."""
-    work = trainer("plain", data, batch)
+    work = trainer("plain", data, phase, batch)
     times = []
     for _ in range(rounds):
         cpu, wall = time.process_time(), time.perf_counter()

@@ -20,7 +20,7 @@ from zeroskip.pruning.constraints.kinds import KINDS, as_values, from_values, op
 from zeroskip.pruning.errors import PruningError, nearest
 from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.layers import Rho
-from zeroskip.pruning.training import Phase, Task
+from zeroskip.pruning.training import Phase, Precision, Task
 
 __all__ = [
     "LayerRule",
@@ -149,6 +149,10 @@ class Quantization:
     calibration: int = 1024
     per_channel: bool = field(default=False, metadata=LATER)
 
+    def __post_init__(self) -> None:
+        if self.finetune.precision is not Precision.FLOAT32:
+            raise PruningError("finetune needs precision float32: bfloat16 rounds sums before they meet their grids")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -259,7 +263,7 @@ def _pair(value: Any, where: str) -> tuple[float, float]:
 
 
 def _phase(value: Any, where: str) -> Phase:
-    phase: Phase = _build(Phase, value, where, {"lr": _pair, "shift": _shift})
+    phase: Phase = _build(Phase, value, where, {"lr": _pair, "shift": _shift, "precision": _choice(Precision)})
     return phase
 
 

@@ -21,7 +21,7 @@ from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.memory import keep_freed_memory
 from zeroskip.pruning.replicas import average_, share
 
-__all__ = ["Forward", "Phase", "Task", "accuracy", "fixed_threads", "make_optimizer", "outputs", "train"]
+__all__ = ["Forward", "Phase", "Precision", "Task", "accuracy", "fixed_threads", "make_optimizer", "outputs", "train"]
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -34,6 +34,13 @@ class Task(enum.Enum):
 
     CLASSIFY = "classify"
     RECONSTRUCT = "reconstruct"
+
+
+class Precision(enum.Enum):
+    """In what the products of the forward and backward pass are taken; weights and their updates are float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Phase:
     crop : each image is moved by its own random -crop..crop pixels in y and in x
     distill : share of the loss that follows the dense network's logits, 0 to 1 (Hinton et al. 2015)
     temperature : of both softmax functions in that share
+    precision : of products; bfloat16 is faster on processors and GPUs that have it
     """
 
     epochs: int
@@ -60,6 +68,7 @@ class Phase:
     crop: int = field(default=0, metadata=LATER)
     distill: float = field(default=0.0, metadata=LATER)
     temperature: float = field(default=4.0, metadata=LATER)
+    precision: Precision = field(default=Precision.FLOAT32, metadata=LATER)
 
     def __post_init__(self) -> None:
         shifts = self.shift if isinstance(self.shift, tuple) else (self.shift,)
@@ -184,7 +193,9 @@ def train(
                 group["lr"] = phase.rate(epoch * per_epoch + i, total)
             optimizer.zero_grad(set_to_none=True)
             followed = teacher[chosen] if phase.distill and teacher is not None else None
-            loss = _loss(task, phase, samples, forward(_dense(samples)), y[chosen], followed)
+            with torch.autocast(samples.device.type, torch.bfloat16, enabled=phase.precision is Precision.BFLOAT16):
+                out = forward(_dense(samples))
+            loss = _loss(task, phase, samples, out.float(), y[chosen], followed)
             loss.backward()  # type: ignore[no-untyped-call]
             mean = loss.detach()
             average_([mean, *_of_each_rank(forward, optimizer)])

@@ -172,6 +172,11 @@ def test_a_dense_start_and_statistics_of_each_channel(tmp_path, monkeypatch):
         ({"dense": {**SHORT, "shift": [1, 2, 3]}}, r"recipe\.dense\.shift must be a whole number, or two of them"),
         ({"dense": {**SHORT, "shift": 1.5}}, r"recipe\.dense\.shift must be a whole number, or two of them"),
         ({"dense": {**SHORT, "flip": 1}}, r"recipe\.dense\.flip must be of type bool, not 1"),
+        (
+            {"dense": {**SHORT, "precision": "half"}},
+            r"precision must be float32 or bfloat16, not 'half'",
+        ),
+        ({"quantization": {"finetune": {**SHORT, "precision": "bfloat16"}}}, "finetune needs precision float32"),
         ({"input": {"mean": "0"}}, r"recipe\.input\.mean must be a number, or a list with one a channel, not '0'"),
         ({"input": {"std": []}}, r"recipe\.input\.std must be a number, or a list with one a channel, not \[\]"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from torch import nn
 
 from zeroskip.pruning import Input, PruningError
 from zeroskip.pruning.data import ImageSet
-from zeroskip.pruning.training import Phase, Task, accuracy, make_optimizer, outputs, train
+from zeroskip.pruning.training import Phase, Precision, Task, accuracy, make_optimizer, outputs, train
 
 SERIES = Input(16, signed=True)
 
@@ -93,6 +95,26 @@ def test_same_random_state_same_weights():
         return model[1].weight
 
     assert torch.equal(weights(), weights())
+
+
+def test_bfloat16_is_that_of_the_products_alone():
+    data, seen = series(), []
+
+    class Watched(nn.Linear):
+        def forward(self, x):
+            out = super().forward(x)
+            seen.append((self.weight.dtype, out.dtype))
+            return out
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), Watched(10, 2))
+    losses = fit(model, data, SERIES, Phase(20, (5e-2, 5e-3), precision=Precision.BFLOAT16))
+    assert set(seen) == {(torch.float32, torch.bfloat16)}
+    assert losses[-1] < 0.5 * losses[0] and accuracy(model, data, SERIES) > 0.95
+    assert seen[-1] == (torch.float32, torch.float32)  # judged without
+    still = Phase(1, (1e-9, 1e-9))
+    exact, rounded = (fit(linear(), data, SERIES, replace(still, precision=p)) for p in Precision)
+    assert exact != rounded == [pytest.approx(exact[0], rel=0.02)]
 
 
 @pytest.mark.parametrize(
