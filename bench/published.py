@@ -1,24 +1,39 @@
-"""Quantize published networks and measure every link: accuracy, mismatches, compilation, cycles, RTL.
+"""Take published networks as they are and measure every link: accuracy, mismatches, compilation, cycles, RTL.
 
     python bench/published.py [--data DIR] [--out DIR] [--rtl N] [NETWORK ...]
 
-`resnet20` is the CIFAR-10 checkpoint, with 8-bit weights a scale a channel; `squeezenet` has Deep Compression's zeros
-and codebooks, for images of 227x227, and for 47x47 where all its layers run in RTL in minutes. Calibration is on
-CIFAR-10 training images (enlarged, for SqueezeNet). The torch golden and the reference are compared value by value on
-random and on real inputs (`--random`, `--real`), the RTL and the reference on `--rtl` inputs. Times are CPU seconds.
+`resnet8` and `ds_cnn` are MLPerf Tiny's int8 files, compared with TensorFlow Lite's reference kernels (`pip install
+ai-edge-litert`); `tfc` is the QONNX sample, compared with a float32 evaluation of its graph. `resnet20` is the
+CIFAR-10 checkpoint, quantized here with 8-bit weights a scale a channel; `squeezenet` has Deep Compression's zeros and
+codebooks, for images of 227x227, and for 47x47 where all its layers run in RTL in minutes. Their calibration is on
+CIFAR-10 training images (enlarged, for SqueezeNet), and they are compared with the torch golden. `autoencoder` has the
+shape of MLPerf Tiny's anomaly detection (640-128-128-128-128-8-128-128-128-128-640) and weights drawn at random: its
+data are not here, and it is for cycles and clock alone.
+
+Every tensor of the framework is compared with the reference's on random and on real inputs (`--random`, `--real`),
+every value of every layer of the RTL with the reference's on `--rtl` inputs. The real inputs of `ds_cnn` are noise of
+its features' spread. Times are CPU seconds. Run it from a checkout.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 import zeroskip as zs
 from zeroskip.compiler.importers import load_model
@@ -28,14 +43,45 @@ from zeroskip.pruning import Input, QuantizedNetwork, fold_channels, load_start,
 from zeroskip.pruning.data import load_cifar10
 from zeroskip.pruning.networks import SQUEEZENET_PIXELS, ResNet20, SqueezeNet, load_deep_compression
 from zeroskip.pruning.training import accuracy
+from zeroskip.vectors import to_codes
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "sim_tests"))
+
+from onnx_networks import evaluate_tfc
+
+Array = NDArray[Any]
 
 IMAGENET = Input(255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-SETTINGS = {
-    "resnet20": ("dense", {"lanes": "16", "columns": "8"}),
-    "squeezenet": ("sparse", {"lanes": "16", "cores": "4", "index_bits": "4"}),
-    "squeezenet47": ("sparse", {"lanes": "8", "cores": "4", "index_bits": "4"}),
+ULX3S = {"board": "ulx3s-85f"}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "resnet8": ULX3S,
+    "ds_cnn": ULX3S,
+    "tfc": ULX3S,
+    "autoencoder": ULX3S,
+    "resnet20": {"engine": "dense", "settings": {"lanes": "16", "columns": "8"}},
+    "squeezenet": {"engine": "sparse", "settings": {"lanes": "16", "cores": "4", "index_bits": "4"}},
+    "squeezenet47": {"engine": "sparse", "settings": {"lanes": "8", "cores": "4", "index_bits": "4"}},
 }
 BATCH = 50
+ENDS = (640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model file and what its framework computes.
+
+    Members
+    -------
+    path : the model file
+    real : inputs as the framework takes them
+    random : so many of them, drawn
+    golden : all tensors that the framework has for a batch, by the model's names
+    """
+
+    path: Path
+    real: Array
+    random: Callable[[int, np.random.Generator], Array]
+    golden: Callable[[Model, Array], dict[str, Array]]
 
 
 def main() -> None:
@@ -60,34 +106,90 @@ def main() -> None:
 
 def measure(name: str, options: argparse.Namespace) -> None:
     """Print the figures of one network."""
-    net, real = made(name, options.data, options.real)
-    path = net.save(options.out / f"{name}.safetensors")
+    network = opened(name, options)
     with clock(name, "import"):
-        model = load_model(path)
-    generator = torch.Generator().manual_seed(0)
-    for kind, count in (("random", options.random), ("real", len(real))):
+        model = load_model(network.path)
+    rng = np.random.default_rng(0)
+    for kind, count in (("random", options.random), ("real", len(network.real))):
         values = mismatches = 0
-        with clock(name, f"golden and reference on {count} {kind} inputs"):
+        with clock(name, f"framework and reference on {count} {kind} inputs"):
             for first in range(0, count, BATCH):
-                part = real[first : first + BATCH]
+                part = network.real[first : first + BATCH]
                 if kind == "random":
-                    shape = (min(BATCH, count - first), *real.shape[1:])
-                    part = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-                found = compared(net, model, part)
+                    part = network.random(min(BATCH, count - first), rng)
+                found = compared(network, model, part)
                 values, mismatches = values + found[0], mismatches + found[1]
         print(f"{name}: {values:,} values on {count} {kind} inputs, {mismatches} mismatches", flush=True)
-    engine, settings = SETTINGS[name]
     with clock(name, "import and compile"):
-        design = zs.compile(path, options.out / name, engine, settings=settings)
-    print(f"{name}: {design.report()['cycles']['total']:,} cycles (model), {settings}", flush=True)
+        design = zs.compile(network.path, options.out / name, **SETTINGS[name])
+    print(f"{name}: {design.report()['cycles']['total']:,} cycles (model), {SETTINGS[name]}", flush=True)
     if options.rtl:
-        result = design.simulate(real[: options.rtl].numpy()).check()
+        with clock(name, "simulation"):
+            result = design.simulate(network.real[: options.rtl]).check()
         cycles = result.cycles.total if result.cycles else None
         print(f"{name}: RTL {result.values_compared:,} values, {result.mismatch_count} mismatches, {cycles:,} cycles")
 
 
+def opened(name: str, options: argparse.Namespace) -> Network:
+    """Return a network; print the accuracies where there are labels."""
+    models: Path = options.data / "models"
+    if name == "resnet8":
+        images = load_cifar10(options.data).test.x.numpy()
+        return lite(models / "pretrainedResnet_quant.tflite", (images.astype(np.int16) - 128).astype(np.int8), options)
+    if name == "ds_cnn":
+        noise = np.random.default_rng(7).normal(83, 25, (options.real, 1, 49, 10))
+        return lite(models / "kws_ref_model.tflite", np.clip(np.rint(noise), -128, 127).astype(np.int8), options)
+    if name == "tfc":
+        pixels = gzip.decompress((options.data / "mnist" / "t10k-images-idx3-ubyte.gz").read_bytes())
+        digits = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 1, 28, 28)[: options.real]
+        proto = onnx.load(models / "TFC_2W2A.onnx")
+        floats = digits.astype(np.float32) / np.float32(255)
+        return Network(
+            models / "TFC_2W2A.onnx", floats, lambda count, rng: rng.random((count, *floats.shape[1:]), np.float32),
+            lambda _, inputs: evaluate_tfc(proto, inputs),
+        )  # fmt: skip
+    net, real = made(name, options.data, options.real)
+    return Network(
+        net.save(options.out / f"{name}.safetensors"), real.numpy(),
+        lambda count, rng: rng.integers(0, 256, (count, *real.shape[1:]), np.uint8),
+        lambda _, codes: {key: value.numpy() for key, value in net.golden.run(torch.from_numpy(codes)).items()},
+    )  # fmt: skip
+
+
+def lite(path: Path, real: Array, options: argparse.Namespace) -> Network:
+    """Return a TensorFlow Lite network with its reference kernels."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF, experimental_preserve_all_tensors=True
+    )
+    interpreter.allocate_tensors()
+    index = {row["name"]: row["index"] for row in interpreter.get_tensor_details()}
+    entry = interpreter.get_input_details()[0]["index"]
+
+    def golden(model: Model, codes: Array) -> dict[str, Array]:
+        found: dict[str, list[Array]] = {name: [] for name in model.metadata["source_tensors"]}
+        for image in codes:
+            interpreter.set_tensor(entry, image.transpose(1, 2, 0)[None])
+            interpreter.invoke()
+            for name, source in model.metadata["source_tensors"].items():
+                value = interpreter.get_tensor(index[source])[0]
+                found[name].append(value.transpose(2, 0, 1) if value.ndim == 3 else value)
+        return {name: np.stack(values) for name, values in found.items()}
+
+    shape = real.shape[1:]
+    return Network(
+        path, real[: options.real], lambda count, rng: rng.integers(-128, 128, (count, *shape), np.int8), golden
+    )
+
+
 def made(name: str, data: Path, count: int) -> tuple[QuantizedNetwork, Tensor]:
-    """Return the quantized network and ``count`` real inputs; print the accuracies where there are labels."""
+    """Return a network quantized here and ``count`` real inputs; print the accuracies where there are labels."""
+    if name == "autoencoder":
+        torch.manual_seed(0)
+        layers = [module for pair in pairwise(ENDS) for module in (nn.Linear(*pair), nn.ReLU())]
+        spectra = torch.randint(0, 256, (max(count, 256), ENDS[0]), dtype=torch.uint8)
+        return quantize(nn.Sequential(*layers[:-1]), spectra[:2], spectra, weights=8, input=Input(255)), spectra[:count]
     images = load_cifar10(data)
     if name == "resnet20":
         model = ResNet20().eval()
@@ -111,11 +213,12 @@ def enlarged(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images.flip(1).float(), (size, size), mode="bilinear").round().to(torch.uint8)
 
 
-def compared(net: QuantizedNetwork, model: Model, codes: Tensor) -> tuple[int, int]:
-    """Return how many values of all tensors the golden network and the reference have, and how many differ."""
-    golden, values = net.golden.run(codes), run(model, codes.numpy())
-    total = sum(found.size for found in values.values())
-    return total, sum(int((golden[name].numpy() != found).sum()) for name, found in values.items())
+def compared(network: Network, model: Model, inputs: Array) -> tuple[int, int]:
+    """Return how many values of all tensors the framework and the reference have, and how many differ."""
+    codes = to_codes(inputs, model.tensors[model.input], "inputs") if inputs.dtype.kind == "f" else inputs
+    golden, values = network.golden(model, inputs), run(model, codes)
+    total = sum(value.size for value in golden.values())
+    return total, sum(int((value != values[name]).sum()) for name, value in golden.items())
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from zeroskip.compiler.importers.onnx_model import load_onnx
 from zeroskip.compiler.ir import Model
 from zeroskip.vectors import to_codes
 
-__all__ = ["Net", "check", "check_table", "evaluate"]
+__all__ = ["Net", "check", "check_table", "evaluate", "evaluate_tfc"]
 
 Array = NDArray[Any]
 F32 = np.float32
@@ -39,7 +40,7 @@ class Net:
         self.constants[name] = np.asarray(value, dtype)
         return name
 
-    def op(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+    def op(self, op: str, *inputs: Any, domain: str = "", **attributes: Any) -> str:
         """Add a node; without inputs it reads the last one, constants may be given as arrays."""
         names = [item if isinstance(item, str) else self.const(item) for item in (inputs or (self.last,))]
         output = f"t{len(self.nodes)}"
@@ -140,7 +141,7 @@ def evaluate(proto: onnx.ModelProto, inputs: Array) -> dict[str, Array]:
     values[feed] = inputs
     for node in proto.graph.node:
         settings = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        arguments = [values[name] if name else None for name in node.input]
+        arguments: list[Any] = [values[name] if name else None for name in node.input]
         last = node.domain == CHANNELS_LAST
         if last:
             arguments[0] = np.moveaxis(arguments[0], -1, 1)
@@ -150,6 +151,24 @@ def evaluate(proto: onnx.ModelProto, inputs: Array) -> dict[str, Array]:
             result = _RULES[node.op_type](*arguments, **settings)
         values[node.output[0]] = np.moveaxis(result, 1, -1) if last else result
     return values
+
+
+def evaluate_tfc(proto: onnx.ModelProto, inputs: Array) -> dict[str, Array]:
+    """Return the values of the QONNX sample TFC_2W2A, by the names of the integer model's tensors.
+
+    Two of its parts are beyond :func:`evaluate`: four nodes that compute the shape ``(N, 784)``, and a square root. The
+    last layer's scale, which is the host's, is left out.
+    """
+    proto = copy.deepcopy(proto)
+    del proto.graph.node[:4]
+    proto.graph.node[0].input[1] = "flat"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([len(inputs), 784]), "flat"))
+    power = next(node for node in proto.graph.node if node.op_type == "Pow")
+    constants = {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer}
+    proto.graph.initializer.append(numpy_helper.from_array(np.sqrt(constants[power.input[0]]), power.output[0]))
+    proto.graph.node.remove(power)
+    values = evaluate(proto, inputs)
+    return {"51": values["51"], "63": values["63"], "75": values["75"], "90": values["82"]}
 
 
 def _text(value: Any) -> str:
@@ -321,7 +340,7 @@ def _pad(x: Array, pads: Array, value: Array | None = None, mode: Any = "constan
     return np.pad(x, list(zip(pads[: x.ndim], pads[x.ndim :], strict=True)))
 
 
-_RULES = {
+_RULES: dict[str, Callable[..., Array]] = {
     "Add": lambda a, b: a + b,
     "AveragePool": lambda x, count_include_pad=0, **s: _pool(x, np.add, **s),
     "BatchNormalization": _norm,
