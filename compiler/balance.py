@@ -55,7 +55,7 @@ def row_slots(layer: Layer, format_: Format = Format.RELATIVE) -> np.ndarray:
         length = matrix.shape[1]
         return np.array([bitmap.slot_count(support, length, bitmap.LIMIT) for support in supports])
     bits = relative.choose_index_bits(supports, layer.weight_bits)
-    return np.array([relative.entry_count(support, bits) for support in supports])
+    return relative.Gaps(supports).counts(bits)
 
 
 def _can_follow(reader: Layer) -> bool:

@@ -7,22 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zeroskip.compiler.encodings.relative import choose_index_bits, encode_row, entry_count
+from zeroskip.compiler.encodings.relative import Gaps, choose_index_bits, encode_row
 
 
-@given(st.sets(st.integers(0, 900), max_size=40), st.integers(1, 10))
-def test_codes_walk_to_the_kept_positions(kept, index_bits):
-    codes = encode_row(sorted(kept), index_bits)
+@given(st.lists(st.sets(st.integers(0, 900), max_size=40), max_size=4), st.integers(1, 10))
+def test_codes_walk_to_the_kept_positions(rows, index_bits):
     escape = (1 << index_bits) - 1
-    walked, cursor = set(), 0
-    for code in codes:
-        assert 0 <= code <= escape
-        cursor += code
-        if code != escape:
-            walked.add(cursor)
-            cursor += 1
-    assert walked == kept
-    assert entry_count(sorted(kept), index_bits) == len(codes)
+    counts = []
+    for kept in rows:
+        codes = encode_row(sorted(kept), index_bits)
+        walked, cursor = set(), 0
+        for code in codes:
+            assert 0 <= code <= escape
+            cursor += code
+            if code != escape:
+                walked.add(cursor)
+                cursor += 1
+        assert walked == kept
+        counts.append(len(codes))
+    assert Gaps([sorted(kept) for kept in rows]).counts(index_bits).tolist() == counts
 
 
 def test_empty_row_is_one_escape():
@@ -42,10 +45,10 @@ def test_descending_positions_are_refused():
 def test_width_takes_fewest_entries_within_tolerance():
     rows = [[0, 100, 200, 300]] * 4
     chosen = choose_index_bits(rows, 4)
-    cost = {k: sum(entry_count(row, k) for row in rows) * (k + 4) for k in range(1, 13)}
+    cost = {k: Gaps(rows).counts(k).sum() * (k + 4) for k in range(1, 13)}
     assert cost[chosen] <= 1.05 * min(cost.values())
     assert all(
-        sum(entry_count(row, k) for row in rows) >= sum(entry_count(row, chosen) for row in rows)
+        Gaps(rows).counts(k).sum() >= Gaps(rows).counts(chosen).sum()
         for k in cost
         if cost[k] <= 1.05 * min(cost.values())
     )
@@ -55,7 +58,7 @@ def test_width_takes_fewest_entries_within_tolerance():
 def test_no_tolerance_takes_the_least_storage(gap):
     random = np.random.default_rng(gap)
     rows = [np.cumsum(random.geometric(1 / gap, 30)).tolist() for _ in range(20)]
-    bits = {k: sum(entry_count(row, k) for row in rows) * (k + 4) for k in range(1, 13)}
+    bits = {k: Gaps(rows).counts(k).sum() * (k + 4) for k in range(1, 13)}
     least = choose_index_bits(rows, 4, tolerance=1.0)
     assert bits[least] == min(bits.values())
     assert least <= choose_index_bits(rows, 4)

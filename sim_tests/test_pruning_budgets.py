@@ -104,7 +104,7 @@ def test_words_are_those_of_the_relative_index(kept, bits):
         mask[rng.choice(mask.size, kept, replace=False)] = True
         lines = [np.flatnonzero(row).tolist() for row in mask.reshape(rows, columns)]
         # a row without weights is cut out by the compiler before it is encoded
-        counts = {k: sum(relative.entry_count(line, k) for line in lines if line) for k in range(1, 13)}
+        counts = {k: relative.Gaps([line for line in lines if line]).counts(k).sum() for k in range(1, 13)}
         found.append(min(count * (k + bits) for k, count in counts.items()))
     assert np.mean(found) == pytest.approx(stored_bits(kept, rows, columns, bits), rel=0.03)
 

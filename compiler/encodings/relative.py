@@ -6,9 +6,13 @@ row is one escape, so that every row has at least one code. What is counted may 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
-__all__ = ["TOLERANCE", "choose_index_bits", "encode_row", "entry_count"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TOLERANCE", "Gaps", "choose_index_bits", "encode_row"]
 
 TOLERANCE = 1.08
 """A width may take this much more than the least storage where it saves cycles."""
@@ -28,15 +32,22 @@ def encode_row(positions: Sequence[int], index_bits: int) -> list[int]:
     return codes or [escape]
 
 
-def entry_count(positions: Sequence[int], index_bits: int) -> int:
-    """Return ``len(encode_row(...))`` without building it."""
-    escape = (1 << index_bits) - 1
-    count = 0
-    cursor = 0
-    for position in positions:
-        count += 1 + (position - cursor) // escape
-        cursor = position + 1
-    return max(count, 1)
+class Gaps:
+    """The gaps of all ``rows`` of ascending kept positions, for counting codes without building them."""
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        self.heads = np.cumsum([0] + [len(row) for row in rows])
+        positions = np.fromiter(itertools.chain.from_iterable(rows), np.int64, int(self.heads[-1]))
+        self.gaps = np.diff(positions, prepend=-1) - 1
+        firsts = self.heads[:-1][np.diff(self.heads) > 0]
+        self.gaps[firsts] = positions[firsts]
+
+    def counts(self, index_bits: int) -> NDArray[np.int64]:
+        """Return ``len(encode_row(...))`` of every row."""
+        codes = np.zeros(len(self.gaps) + 1, np.int64)
+        np.cumsum(1 + self.gaps // ((1 << index_bits) - 1), out=codes[1:])
+        counts: NDArray[np.int64] = np.maximum(np.diff(codes[self.heads]), 1)
+        return counts
 
 
 def choose_index_bits(
@@ -47,10 +58,10 @@ def choose_index_bits(
     ``rows`` holds the kept positions of every row; ``together`` neighbours run in lock step, and each costs what the
     longest of them does. Ties go to the narrower index.
     """
-    entries = {}
+    gaps, entries = Gaps(rows), {}
     for k in range(1, limit + 1):
-        counts = [entry_count(row, k) for row in rows]
-        entries[k] = sum(max(counts[first : first + together]) for first in range(0, len(counts), together))
+        counts = gaps.counts(k)
+        entries[k] = int(np.maximum.reduceat(counts, range(0, len(counts), together)).sum())
     bits = {k: count * together * (k + value_bits) for k, count in entries.items()}
     bound = min(bits.values()) * tolerance
     return min((k for k in entries if bits[k] <= bound), key=lambda k: (entries[k], k))
