@@ -92,10 +92,10 @@ def _streams(
     decoding = _decoding(job, parts, index_bits, tolerance)
     if job.block is not None:
         decoding = replace(decoding, elements=-(-decoding.elements // adds) * adds)
-    streams = [_encode(job, rows, decoding) for rows in parts]
+    streams = _encode(job, parts, decoding)
     if job.block is None and not decoding.bank and not all(shares_runs(stream.levels, adds) for stream in streams):
         decoding = replace(decoding, elements=adds)
-        streams = [_encode(job, rows, decoding) for rows in parts]
+        streams = _encode(job, parts, decoding)
         note = f"weights without a common magnitude: {adds} slots each"
         # a layer may be encoded again with another width
         job.notes += [] if note in job.notes else [note]
@@ -127,16 +127,17 @@ def _parts(job: Job) -> list[IntArray]:
     return [row[None, first * step : (first + 1) * step] for row in job.weight for first in range(job.split)]
 
 
-def _encode(job: Job, rows: IntArray, decoding: Decoding) -> Stream:
+def _encode(job: Job, parts: list[IntArray], decoding: Decoding) -> list[Stream]:
     if job.format is Format.BANKS:
-        return encode_bank(rows, decoding)
+        return [encode_bank(rows, decoding) for rows in parts]
     if job.format is Format.BITMAP:
-        return encode_bitmap(rows, decoding)
-    if job.block is None:
-        return encode_relative(rows, decoding)
+        return [encode_bitmap(rows, decoding) for rows in parts]
+    blocks = job.block
+    if blocks is None:
+        return encode_relative(parts, decoding)
     if job.format is Format.PATTERN:
-        return encode_patterns(rows[0], job.block, decoding, job.shapes)
-    return encode_relative_units(rows, [bool(rows[:, block].any()) for block in job.block], decoding)
+        return [encode_patterns(rows[0], blocks, decoding, job.shapes) for rows in parts]
+    return [encode_relative_units(rows, [bool(rows[:, block].any()) for block in blocks], decoding) for rows in parts]
 
 
 def _decoding(job: Job, parts: list[IntArray], index_bits: int | None, tolerance: float) -> Decoding:

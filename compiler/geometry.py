@@ -289,14 +289,17 @@ def choose_program(
             formats, _ = _formats(model, kind, geometry, index_bits, bool(bitmap), small)
             costs = layer_costs(model, geometry, formats, index_bits, small).values()
             size = sum(cost.bits if small else cost.cycles for cost in costs)
-            estimates.append((size, geometry.products, kind, geometry))
+            stored = sum(cost.bits for cost in costs) if parameters == "rom" else 0
+            estimates.append((size, geometry.products, kind, geometry, _least_blocks(model, geometry, stored, limits)))
     estimates.sort(key=lambda item: (item[0], item[1]))
+    # where none can fit, those that come nearest say what is missing
+    bound = max(limits.blocks, sorted(least for *_, least in estimates)[:CANDIDATES][-1])
     candidates = []
     # paired arrays are larger: apart from the others, they do not crowd out those that hand over faster
     fitting: dict[tuple[Engine | None, bool], list[Candidate]] = {}
-    for _, _, kind, geometry in estimates:
+    for _, _, kind, geometry, least in estimates:
         mine = fitting.setdefault((kind, geometry.paired_products), [])
-        if len(mine) >= CANDIDATES:
+        if len(mine) >= CANDIDATES or least > bound:
             continue
         candidate = compiled(kind, geometry)
         candidates.append(candidate)
@@ -336,14 +339,8 @@ _NO_BOARD = "For reference outputs, simulation and cycles alone fix the geometry
 
 def _refuse_large_network(model: Model, limits: Limits, *, outside: bool) -> None:
     """Raise when a layer's activations, or these and the kept weights, are too large in any geometry."""
-
-    def size(layer: Layer) -> int:
-        # the parts of a concatenation lie in its output
-        names = set(layer.inputs) | ({layer.output} - {model.output} if layer.kind is not Kind.CONCAT else set())
-        return sum(model.tensors[name].size for name in names)
-
-    largest = max(model.layers, key=size)
-    activations = size(largest)
+    largest = _largest_layer(model)
+    activations = _activation_bytes(model, largest)
     holds = limits.activation_bytes
     if activations > holds:
         raise CapacityError(
@@ -365,6 +362,25 @@ def _refuse_large_network(model: Model, limits: Limits, *, outside: bool) -> Non
             f"and output of layer {largest.name!r}, but {limits.name} has {memory:,} bits of memory; prune further, "
             f"use fewer weight bits{_flash_remedy(limits)}, take smaller inputs or name a larger board. {_NO_BOARD}"
         )
+
+
+def _activation_bytes(model: Model, layer: Layer) -> int:
+    """Return the bytes that a layer reads and writes."""
+    # the parts of a concatenation lie in its output
+    names = set(layer.inputs) | ({layer.output} - {model.output} if layer.kind is not Kind.CONCAT else set())
+    return sum(model.tensors[name].size for name in names)
+
+
+def _largest_layer(model: Model) -> Layer:
+    return max(model.layers, key=lambda layer: _activation_bytes(model, layer))
+
+
+def _least_blocks(model: Model, geometry: Geometry, stored: int, limits: Limits) -> int:
+    """Return the block RAMs that a geometry takes at least: activations, and weights and indices of ``stored`` bits."""
+    depth = -(-_activation_bytes(model, _largest_layer(model)) // geometry.lanes)
+    activations = geometry.lanes * geometry.cores * _blocks(depth, 8, limits.block_shapes)
+    block = max(depth * width for depth, width in limits.block_shapes)
+    return activations + max(0, -(-(stored - limits.spram * SPRAM_DEPTH * SPRAM_BITS) // block))
 
 
 def _flash_remedy(limits: Limits) -> str:

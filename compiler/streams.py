@@ -138,9 +138,38 @@ def _stream(codes: Sequence[int], rows: IntArray, decoding: Decoding) -> Stream:
     return Stream(np.array(codes, np.int64), levels.astype(np.int64), positions)
 
 
-def encode_relative(rows: IntArray, decoding: Decoding) -> Stream:
-    """Encode the positions at which any of ``rows`` has a weight."""
-    return _stream(relative.encode_row(_support(rows), decoding.gap_bits), rows, decoding)
+def encode_relative(parts: Sequence[IntArray], decoding: Decoding) -> list[Stream]:
+    """Encode in each of ``parts`` the positions at which any of its rows has a weight.
+
+    All parts are encoded at once: a network has thousands, and a compiler tries them in many geometries.
+    """
+    rows, width = (max(part.shape[axis] for part in parts) for axis in (0, 1))
+    weights: NDArray[np.int64] = np.zeros((len(parts), rows, width + 1), np.int64)
+    for index, part in enumerate(parts):
+        weights[index, : len(part), : part.shape[1]] = part
+    support: NDArray[np.bool_] = np.any(weights, axis=1)
+    # a part without weights has the escape alone, which is an element that stands nowhere
+    support[~np.any(support, axis=1), width] = True
+    owner, positions = np.nonzero(support)
+    nowhere = positions == width
+    heads = np.flatnonzero(np.diff(owner, prepend=-1))
+    gaps = np.diff(positions, prepend=-1) - 1
+    gaps[heads] = positions[heads]
+    gaps[nowhere] = 0
+    ends = np.cumsum(1 + gaps // decoding.escape)
+    codes = np.full(ends[-1], decoding.escape, np.int64)
+    codes[ends - 1] = np.where(nowhere, decoding.escape, gaps % decoding.escape)
+    slots = np.full((len(codes), decoding.elements), FILLER, np.int64)
+    slots[ends - 1] = np.where(nowhere, FILLER, positions)[:, None]
+    levels = np.zeros((len(codes), decoding.elements, rows), np.int64)
+    levels[ends - 1, 0] = weights[owner, :, positions]
+    cuts = np.append(ends[heads[1:] - 1], len(codes))
+    streams, first = [], 0
+    for part, cut in zip(parts, cuts.tolist(), strict=True):
+        cells = levels[first:cut].reshape(-1, rows).T
+        streams.append(Stream(codes[first:cut], cells[: len(part)].copy(), slots[first:cut].reshape(-1)))
+        first = cut
+    return streams
 
 
 def encode_bitmap(rows: IntArray, decoding: Decoding) -> Stream:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import models
+from zeroskip.compiler import geometry as geometry_module
 from zeroskip.compiler import reference
 from zeroskip.compiler.balance import balance_rows, row_slots
 from zeroskip.compiler.emit import load_program
@@ -411,6 +412,31 @@ def test_choice_fits_the_limits():
     choice = choose_program(model, Engine.SPARSE, limits)
     assert program_blocks(choice.program, ECP5_SHAPES) <= 20
     assert choice.program.config.geometry.lanes == 4
+
+
+@pytest.mark.parametrize("blocks", [20, 40])
+def test_geometries_that_cannot_fit_are_passed_over(blocks, monkeypatch):
+    model, _ = run_passes(models.lenet5_like())
+    limits = Limits("a tiny device", 28, blocks, ECP5_SHAPES)
+    programs, bounds = [], []
+
+    def lowered(*arguments, **options):
+        programs.append(lower(*arguments, **options))
+        return programs[-1]
+
+    def least(model, geometry, stored, limits):
+        bounds.append((geometry, least_blocks(model, geometry, stored, limits)))
+        return 0
+
+    least_blocks = geometry_module._least_blocks
+    monkeypatch.setattr(geometry_module, "lower", lowered)
+    quick = choose_program(model, None, limits).program
+    few = len(programs)
+    monkeypatch.setattr(geometry_module, "_least_blocks", least)
+    assert choose_program(model, None, limits).program.config == quick.config
+    assert few < len(programs) - few
+    known = dict(bounds)
+    assert all(known[p.config.geometry] <= program_blocks(p, ECP5_SHAPES) for p in programs)
 
 
 def test_network_too_large_says_what_is_needed():

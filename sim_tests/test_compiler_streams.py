@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zeroskip.compiler.encodings import relative
 from zeroskip.compiler.streams import (
     FILLER,
     Decoding,
@@ -44,18 +45,24 @@ def weights(draw, rows=2, longest=60):
     return rng.choice(LEVELS, (count, width)) * (rng.random((count, width)) < keep)
 
 
-@given(weights(), st.integers(1, 8))
-def test_relative(rows, gap_bits):
+@given(st.lists(weights(), min_size=1, max_size=4), st.integers(1, 8))
+def test_relative(parts, gap_bits):
     decoding = Decoding(gap_bits)
-    stream = encode_relative(rows, decoding)
-    np.testing.assert_array_equal(decoded(stream, decoding, rows.shape[1]), rows)
-    assert stream.codes.max() <= decoding.escape
+    for rows, stream in zip(parts, encode_relative(parts, decoding), strict=True):
+        np.testing.assert_array_equal(decoded(stream, decoding, rows.shape[1]), rows)
+        assert stream.codes.tolist() == relative.encode_row(np.flatnonzero(rows.any(axis=0)).tolist(), gap_bits)
 
 
-@given(weights(), st.integers(1, 5), st.integers(2, 5))
-def test_runs_of_shared_multipliers_leave_slots_idle(rows, gap_bits, adds):
+@given(st.lists(weights(), min_size=1, max_size=4), st.integers(1, 5), st.integers(2, 5))
+def test_runs_of_shared_multipliers_leave_slots_idle(parts, gap_bits, adds):
     decoding = Decoding(gap_bits, elements=adds)
-    np.testing.assert_array_equal(decoded(encode_relative(rows, decoding), decoding, rows.shape[1]), rows)
+    for rows, stream in zip(parts, encode_relative(parts, decoding), strict=True):
+        np.testing.assert_array_equal(decoded(stream, decoding, rows.shape[1]), rows)
+
+
+def test_lane_beyond_the_last_input_has_an_escape_alone():
+    stream = encode_relative([np.ones((1, 3), np.int64), np.zeros((1, 0), np.int64)], Decoding(2))[1]
+    assert (stream.codes.tolist(), stream.levels.tolist(), stream.positions.tolist()) == ([3], [[0]], [FILLER])
 
 
 @given(weights(), st.integers(1, 40))
