@@ -325,14 +325,17 @@ def _refuse_missing_memory(limits: Limits, spram: int | None, parameters: str) -
     if parameters == "host" and not limits.can_wait:
         raise CapacityError(
             f"Setting 'parameters=host' needs a link that can hold the host back, but that of {limits.name} is a UART; "
-            "use --set parameters=flash, or leave out --board and connect the accelerator's streams in a top level of "
-            "your own"
+            f"{'use --set parameters=flash, or ' if limits.flash is not None else ''}{_HOST}"
         )
 
 
 _INSIDE = (
     "Only weights and indices can come from outside: take a smaller input, fewer channels in its first layers, or a "
     "larger board"
+)
+_HOST = (
+    "have the host push them: leave out --board, --set parameters=host, and connect the accelerator's streams in a top "
+    "level of your own"
 )
 _NO_BOARD = "For reference outputs, simulation and cycles alone fix the geometry, such as --set lanes=16 --set cores=4"
 
@@ -436,8 +439,8 @@ def _flash_read(limits: Limits, command: int | None) -> FlashRead:
     """Return how the device's flash is read."""
     if limits.flash is None:
         raise CapacityError(
-            f"Setting 'parameters=flash' needs a flash that a running design can read, but {limits.name} has none; use "
-            "--set parameters=host, or name a board that has with --board, such as icebreaker"
+            f"Setting 'parameters=flash' needs a flash that a running design can read, but {limits.name} has none; "
+            f"name a board that has with --board, such as icebreaker, or {_HOST}"
         )
     if command is None:
         return limits.flash

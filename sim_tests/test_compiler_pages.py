@@ -159,11 +159,21 @@ def test_clashing_settings_are_refused():
         choose_program(model, Engine.DENSE, DEFAULT_LIMITS, lanes=4, parameters="flash", flash_command=0x3B)
     bare = replace(DEFAULT_LIMITS, name="a bare device", flash=None)
     text = (
-        "Setting 'parameters=flash' needs a flash that a running design can read, but a bare device has none; use "
-        "--set parameters=host, or name a board that has with --board, such as icebreaker"
+        "Setting 'parameters=flash' needs a flash that a running design can read, but a bare device has none; name "
+        "a board that has with --board, such as icebreaker, or have the host push them: leave out --board, --set "
+        "parameters=host, and connect the accelerator's streams in a top level of your own"
     )
     with pytest.raises(CapacityError, match=f"^{text}$"):
         choose_program(model, Engine.DENSE, bare, lanes=4, parameters="flash")
+    for flash, remedy in (
+        (DEFAULT_LIMITS.flash, "use --set parameters=flash, or have the host"),
+        (None, "have the host"),
+    ):
+        link = replace(bare, flash=flash, can_wait=False)
+        with pytest.raises(
+            CapacityError, match=f"that of a bare device is a UART; {remedy} push them: leave out --board"
+        ):
+            choose_program(model, Engine.DENSE, link, lanes=4, parameters="host")
     with pytest.raises(
         CapacityError, match=r"^Setting 'spram' keeps weights and indices on the chip, but parameters=host"
     ):
