@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zeroskip.pruning.admm import Admm
@@ -23,7 +25,7 @@ from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.quantizers import Scale, Weights, as_factor
 from zeroskip.pruning.sharing import shared_levels
 
-__all__ = ["QuantizedNetwork", "Samples", "fixed_levels", "float_inputs", "layer_masks", "quantize"]
+__all__ = ["FloatNetwork", "QuantizedNetwork", "Samples", "fixed_levels", "float_inputs", "layer_masks", "quantize"]
 
 # What holds samples: images with labels, a tensor, (x, y), or batches of either as a DataLoader yields them.
 Samples = ImageSet | Tensor | tuple[Tensor, Tensor] | Iterable[Any]
@@ -38,6 +40,34 @@ _CALIBRATION_SAMPLES = 1024
 
 
 @dataclass(frozen=True, eq=False)
+class FloatNetwork:
+    """A float network as it was quantized: layers, values of parameters, how codes become its input.
+
+    ``outputs`` names the integer tensor that stands for each layer's output.
+    """
+
+    graph: Graph
+    tensors: Mapping[str, Tensor]
+    outputs: Mapping[str, str]
+    source: Input | None
+
+    def values(self, x: Tensor) -> dict[str, Tensor]:
+        """Return every layer's output for a batch, by name of the integer tensor, poolings of the input left out."""
+        found = {}
+        # their codes are the input's, whose mean is in the first layer's bias
+        left_out = self.graph.beyond_input()
+
+        def keep(op: Op, value: Tensor) -> Tensor:
+            if op.name not in left_out:
+                found[self.outputs[op.name]] = value
+            return value
+
+        with torch.no_grad():
+            self.graph.forward(self.tensors, x, activation=keep)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class QuantizedNetwork:
     """An integer network with its scales and structure.
 
@@ -48,6 +78,7 @@ class QuantizedNetwork:
     grids, weight_scales : layer name -> weight levels and the distance between them, of the layer or of each channel
     first : codes of the input as the float network takes it
     samples : 16 input codes, stored with every layer's output
+    floats : the float network that it was made of
     record : where the network comes from (recipe, accuracy, provenance)
     """
 
@@ -57,6 +88,7 @@ class QuantizedNetwork:
     weight_scales: Mapping[str, Scale]
     first: Activation
     samples: Tensor
+    floats: FloatNetwork
     record: Record = field(default_factory=Record)
 
     def codes(self, x: Tensor) -> Tensor:
@@ -67,6 +99,14 @@ class QuantizedNetwork:
         if x.dtype != tensor.dtype:
             raise PruningError(f"Input codes must be {tensor.dtype}, not {x.dtype}")
         return _as_maps(x, tensor.shape)
+
+    def float_values(self, x: Tensor) -> dict[str, NDArray[np.float32]]:
+        """Return what the float network computes for ``x`` (as in :meth:`codes`), by the names of the integer tensors.
+
+        Written with ``numpy.savez``, they are what ``zeroskip compare --floats`` takes.
+        """
+        inputs = x if x.is_floating_point() else float_inputs(x, self.floats.source)
+        return {name: value.numpy() for name, value in self.floats.values(inputs).items()}
 
     def accuracy(self, data: Samples) -> float:
         """Return the share of ``data`` classified correctly: codes, or floats as the float network takes them."""
@@ -218,7 +258,8 @@ def quantize(
         layers.check()
     graph = capture(model, float_inputs(sample, source))
     live = graph.tensors(model)
-    tensors = {name: value.detach() for name, value in live.items()}
+    # training may go on with the live ones
+    tensors = {name: value.detach().clone() for name, value in live.items()}
     inputs = _gather(calibration, _CALIBRATION_SAMPLES)
     if plan is None:
         floats, fixed = float_inputs(inputs, source), fixed_levels(graph, live, layers)
@@ -235,6 +276,7 @@ def quantize(
         while name in {op.name for op in graph.ops}:
             name += "_"
         integer += (IntegerLayer(name, Kind.ARGMAX, (integer[-1].output,), "output"),)
+    outputs = {op.name: layer.output for op, layer in zip(graph.ops, integer, strict=False)}
     structures = {op.name: _structure(layers, op, live[op.weight]) for op in graph.ops if op.weight}
     values = sum(math.prod(tensor.shape) for tensor in codes.values())
     samples = inputs[: max(1, min(_GOLDEN_SAMPLES, _GOLDEN_VALUES // values))]
@@ -246,6 +288,7 @@ def quantize(
         dict(plan.weight_scales),
         plan.activations["input"],
         golden_in,
+        FloatNetwork(graph, tensors, outputs, source),
     )
 
 

@@ -258,6 +258,27 @@ def test_graphs_reach_the_compiler_exactly_and_stay_close_to_their_module(name, 
     assert np.corrcoef(wanted.ravel(), got.ravel())[0, 1] > (0.995 if activations == 8 else 0.97)
 
 
+def test_floats_are_those_of_the_module_when_it_was_quantized():
+    model, codes = small(), pixels()
+    net = quantize(model, codes[:1], codes, weights=8, input=SOURCE)
+    x = SOURCE.normalize(codes)
+    with torch.no_grad():
+        conv = torch.relu(model.norm(model.conv(x)))
+        wanted = {"conv": conv, "fc": model(x)}
+        model.conv.weight.zero_()
+    names = {"conv": net.golden.layers[0].output, "fc": "output"}
+    for given in (codes, x):
+        floats = net.float_values(given)
+        assert {"input", *floats} == set(net.golden.tensors)
+        for name, value in wanted.items():
+            np.testing.assert_allclose(floats[names[name]], value.numpy(), rtol=1e-5, atol=1e-6)
+    integers = net.golden.run(net.codes(codes))
+    for name, values in floats.items():
+        tensor = net.golden.tensors[name]
+        steps = (integers[name] - tensor.zero_point).numpy() - values.reshape(integers[name].shape) / tensor.scale
+        assert np.abs(steps).max() < 6, name
+
+
 def test_activation_functions_are_clamps(tmp_path):
     torch.manual_seed(1)
     make, shape = GRAPHS["clipped"]

@@ -201,6 +201,46 @@ def test_a_tflite_network_has_the_values_of_its_codes(tmp_path):
     assert output.floats is None and output.summary()["float"] == "scale x integer"
 
 
+def given_floats(inputs) -> dict[str, np.ndarray]:
+    """What the integers stand for, half a step beside at one place of one tensor."""
+    model = network()
+    floats = {
+        name: (codes.astype(np.float32) - model.tensors[name].zero_point) * np.float32(model.tensors[name].scale)
+        for name, codes in reference.run(model, inputs).items()
+    }
+    floats["conv2"][1, 0, 2, 3] += model.tensors["conv2"].scale / 2
+    return floats
+
+
+def test_floats_can_be_given(home, inputs):
+    home, floats = home / "right", given_floats(inputs)
+    result = compare(home / "model.safetensors", home / "design", inputs, floats=floats).check()
+    assert [layer.summary()["float_differing"] for layer in result.layers] == [
+        int(layer.tensor == "conv2") for layer in result.layers
+    ]
+    conv2 = next(layer for layer in result.layers if layer.tensor == "conv2")
+    assert conv2.largest_difference == pytest.approx(network().tensors["conv2"].scale / 2)
+    first = conv2.first_float_difference
+    assert (first.vector, first.place) == (1, (0, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"conv9": np.zeros((3, 2), np.float32)}, "Floats have the tensor 'conv9', but the network has conv1, conv2"),
+        ({"output": np.zeros((3, 10), np.int64)}, "Floats of tensor 'output' must be finite floats, not int64"),
+        ({"output": np.full((3, 10), np.nan)}, "Floats of tensor 'output' must be finite floats"),
+        (
+            {"output": np.zeros((2, 10), np.float32)},
+            r"Floats of tensor 'output' must have shape \(3, 10\), not \(2, 10\)",
+        ),
+    ],
+)
+def test_floats_that_do_not_fit_are_refused(home, inputs, changes, text):
+    with pytest.raises(InputError, match=text):
+        compare(home / "right" / "model.safetensors", home / "right" / "design", inputs, floats=changes)
+
+
 @pytest.fixture
 def zeroskip(capsys):
     def call(*arguments):
@@ -214,9 +254,12 @@ def zeroskip(capsys):
 def test_the_command_prints_one_object_and_the_contracts_codes(home, design, inputs, tmp_path, zeroskip):
     model, x, y = home / "right" / "model.safetensors", tmp_path / "x.npz", tmp_path / "y.npz"
     np.savez(x, input=inputs)
-    code, out, _ = zeroskip("compare", model, design, "--inputs", x, "--outputs", y, "--json")
+    np.savez(tmp_path / "floats.npz", **given_floats(inputs))
+    floats = ("--floats", tmp_path / "floats.npz")
+    code, out, _ = zeroskip("compare", model, design, "--inputs", x, *floats, "--outputs", y, "--json")
     assert code == 0
     content = json.loads(out)
+    assert sum(layer["float_differing"] for layer in content["layers"]) == 1
     assert content["vectors"] == VECTORS and content["first_difference"] is None
     arrays, expected = np.load(y), reference.run(network(), inputs)
     np.testing.assert_array_equal(arrays["output.rtl"], expected["output"])

@@ -290,22 +290,32 @@ def simulate(
 @click.argument("model", type=FILE, metavar="ART|MODEL")
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option("--inputs", type=FILE, required=True, metavar="X.npz", help="codes, or floats that are quantized")
+@click.option(
+    "--floats",
+    type=FILE,
+    default=None,
+    metavar="F.npz",
+    help="the source's values by tensor, where the model file has none",
+)
 @click.option("--outputs", type=FILE, default=None, metavar="Y.npz", help="write all values of every layer")
 @click.option("--simulator", default="verilator", metavar="verilator|icarus", help="simulator")
 @common
-def compare(options: Options, model: Path, folder: Path, inputs: Path, outputs: Path | None, simulator: str) -> None:
+def compare(
+    options: Options, model: Path, folder: Path, inputs: Path, floats: Path | None, outputs: Path | None, simulator: str
+) -> None:
     """show the float, integer and RTL values of every layer, and where they first differ"""
     from zeroskip.compiler.importers import load_model
     from zeroskip.inspection import find_artifact
     from zeroskip.layerwise import compare as compare_layers
-    from zeroskip.vectors import check_outputs, read_array, write_arrays
+    from zeroskip.vectors import check_outputs, read_array, read_arrays, write_arrays
 
     if outputs is not None:
         check_outputs(outputs)
     path = find_artifact(model)
     network = load_model(path)
     array = read_array(inputs, network.tensors[network.input])
-    result = compare_layers(path, folder, array, simulator=simulator, progress=options.say)
+    given = None if floats is None else read_arrays(floats)
+    result = compare_layers(path, folder, array, floats=given, simulator=simulator, progress=options.say)
     if outputs is not None:
         write_arrays(outputs, result.arrays())
     options.result(str(result), result.to_dict())

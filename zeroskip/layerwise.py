@@ -240,27 +240,30 @@ def compare(
     directory: Path | str,
     inputs: NDArray[np.generic],
     *,
+    floats: Mapping[str, NDArray[np.generic]] | None = None,
     simulator: str = "verilator",
     progress: Callable[[str], None] | None = None,
 ) -> LayerwiseComparison:
     """Compare the float, integer and RTL values of every layer of a compiled folder.
 
-    The floats are those of the source: an ``.onnx`` file is evaluated in float32. Elsewhere the file holds integers
-    only, and a float is the scale times the integer. Places are those of the imported network, whatever channels a pass
-    removed or moved. The ROM images are simulated as they lie in the folder.
+    The floats are those of the source: an ``.onnx`` file is evaluated in float32. Other files hold integers only: their
+    floats can be given, as :meth:`zeroskip.pruning.QuantizedNetwork.float_values` has them for a torch network, and
+    where there are none a float is the scale times the integer. Places are those of the imported network, whatever
+    channels a pass removed or moved. The ROM images are simulated as they lie in the folder.
 
     Parameters
     ----------
     model : the model file that ``directory`` was compiled from
     directory : compiled folder
     inputs : codes, or floats that are quantized, shape (vectors, *input shape)
+    floats : tensor name -> the source's values for the same inputs
     simulator : ``"verilator"`` or ``"icarus"``
     progress : called with one line of text at each step
 
     Raises
     ------
     InputError
-        If the folder was compiled from another file, or the inputs do not fit.
+        If the folder was compiled from another file, or inputs or floats do not fit.
     """
     from zeroskip.boards.simulation import simulate
 
@@ -277,7 +280,7 @@ def compare(
     except VerificationError as error:
         notes.append(str(error))
     integers = reference.run(network, codes)
-    floats = _source_floats(path, network, inputs, codes)
+    values = _source_floats(path, network, inputs, codes) if floats is None else _given_floats(floats, integers)
     stored = [_stored(plan, program, network) for plan in program.layers]
     expected = {
         plan.output: integers[name][:, channels] for plan, (name, channels) in zip(program.layers, stored, strict=True)
@@ -294,7 +297,7 @@ def compare(
         outputs = np.ma.masked_all((len(codes), *shape), np.int64)
         outputs[: len(result.outputs)] = result.outputs
         rtl.append((network.layers[-1].name, network.output, *_spread(outputs, np.arange(shape[0]), shape)))
-    layers = _rows(network, integers, floats, rtl)
+    layers = _rows(network, integers, values, rtl)
     failure = result.failure
     if failure is None and result.mismatch_count and not any(layer.rtl_differs.any() for layer in layers):
         # written twice, too late, or to no place of the map
@@ -325,6 +328,22 @@ def _source_floats(path: Path, network: Model, inputs: Array, codes: Array) -> d
     source = network.tensors[network.input]
     integer = network.metadata["input_type"] != "float32"
     return dict(onnx_values(path, network, codes if integer else to_floats(np.asarray(inputs), source, "Inputs")))
+
+
+def _given_floats(floats: Mapping[str, NDArray[np.generic]], integers: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the given float values; a vector may be a map of one value a channel."""
+    found = {}
+    for name, given in floats.items():
+        if name not in integers:
+            raise InputError(f"Floats have the tensor {name!r}, but the network has {', '.join(integers)}")
+        values: Array = np.asarray(given)
+        shape = integers[name].shape
+        if values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise InputError(f"Floats of tensor {name!r} must be finite floats, not {values.dtype}")
+        if values.shape[:1] != shape[:1] or values.size != integers[name].size:
+            raise InputError(f"Floats of tensor {name!r} must have shape {shape}, not {values.shape}")
+        found[name] = values.reshape(shape).astype(np.float32)
+    return found
 
 
 def _stored(plan: LayerPlan, program: Program, network: Model) -> tuple[str, Array]:

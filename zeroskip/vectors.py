@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import InputError
@@ -17,6 +19,7 @@ from zeroskip.compiler.ir import Model, Tensor
 __all__ = [
     "check_outputs",
     "read_array",
+    "read_arrays",
     "read_inputs",
     "sample_inputs",
     "to_codes",
@@ -48,29 +51,47 @@ def read_array(path: Path, tensor: Tensor) -> NDArray[np.generic]:
     InputError
         If the file is missing, no ``.npz``, or has no such array.
     """
+    with _opened(path, f"{tensor.name}=...", "--inputs") as archive:
+        names = list(archive.files)
+        if tensor.name not in names and len(names) != 1:
+            raise InputError(
+                f"File '{path}' must hold an array {tensor.name!r}, but it holds {', '.join(names) or 'none'}; "
+                f"write it with numpy.savez('{path.stem}.npz', {tensor.name}=...)"
+            )
+        array: NDArray[np.generic] = archive[tensor.name if tensor.name in names else names[0]]
+    return array
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Read all arrays of an ``.npz`` file by name.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no ``.npz``.
+    """
+    with _opened(path, "**arrays", "--floats") as archive:
+        return dict(archive)
+
+
+@contextmanager
+def _opened(path: Path, arrays: str, option: str) -> Iterator[NpzFile]:
+    """Open an ``.npz`` archive; ``arrays`` and ``option`` are how the user writes and names it."""
     try:
         if path.is_file() and not zipfile.is_zipfile(path):
             raise InputError(
-                f"File '{path}' must be an .npz archive; "
-                f"write it with numpy.savez('{path.stem}.npz', {tensor.name}=...)"
+                f"File '{path}' must be an .npz archive; write it with numpy.savez('{path.stem}.npz', {arrays})"
             )
         with np.load(path, allow_pickle=False) as archive:
-            names = list(archive.files)
-            if tensor.name not in names and len(names) != 1:
-                raise InputError(
-                    f"File '{path}' must hold an array {tensor.name!r}, but it holds {', '.join(names) or 'none'}; "
-                    f"write it with numpy.savez('{path.stem}.npz', {tensor.name}=...)"
-                )
-            array: NDArray[np.generic] = archive[tensor.name if tensor.name in names else names[0]]
+            yield archive
     except FileNotFoundError:
-        raise InputError(f"File '{path}' does not exist; name another one with --inputs") from None
+        raise InputError(f"File '{path}' does not exist; name another one with {option}") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"File '{path}' is not a readable .npz archive of plain arrays ({error}); write it again"
         ) from error
-    return array
 
 
 def to_codes(array: NDArray[np.generic], tensor: Tensor, where: str) -> NDArray[np.int64]:
