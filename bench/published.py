@@ -58,7 +58,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ds_cnn": ULX3S,
     "tfc": ULX3S,
     "autoencoder": ULX3S,
-    "resnet20": {"engine": "dense", "settings": {"lanes": "16", "columns": "8"}},
+    "resnet20": ULX3S,
     "squeezenet": {"engine": "sparse", "settings": {"lanes": "16", "cores": "4", "index_bits": "4"}},
     "squeezenet47": {"engine": "sparse", "settings": {"lanes": "8", "cores": "4", "index_bits": "4"}},
 }
