@@ -167,8 +167,11 @@ class Refused(nn.Module):
             lambda m, x: F.max_pool2d(m.conv(x), 2, dilation=2),
             r"a max pooling with dilation at .*; the nearest supported form is one without dilation\. Supported are",
         ),
-        (lambda m, x: F.avg_pool2d(m.conv(x), 3, 2, 1), "an average pooling with padding, ceil_mode or divisor"),
-        (lambda m, x: F.avg_pool2d(m.conv(x), 4, ceil_mode=True), "an average pooling with padding, ceil_mode"),
+        (
+            lambda m, x: F.avg_pool2d(m.conv(x), 3, 2, 1, count_include_pad=False),
+            "an average pooling that divides by the positions inside the map",
+        ),
+        (lambda m, x: F.avg_pool2d(m.conv(x), 4, ceil_mode=True), "an average pooling with ceil_mode or"),
         (lambda m, x: F.adaptive_max_pool2d(m.conv(x), 1, True)[1].float(), r"operation '<built-in function getitem>'"),
         (
             lambda m, x: F.hardswish(m.conv(x)),

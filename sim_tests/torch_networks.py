@@ -126,6 +126,21 @@ class Pooled(nn.Module):
         return F.softmax(self.fc(self.wholes(self.halves(self.conv(x))).amax((2, 3))), 1)
 
 
+class Averaged(nn.Module):
+    """Averages over windows with a border of zeros, of values with a sign and without, as Inception has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.right = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 1)
+        self.before, self.behind = nn.AvgPool2d((3, 2), (1, 2), (1, 0)), nn.AvgPool2d(3, 1, 1)
+        self.left, self.fc = nn.Conv2d(4, 3, 1), nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = self.left(self.behind(x)) + self.right(x)
+        return self.fc(self.before(x).mean((2, 3)))
+
+
 def shaken(model):
     """Give every BatchNorm numbers of its own."""
     for module in model.modules():
@@ -160,4 +175,5 @@ GRAPHS = {
     "shortcut": (Shortcut, (2, 7, 8)),
     "clipped": (Clipped, (3, 9, 9)),
     "pooled": (Pooled, (2, 13, 13)),
+    "averaged": (Averaged, (2, 9, 8)),
 }

@@ -16,7 +16,7 @@ SUPPORTED = (
     "Conv2d and Conv1d (zeros padding), Linear, BatchNorm directly after one of these, a sum of two layers, ReLU, "
     "ReLU6, HardTanh and clamp directly after these (or after the max pool or torch.cat that follows), torch.cat along "
     "the channels, slices x[:, :, ::n, ::n] and zero channels by F.pad behind a layer, zero borders by F.pad in front "
-    "of a convolution, MaxPool, AvgPool without padding, adaptive pooling to a size that divides the map's, a mean or "
+    "of a convolution, MaxPool, AvgPool, adaptive pooling to a size that divides the map's, a mean or "
     "maximum over the positions, flatten/view/reshape to (N, features), Dropout in eval mode, Softmax and argmax over "
     "the classes at the end; one input, one output"
 )

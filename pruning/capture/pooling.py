@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import fx
 
 from zeroskip.pruning.capture.reader import Reader, as_list, as_window
@@ -27,15 +28,27 @@ def maximum(reader: Reader, node: fx.Node, a: Arguments) -> None:
 
 
 def average(reader: Reader, node: fx.Node, a: Arguments) -> None:
-    """Read an average pooling without padding."""
+    """Read an average pooling; with padding, whose zeros count, it is a depthwise convolution."""
     source = a["input"]
     shape = reader.shape(source)[1:]
-    if not shape or set(as_list(a["padding"])) != {0} or a["ceil_mode"] or a.get("divisor_override") is not None:
-        raise reader.refuse(
-            node, "an average pooling with padding, ceil_mode or divisor_override", "AvgPool2d without them"
-        )
+    if not shape or a["ceil_mode"] or a.get("divisor_override") is not None:
+        raise reader.refuse(node, "an average pooling with ceil_mode or divisor_override", "AvgPool2d without them")
     kernel = as_window(a["kernel_size"], shape)
-    _add(reader, node, source, Kind.AVG_POOL2D, kernel, as_window(a["stride"], shape) if a["stride"] else kernel)
+    stride = as_window(a["stride"], shape) if a["stride"] else kernel
+    if not any(as_list(a["padding"])):
+        _add(reader, node, source, Kind.AVG_POOL2D, kernel, stride)
+        return
+    if not a["count_include_pad"]:
+        raise reader.refuse(
+            node,
+            "an average pooling that divides by the positions inside the map",
+            "AvgPool2d with count_include_pad=True",
+        )
+    y, x = (0, as_list(a["padding"])[0]) if len(shape) == 1 else as_window(a["padding"], shape)
+    channels, count = reader.map_shape(source)[0], kernel[0] * kernel[1]
+    weight = torch.full((channels, 1, *kernel), 1 / count, dtype=source.meta["val"].dtype)
+    name = reader.unique(f"average{1 + len(reader.constants)}")
+    reader.add_constant(node, source, name, weight, stride=stride, padding=(y, x, y, x), groups=channels)
 
 
 def adaptive(reader: Reader, node: fx.Node, a: Arguments) -> None:

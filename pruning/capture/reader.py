@@ -102,21 +102,21 @@ class Reader:
         if selection.identity:
             self.made_by[node] = self.made_by[source]
             return
-        name = self.unique(f"select{1 + len(self.constants)}")
+        weight = selection.weight(self.map_shape(source)[0], source.meta["val"].dtype)
+        self.add_constant(
+            node, source, self.unique(f"select{1 + len(self.constants)}"), weight, stride=selection.stride
+        )
+
+    def add_constant(self, node: fx.Node, source: fx.Node, name: str, weight: Tensor, **window: Any) -> None:
+        """Add a convolution with a weight of its own, no value of which is negative, for an operation without one."""
         # No module can have such a name.
-        weight = f"<{name}>.weight"
-        before = self.map_shape(source)
-        self.constants[weight] = selection.weight(before[0], source.meta["val"].dtype)
+        key = f"<{name}>.weight"
+        self.constants[key] = weight
         inputs = (self.made_by[source],)
         # The ReLU changes no value then, and says that the codes have no sign.
         clip = (0.0, math.inf) if self.never_negative(inputs[0]) else (-math.inf, math.inf)
-        self.add(
-            node,
-            Op(
-                name, Kind.CONV2D, inputs, before, self.map_shape(node), weight,
-                clip=clip, stride=selection.stride,
-            ),
-        )  # fmt: skip
+        before, after = self.map_shape(source), self.map_shape(node)
+        self.add(node, Op(name, Kind.CONV2D, inputs, before, after, key, clip=clip, **window))
 
     def alone(self, node: fx.Node, name: str) -> bool:
         """Return whether ``node`` is all that reads the result of layer ``name``: the layer may then absorb it."""
