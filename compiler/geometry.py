@@ -45,6 +45,9 @@ CANDIDATES = 4
 CYCLE_TOLERANCE = 1.02
 """A smaller array is taken when it costs no more cycles than this ratio."""
 
+LOGIC_SHARE = 32
+"""Of so many multipliers of a device one more product may lie in logic, where an array would fit but for that."""
+
 LANES = (4, 8, 16, 32)
 DENSE_UNITS = (1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 16)
 SPARSE_UNITS = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -302,6 +305,9 @@ def choose_program(
         if len(mine) >= CANDIDATES or least > bound:
             continue
         candidate = compiled(kind, geometry)
+        over = program_multipliers(candidate.program.config) - limits.multipliers
+        if 0 < over <= limits.multipliers // LOGIC_SHARE and not geometry.paired_products:
+            candidate = compiled(kind, replace(geometry, logic_products=over))
         candidates.append(candidate)
         if _fits(candidate.program, limits):
             mine.append(candidate)

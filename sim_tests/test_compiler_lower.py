@@ -414,6 +414,17 @@ def test_choice_fits_the_limits():
     assert choice.program.config.geometry.lanes == 4
 
 
+def test_a_few_products_lie_in_logic_where_the_array_fits_so():
+    model, _ = run_passes(models.digits_like("dense", bits=8))
+    logic = {}
+    for multipliers in (63, 64, 67, 68):
+        program = choose_program(model, Engine.DENSE, Limits("a device", multipliers, 400, ECP5_SHAPES)).program
+        assert program_multipliers(program.config) <= multipliers
+        logic[multipliers] = (program.config.geometry.products, program.config.logic_products)
+    # 64 products and the multipliers of one result or two, of which a 32nd of the device may be missing
+    assert logic == {63: (32, 0), 64: (64, 2), 67: (64, 1), 68: (64, 0)}
+
+
 @pytest.mark.parametrize("blocks", [20, 40])
 def test_geometries_that_cannot_fit_are_passed_over(blocks, monkeypatch):
     model, _ = run_passes(models.lenet5_like())
