@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -78,6 +78,16 @@ class Limits:
     def activation_bytes(self) -> int:
         """Bytes of activations that the block RAMs hold, in words of whole bytes."""
         return self.blocks * max(depth * (width // 8) for depth, width in self.block_shapes)
+
+    @property
+    def block_bits(self) -> int:
+        """Bits that a block RAM holds in its best shape."""
+        return max(depth * width for depth, width in self.block_shapes)
+
+    @property
+    def spram_bits(self) -> int:
+        """Bits of all SPRAMs."""
+        return self.spram * SPRAM_DEPTH * SPRAM_BITS
 
 
 ECP5_SHAPES = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))
@@ -286,23 +296,58 @@ def choose_program(
         _refuse_large_parameters(candidates, limits)
         return _best(candidates, limits, small)
     _refuse_large_network(model, limits, outside=parameters != "rom")
+    estimates = _estimated(model, kinds, limits, index_bits, bool(bitmap), small, parameters == "rom")
+    candidates, found = _search(estimates, limits, compiled)
+    if not found:
+        _refuse_large_parameters(candidates, limits)
+        raise _too_large(model, candidates, limits)
+    return _best(found, limits, small)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A geometry that is not compiled yet: cycles (or stored bits), and the block RAMs that it takes at least."""
+
+    kind: Engine | None
+    geometry: Geometry
+    size: int
+    blocks: int
+
+
+def _estimated(
+    model: Model,
+    kinds: Sequence[Engine | None],
+    limits: Limits,
+    index_bits: int | None,
+    bitmap: bool,
+    least_storage: bool,
+    on_chip: bool,
+) -> list[Estimate]:
+    """Return all geometries, the best first."""
     estimates = []
     for kind in kinds:
         for geometry in _geometries(kind, limits, model):
-            formats, _ = _formats(model, kind, geometry, index_bits, bool(bitmap), small)
-            costs = layer_costs(model, geometry, formats, index_bits, small).values()
-            size = sum(cost.bits if small else cost.cycles for cost in costs)
-            stored = sum(cost.bits for cost in costs) if parameters == "rom" else 0
-            estimates.append((size, geometry.products, kind, geometry, _least_blocks(model, geometry, stored, limits)))
-    estimates.sort(key=lambda item: (item[0], item[1]))
+            formats, _ = _formats(model, kind, geometry, index_bits, bitmap, least_storage)
+            costs = layer_costs(model, geometry, formats, index_bits, least_storage).values()
+            size = sum(cost.bits if least_storage else cost.cycles for cost in costs)
+            stored = sum(cost.bits for cost in costs) if on_chip else 0
+            estimates.append(Estimate(kind, geometry, size, _least_blocks(model, geometry, stored, limits)))
+    return sorted(estimates, key=lambda estimate: (estimate.size, estimate.geometry.products))
+
+
+def _search(
+    estimates: Sequence[Estimate], limits: Limits, compiled: Callable[[Engine | None, Geometry], Candidate]
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Compile the best geometries until enough of each kind fit; return all that were compiled, and those that fit."""
     # where none can fit, those that come nearest say what is missing
-    bound = max(limits.blocks, sorted(least for *_, least in estimates)[:CANDIDATES][-1])
+    bound = max(limits.blocks, sorted(estimate.blocks for estimate in estimates)[:CANDIDATES][-1])
     candidates = []
     # paired arrays are larger: apart from the others, they do not crowd out those that hand over faster
     fitting: dict[tuple[Engine | None, bool], list[Candidate]] = {}
-    for _, _, kind, geometry, least in estimates:
+    for estimate in estimates:
+        kind, geometry = estimate.kind, estimate.geometry
         mine = fitting.setdefault((kind, geometry.paired_products), [])
-        if len(mine) >= CANDIDATES or least > bound:
+        if len(mine) >= CANDIDATES or estimate.blocks > bound:
             continue
         candidate = compiled(kind, geometry)
         over = program_multipliers(candidate.program.config) - limits.multipliers
@@ -311,11 +356,7 @@ def choose_program(
         candidates.append(candidate)
         if _fits(candidate.program, limits):
             mine.append(candidate)
-    found = [candidate for mine in fitting.values() for candidate in mine]
-    if not found:
-        _refuse_large_parameters(candidates, limits)
-        raise _too_large(model, candidates, limits)
-    return _best(found, limits, small)
+    return candidates, [candidate for mine in fitting.values() for candidate in mine]
 
 
 def _refuse_missing_memory(limits: Limits, spram: int | None, parameters: str) -> None:
@@ -363,8 +404,7 @@ def _refuse_large_network(model: Model, limits: Limits, *, outside: bool) -> Non
     # weights that share a magnitude have a sign each
     shared = [layer.structure.get("kind") == "micro_block" for layer in layers]
     weights = sum(layer.nonzero * (1 if one else layer.weight_bits) for layer, one in zip(layers, shared, strict=True))
-    block = max(depth * width for depth, width in limits.block_shapes)
-    memory = limits.blocks * block + limits.spram * SPRAM_DEPTH * SPRAM_BITS
+    memory = limits.blocks * limits.block_bits + limits.spram_bits
     if weights + 8 * activations > memory:
         raise CapacityError(
             f"Network {model.name!r} needs at least {weights:,} bits for its weights and {8 * activations:,} for input "
@@ -388,8 +428,7 @@ def _least_blocks(model: Model, geometry: Geometry, stored: int, limits: Limits)
     """Return the block RAMs that a geometry takes at least: activations, and weights and indices of ``stored`` bits."""
     depth = -(-_activation_bytes(model, _largest_layer(model)) // geometry.lanes)
     activations = geometry.lanes * geometry.cores * _blocks(depth, 8, limits.block_shapes)
-    block = max(depth * width for depth, width in limits.block_shapes)
-    return activations + max(0, -(-(stored - limits.spram * SPRAM_DEPTH * SPRAM_BITS) // block))
+    return activations + max(0, -(-(stored - limits.spram_bits) // limits.block_bits))
 
 
 def _flash_remedy(limits: Limits) -> str:

@@ -153,8 +153,7 @@ def encode_relative(parts: Sequence[IntArray], decoding: Decoding) -> list[Strea
     owner, positions = np.nonzero(support)
     nowhere = positions == width
     heads = np.flatnonzero(np.diff(owner, prepend=-1))
-    gaps = np.diff(positions, prepend=-1) - 1
-    gaps[heads] = positions[heads]
+    gaps = relative.gaps_of(positions, heads)
     gaps[nowhere] = 0
     ends = np.cumsum(1 + gaps // decoding.escape)
     codes = np.full(ends[-1], decoding.escape, np.int64)

@@ -105,8 +105,8 @@ class QuantizedNetwork:
 
         Written with ``numpy.savez``, they are what ``zeroskip compare --floats`` takes.
         """
-        inputs = x if x.is_floating_point() else float_inputs(x, self.floats.source)
-        return {name: value.numpy() for name, value in self.floats.values(inputs).items()}
+        found = self.floats.values(float_inputs(x, self.floats.source))
+        return {name: value.numpy() for name, value in found.items()}
 
     def accuracy(self, data: Samples) -> float:
         """Return the share of ``data`` classified correctly: codes, or floats as the float network takes them."""

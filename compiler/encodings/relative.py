@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TOLERANCE", "Gaps", "choose_index_bits", "encode_row"]
+__all__ = ["TOLERANCE", "Gaps", "choose_index_bits", "encode_row", "gaps_of"]
 
 TOLERANCE = 1.08
 """A width may take this much more than the least storage where it saves cycles."""
@@ -32,15 +32,20 @@ def encode_row(positions: Sequence[int], index_bits: int) -> list[int]:
     return codes or [escape]
 
 
+def gaps_of(positions: NDArray[np.int64], firsts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the gap before each kept position of rows behind one another; ``firsts`` says where the rows begin."""
+    gaps: NDArray[np.int64] = np.diff(positions, prepend=-1) - 1
+    gaps[firsts] = positions[firsts]
+    return gaps
+
+
 class Gaps:
     """The gaps of all ``rows`` of ascending kept positions, for counting codes without building them."""
 
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
         self.heads = np.cumsum([0] + [len(row) for row in rows])
         positions = np.fromiter(itertools.chain.from_iterable(rows), np.int64, int(self.heads[-1]))
-        self.gaps = np.diff(positions, prepend=-1) - 1
-        firsts = self.heads[:-1][np.diff(self.heads) > 0]
-        self.gaps[firsts] = positions[firsts]
+        self.gaps = gaps_of(positions, self.heads[:-1][np.diff(self.heads) > 0])
 
     def counts(self, index_bits: int) -> NDArray[np.int64]:
         """Return ``len(encode_row(...))`` of every row."""
