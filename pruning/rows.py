@@ -17,7 +17,7 @@ from zeroskip.pruning.data import FOLDED, FOLDS
 from zeroskip.pruning.errors import PruningError, nearest
 from zeroskip.pruning.recipe import QUEUE, RECIPES, Recipe, builtin_recipes, load_recipe
 
-__all__ = ["CONTROLS", "Row", "find_rows", "queued_names", "read_result", "write_result"]
+__all__ = ["CONTROLS", "Row", "find_rows", "is_result_of", "queued_names", "read_result", "write_result"]
 
 CONTROLS = ("oneshot", "gradual", "scratch")
 
@@ -100,8 +100,12 @@ def read_result(row: Row, folder: Path) -> dict[str, Any] | None:
         result = json.loads(row.result_path(folder).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
-    matches = isinstance(result, dict) and result.get("recipe_sha256") == row.recipe.digest()
-    return result if matches else None
+    return result if is_result_of(result, row) else None
+
+
+def is_result_of(result: Any, row: Row) -> bool:
+    """Return whether ``result`` is one of this very recipe."""
+    return isinstance(result, dict) and result.get("recipe_sha256") == row.recipe.digest()
 
 
 def write_result(row: Row, folder: Path, built: Built, figures: Mapping[str, Any], seconds: float) -> dict[str, Any]:

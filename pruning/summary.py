@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,15 @@ from numpy.typing import NDArray
 from zeroskip.pruning.comparison import Comparison, compare
 from zeroskip.pruning.recipe import Recipe
 from zeroskip.pruning.roc import AucComparison, Ranking, compare_auc
-from zeroskip.pruning.rows import Row, read_result
+from zeroskip.pruning.rows import Row
 
-__all__ = ["FIGURES", "Runs", "Summary", "paired", "summarize"]
+__all__ = ["FIGURES", "Results", "Runs", "Summary", "paired", "summarize"]
 
 FIGURES = ("weights", "kept", "macs_nonzero", "bits_weights", "bits_total", "bits_storage", "regular_share")
 """The figures of a result that are summed up by their median."""
+
+Results = Callable[[Row], dict[str, Any] | None]
+"""What returns the result of a row, None where it has not run."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Runs:
         return self.kinds[None]
 
 
-def summarize(rows: Iterable[Row], folder: Path) -> dict[str, Runs]:
+def summarize(rows: Iterable[Row], results: Results) -> dict[str, Runs]:
     """Return the runs of every recipe, in the order of the rows; what is not finished counts as not run."""
     recipes: dict[str, Recipe] = {}
     found: dict[str, dict[str | None, dict[int, list[dict[str, Any] | None]]]] = {}
@@ -77,7 +79,7 @@ def summarize(rows: Iterable[Row], folder: Path) -> dict[str, Runs]:
         if row.control is None:
             recipes.setdefault(row.base, row.recipe)
         seeds = found.setdefault(row.base, {}).setdefault(row.control, {})
-        seeds.setdefault(row.recipe.seed, []).append(read_result(row, folder))
+        seeds.setdefault(row.recipe.seed, []).append(results(row))
     return {
         base: Runs(recipes[base], {control: _summary(seeds) for control, seeds in kinds.items()})
         for base, kinds in found.items()

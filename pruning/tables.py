@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from zeroskip.pruning.constraints.kinds import as_values
 from zeroskip.pruning.gradual import prunes, shape_only, structured
@@ -11,7 +10,7 @@ from zeroskip.pruning.rates import Point, rate_at
 from zeroskip.pruning.recipe import Recipe, Stage
 from zeroskip.pruning.roc import AucComparison
 from zeroskip.pruning.rows import CONTROLS, Row
-from zeroskip.pruning.summary import Runs, Summary, paired, summarize
+from zeroskip.pruning.summary import Results, Runs, Summary, paired, summarize
 from zeroskip.pruning.targets import Target, read_targets
 from zeroskip.pruning.training import Task
 
@@ -25,7 +24,7 @@ _FLOAT_BITS = 32
 _NAMES = {"oneshot": "(a) one-shot", "gradual": "(b) gradual", "scratch": "(c) scratch"}
 
 
-def tables(rows: Iterable[Row], folder: Path) -> str:
+def tables(rows: Iterable[Row], results: Results) -> str:
     """Return a section with the tables of each network and data set, in the order of the rows.
 
     The first table has a line a recipe: the target and whether it is met, the median of the seeds and each seed, the
@@ -35,7 +34,7 @@ def tables(rows: Iterable[Row], folder: Path) -> str:
     """
     targets = read_targets()
     sections: dict[tuple[str, str], dict[str, Runs]] = {}
-    for base, runs in summarize(rows, folder).items():
+    for base, runs in summarize(rows, results).items():
         sections.setdefault((runs.recipe.network, runs.recipe.dataset), {})[base] = runs
     parts = []
     for (network, dataset), found in sections.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -21,8 +22,10 @@ from zeroskip.pruning.chain import build_artifact
 from zeroskip.pruning.checkpoints import replace_bytes
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.figures import figures
+from zeroskip.pruning.ledger import Ledger
 from zeroskip.pruning.replicas import from_first, joined, rank, size
 from zeroskip.pruning.rows import Row, find_rows, read_result, write_result
+from zeroskip.pruning.summary import Results
 from zeroskip.pruning.tables import tables
 from zeroskip.pruning.toml import to_toml
 
@@ -201,6 +204,15 @@ def _one_voice() -> Iterator[None]:
         yield
 
 
+def _results(rows: Sequence[Row], folder: Path, path: Path | None) -> Results:
+    """Return what tells the results of rows: those in ``folder``, or those of the ledger, which takes these up."""
+    if path is None:
+        return functools.partial(read_result, folder=folder)
+    ledger = Ledger(path)
+    ledger.take(rows, folder)
+    return ledger.read
+
+
 def _seeds(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
@@ -221,15 +233,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true",
                         help="print the Markdown tables of what there is with its controls, by default of seeds 0,1,2; "
                         "build nothing")  # fmt: skip
+    parser.add_argument("--ledger", type=Path, metavar="FILE",
+                        help="with --table: enter what there is into this file, and print all it holds")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("build/zoo"), metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets (default: ZEROSKIP_DATA)")
     parser.add_argument("--checkpoints", type=Path, default=Path("build/checkpoints"), metavar="DIR",
                         help="folder of finished stages (default: %(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
+    if options.ledger and not options.table:
+        parser.error("--ledger goes with --table")
     folders = Folders(options.out, options.checkpoints, options.data)
     try:
         if options.table:
-            print(tables(find_rows(options.recipes, options.seeds or TABLE_SEEDS, True), options.out))
+            rows = find_rows(options.recipes, options.seeds or TABLE_SEEDS, True)
+            print(tables(rows, _results(rows, options.out, options.ledger)))
             return 0
         rows = find_rows(options.recipes, options.seeds, options.controls)
         with joined(), _one_voice():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
-from zeroskip.pruning.rows import find_rows
+from zeroskip.pruning.rows import find_rows, read_result
 from zeroskip.pruning.summary import paired, summarize
 
 RECIPE = "cnn1d-ecg5000-column-2x-w8a8"
@@ -21,6 +22,11 @@ def finish(row, folder, share, samples=20, **more):
     }  # fmt: skip
     row.result_path(folder).parent.mkdir(exist_ok=True)
     row.result_path(folder).write_text(json.dumps(result))
+
+
+def read_from(folder):
+    """Return what reads the results in a folder."""
+    return partial(read_result, folder=folder)
 
 
 def test_small_sets_have_a_row_a_fold():
@@ -39,7 +45,7 @@ def test_folds_are_judged_together(tmp_path):
         if (seed, fold) != (2, 4):
             wrong = list(range(fold + seed))
             finish(row, tmp_path, 1 - len(wrong) / 20, wrong=wrong, kept=100 + fold, goals=[{"met": fold > 2}])
-    own = summarize(rows, tmp_path)[RECIPE].own
+    own = summarize(rows, read_from(tmp_path))[RECIPE].own
     assert own.scores == {0: pytest.approx(90), 1: pytest.approx(85), 2: None}
     assert own.median == pytest.approx(87.5)
     assert own.samples == 100
@@ -50,7 +56,7 @@ def test_folds_are_judged_together(tmp_path):
 
 
 def test_nothing_finished(tmp_path):
-    own = summarize(find_rows([RECIPE], [0], False), tmp_path)[RECIPE].own
+    own = summarize(find_rows([RECIPE], [0], False), read_from(tmp_path))[RECIPE].own
     assert own.scores == {0: None} and own.median is None and own.samples == 0
 
 
@@ -59,7 +65,7 @@ def test_errors_are_paired_by_the_seeds_that_both_have(tmp_path):
     for row in rows:
         if row.control is None or (row.control == "oneshot" and row.recipe.seed != 1):
             finish(row, tmp_path, 0.9, wrong=[0, 1] if row.control is None else [0, 5, 6])
-    runs = summarize(rows, tmp_path)["digits-column-w4a8"]
+    runs = summarize(rows, read_from(tmp_path))["digits-column-w4a8"]
     found = paired(runs.kinds["oneshot"], runs.own)
     assert (found.base, found.other, found.difference) == ((3, 3), (2, 2), -1)
     assert paired(runs.kinds["gradual"], runs.own) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from test_pruning_summary import finish
+from test_pruning_summary import finish, read_from
 from zeroskip.pruning.rows import find_rows
 from zeroskip.pruning.tables import tables
 
@@ -38,7 +38,7 @@ def lenet(tmp_path):
         count = next(count for name, count in kept.items() if name in row.base)
         if share is not None:
             finish(row, tmp_path, share, 10_000, **FIGURES | {"kept": count}, goals=[{"met": True}])
-    return tables(rows, tmp_path)
+    return tables(rows, read_from(tmp_path))
 
 
 def test_results_with_targets_seeds_margins_and_figures(lenet):
@@ -68,14 +68,14 @@ def test_rates_at_equal_accuracy(lenet):
 
 def test_rows_that_have_not_run_are_listed(tmp_path):
     rows = find_rows(["resnet20-cifar10-column-*"], [0, 1, 2], True)
-    text = tables(rows, tmp_path)
+    text = tables(rows, read_from(tmp_path))
     assert "### resnet20, cifar10" in text
     for base in dict.fromkeys(row.base for row in rows):
         found = cells(text, base)
         assert found[2:6] == ["not run"] * 4
     lines = text.splitlines()
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
-    targeted = tables(find_rows(["lenet300-*"], [0], True), tmp_path)
+    targeted = tables(find_rows(["lenet300-*"], [0], True), read_from(tmp_path))
     assert cells(targeted, "lenet300-mnist-nonstructured-23x-w8a8")[1:3] == [">= 98.30", "not run"]
 
 
@@ -85,7 +85,7 @@ def test_small_sets_tell_errors_with_their_interval(tmp_path):
         count = {None: 1 if "column" in row.base else 2, "oneshot": 4}.get(row.control)
         if count is not None:
             finish(row, tmp_path, 1 - count / 20, wrong=list(range(count)), **FIGURES)
-    text = tables(rows, tmp_path)
+    text = tables(rows, read_from(tmp_path))
     own = [line for line in text.splitlines() if line.startswith("| cnn1d-ecg5000-column-2x-w8a8 | 5, 5, 5 of 100")]
     found = [cell.strip() for cell in own[0].strip("|").split("|")]
     assert found[2].startswith("-5.0 (-") and found[3].startswith("-15.0 (-") and found[4:] == ["not run", "not run"]
@@ -97,7 +97,7 @@ def test_an_autoencoder_is_told_by_its_auc(tmp_path):
     rows = find_rows(["autoencoder-ecg5000-dense-w8a8"], [0], False)
     for row in rows:
         finish(row, tmp_path, 0.98 + row.recipe.fold / 1000, **FIGURES)
-    text = tables(rows, tmp_path)
+    text = tables(rows, read_from(tmp_path))
     assert "### autoencoder, ecg5000_normal (AUC x 100 of the integer network)" in text
     assert cells(text, "autoencoder-ecg5000-dense-w8a8")[2] == "98.20"
     assert "interval" not in text
@@ -110,7 +110,7 @@ def test_an_autoencoders_auc_has_an_interval(tmp_path):
         errors = [1, 2, 3, 4, 5, 0 if "column" in row.base else 6]
         share = 6 / 9 if "column" in row.base else 1.0
         finish(row, tmp_path, share, squared_errors=errors, anomalous=[3, 4, 5], **FIGURES)
-    text = tables(rows, tmp_path)
+    text = tables(rows, read_from(tmp_path))
     assert "| AUC x 100 more than (95 % interval) | AUC x 100 by seed |" in text
     own = [
         line for line in text.splitlines() if line.startswith("| autoencoder-ecg5000-column-4x-w8a8 | 66.67, 66.67 |")
