@@ -53,9 +53,6 @@ _LOG_LINES = 12
 _CLOCK_TOLERANCE = 1.001
 """Delay files hold whole picoseconds."""
 
-_HIDE_NAMES = "hierarchy -top top; proc; flatten; rename -hide w:*"
-"""Yosys 0.70 stops or joins two wires when names clash in its ABC9 reader, on some designs; private names do not."""
-
 # Seconds on one ordinary core with the WebAssembly tools, for the expected times in the progress lines.
 _SYNTHESIS_BASE_S = 4.0
 _SYNTHESIS_BYTE_S = 1e-4
@@ -285,10 +282,6 @@ class _Flow:
             log = scratch / "yosys-console.log"
             arguments = ["-q", "-l", f"{place}/yosys.log", "-s", f"{place}/synth.ys"]
             code = run_tool(self.yosys, arguments, cwd=self.directory, log=log, cancel=self.cancel)
-            if _names_clash(scratch / "yosys.log", log):
-                renamed = script.replace("\nsynth", f"\n{_HIDE_NAMES}\nsynth", 1)
-                (scratch / "synth.ys").write_text(renamed.format(place=place), encoding="utf-8")
-                code = run_tool(self.yosys, arguments, cwd=self.directory, log=log, cancel=self.cancel)
             if code != 0:
                 raise ToolError(_failure(self.yosys, code, log, self.folder / log.name))
 
@@ -312,7 +305,6 @@ class _Flow:
             "tool": self.yosys.label,
             "script": script,
             "remap": self.board.family.remap,
-            "spare": _HIDE_NAMES,
             "top": self.plan.rtlil,
             "primitives": self.replacement.wrappers + self.replacement.cells if self.replacement is not None else "",
             **{path.name: file_digest(path) for path in (*rtl, *images)},
@@ -474,13 +466,6 @@ class _Flow:
         family = self.board.family
         has_memory = any(cell["type"] in family.block_rams for cell in self.cells.values())
         return family.block_ram_mhz.get(self.board.speed, math.inf) if has_memory else math.inf
-
-
-def _names_clash(*logs: Path) -> bool:
-    """Return whether Yosys failed an assertion of its own about names or widths of wires, or drives one twice."""
-    texts = [log.read_text(encoding="utf-8", errors="replace") for log in logs if log.is_file()]
-    failed = any("ERROR: Assert" in text and "rtlil.cc" in text for text in texts)
-    return failed or any("multiple conflicting drivers" in text for text in texts)
 
 
 def _synthesis_estimate(rtl: Sequence[Path]) -> float:

@@ -28,6 +28,7 @@ from zeroskip.boards.rom_images import BootImage
 from zeroskip.compiler.errors import InputError
 from zeroskip.hw.boot import FlashBoot
 from zeroskip.hw.host.uart import UartReceiver, UartTransmitter, divisor_for
+from zeroskip.hw.verilog import plain_names
 
 __all__ = ["DEFAULT_BAUD", "BoardTop", "ByteSlot", "Plan", "PowerOnReset", "plan_top"]
 
@@ -303,7 +304,7 @@ def plan_top(board: Board, baud: int = DEFAULT_BAUD, image: BootImage | None = N
     # Source locations would make the bytes depend on where the package is installed.
     rtlil = [line for line in _text(files["top.il"]).splitlines() if not line.lstrip().startswith("attribute \\src ")]
     return Plan(
-        rtlil="\n".join(rtlil) + "\n",
+        rtlil=plain_names("\n".join(rtlil) + "\n"),
         pins="\n".join(pins) + "\n",
         button_active=top.button_active,
         divisor=divisor,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 from collections.abc import Iterator
 
 from zeroskip.compiler.program import Program
@@ -15,7 +16,9 @@ from zeroskip.hw.memory import bank_verilog, descriptor_verilog, rom_verilog
 from zeroskip.hw.multiplier import ACTIVATION_BITS, logic_multiplier_verilog, multiplier_verilog
 from zeroskip.hw.postprocess import scaler_bits
 
-__all__ = ["rtl_files"]
+__all__ = ["plain_names", "rtl_files"]
+
+_NAME = re.compile(r"\\\S+|[A-Za-z_][\w$]*")
 
 
 def rtl_files(program: Program) -> dict[str, str]:
@@ -42,10 +45,27 @@ def rtl_files(program: Program) -> dict[str, str]:
     if program.config.multiplier_width:
         files["scaler.v"] = multiplier_verilog(*scaler_bits(program.config), "scaler")
     with _no_collection():
-        files["accelerator.v"] = verilog.convert(
-            Accelerator(program), name="accelerator", emit_src=False, strip_internal_attrs=True
+        files["accelerator.v"] = plain_names(
+            verilog.convert(Accelerator(program), name="accelerator", emit_src=False, strip_internal_attrs=True)
         )
     return files
+
+
+def plain_names(text: str) -> str:
+    """Return Verilog or RTLIL in which no name has brackets: ``\\x[3]``, as Amaranth writes it, becomes ``\\x_3``.
+
+    Yosys (0.70) writes bit 3 of a wire ``x`` as ``x[3]`` for ABC and ABC9. It joins the two without a word, or stops,
+    where a wire of that name is there as well.
+    """
+    taken = set(_NAME.findall(text))
+    renamed = {}
+    for name in sorted(name for name in taken if "[" in name):
+        plain = name.replace("[", "_").replace("]", "")
+        while plain in taken or plain[1:] in taken:
+            plain += "_"
+        taken.add(plain)
+        renamed[name] = plain
+    return _NAME.sub(lambda match: renamed.get(match[0], match[0]), text) if renamed else text
 
 
 @contextlib.contextmanager

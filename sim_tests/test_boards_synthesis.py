@@ -273,15 +273,3 @@ def test_input_errors(tmp_path):
         InputError, match="Board 'icebreaker' cannot run its link at 3000000 baud: Clock must be at least"
     ):
         synthesize(directory, ICE40, baud=3_000_000)
-
-
-def test_clash_of_names_in_yosys_is_told_from_other_failures(tmp_path):
-    from zeroskip.boards.synthesis import _names_clash
-
-    log, other = tmp_path / "yosys.log", tmp_path / "missing.log"
-    log.write_text("ERROR: Assert `count_id(wire->name) == 0' failed in kernel/rtlil.cc:2872.\n")
-    assert _names_clash(other, log)
-    log.write_text("Warning: multiple conflicting drivers for top.\\accelerator.feed.pointer [5]:\n")
-    assert _names_clash(other, log)
-    log.write_text("ERROR: Module `\\missing' is not part of the design.\n")
-    assert not _names_clash(other, log)
