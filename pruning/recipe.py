@@ -149,10 +149,6 @@ class Quantization:
     calibration: int = 1024
     per_channel: bool = field(default=False, metadata=LATER)
 
-    def __post_init__(self) -> None:
-        if self.finetune.precision is not Precision.FLOAT32:
-            raise PruningError("finetune needs precision float32: bfloat16 rounds sums before they meet their grids")
-
 
 @dataclass(frozen=True)
 class Recipe:

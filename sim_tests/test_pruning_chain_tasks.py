@@ -176,7 +176,6 @@ def test_a_dense_start_and_statistics_of_each_channel(tmp_path, monkeypatch):
             {"dense": {**SHORT, "precision": "half"}},
             r"precision must be float32 or bfloat16, not 'half'",
         ),
-        ({"quantization": {"finetune": {**SHORT, "precision": "bfloat16"}}}, "finetune needs precision float32"),
         ({"input": {"mean": "0"}}, r"recipe\.input\.mean must be a number, or a list with one a channel, not '0'"),
         ({"input": {"std": []}}, r"recipe\.input\.std must be a number, or a list with one a channel, not \[\]"),
     ],
