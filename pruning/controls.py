@@ -16,9 +16,10 @@ def controls(recipe: Recipe) -> dict[str, Recipe]:
 
     ``oneshot`` and ``gradual`` go from the dense network to the final sets in one stage with the epochs of all pruning
     stages. ``scratch``, where a final set is structured, trains the shape that the recipe itself finds from fresh
-    weights, with the settings of the dense phase and the epochs of the dense phase and all pruning stages. Joint sets
-    are pruned only, their levels left to the fine-tuning. Where a stage allocates a budget, the controls share the last
-    such budget among all layers that are pruned. Stages that only quantize, and the quantization, stay.
+    weights, with the settings of the dense phase, the distillation and precision of the last retraining and the epochs
+    of the dense phase and all pruning stages. Joint sets are pruned only, their levels left to the fine-tuning. Where a
+    stage allocates a budget, the controls share the last such budget among all layers that are pruned. Stages that only
+    quantize, and the quantization, stay.
     """
     pruning = [stage for stage in recipe.stages if _prunes(stage)]
     if not any(stage.method is Method.ADMM for stage in pruning):
@@ -44,6 +45,7 @@ def controls(recipe: Recipe) -> dict[str, Recipe]:
             epochs=recipe.dense.epochs + admm.epochs + retrain.epochs,
             distill=last.retrain.distill,
             temperature=last.retrain.temperature,
+            precision=last.retrain.precision,
         )
         nothing = replace(last.admm, epochs=0)
         stage = Stage(Method.SCRATCH.value, layers, nothing, anew, method=Method.SCRATCH)

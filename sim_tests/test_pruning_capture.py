@@ -232,12 +232,13 @@ class Chosen(nn.Module):
         return self.fc(x) if x.sum() > 0 else x
 
 
-def test_data_dependent_control_flow_is_refused():
+def test_data_dependent_control_flow_is_refused(capfd):
     line = r"at .*test_pruning_capture\.py:\d+ \(return self\.fc\(x\) if x\.sum\(\) > 0 else x\)"
     text = rf"The network cannot be captured with samples of shape \(4,\): .* {line}\. Supported are: Conv2d"
     with pytest.raises(PruningError, match=text) as error:
         capture(Chosen(), torch.randn(2, 4))
     assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_layer_used_twice_is_refused():

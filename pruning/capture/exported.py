@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,7 +33,8 @@ def capture(model: nn.Module, sample: Tensor) -> Graph:
     training = model.training
     model.eval()
     try:
-        program = torch.export.export(model, (sample,), strict=False)
+        with _silenced():
+            program = torch.export.export(model, (sample,), strict=False)
     except Exception as error:
         # torch.export raises many types; all mean that the module has no static graph for such a sample.
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -40,6 +45,18 @@ def capture(model: nn.Module, sample: Tensor) -> Graph:
     finally:
         model.train(training)
     return _read(program, sample.shape[0])
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep torch from printing and logging its graph beside the one line of the error."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _read(program: Any, batch: int) -> Graph:
