@@ -34,7 +34,7 @@ from zeroskip.compiler.verify import verify
 
 def test_the_order_of_the_passes() -> None:
     names = [transform.__name__ for transform in PASSES]
-    assert names == ["fuse_max_pool", "compact_filters", "compact_columns", "copy_tensors"]
+    assert names == ["fuse_max_pool", "compact_filters", "compact_columns", "recognize_structure", "copy_tensors"]
 
 
 @pytest.mark.parametrize("seed", range(30))
