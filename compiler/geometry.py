@@ -12,7 +12,7 @@ from zeroskip.compiler.errors import CapacityError, CompileError
 from zeroskip.compiler.ir import Kind, Layer, Model
 from zeroskip.compiler.lower import Formats, LayerCost, layer_costs, lower
 from zeroskip.compiler.pages import FLASH_COMMANDS, flash_bytes, image_bytes, page_parameters
-from zeroskip.compiler.program import FlashRead, LayerPlan, Program, Storage
+from zeroskip.compiler.program import FlashRead, LayerPlan, Program, Rom, Storage
 from zeroskip.compiler.requantization import scaler_count
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.spram import SPRAM_BITS, SPRAM_DEPTH, move_roms, parameter_roms, spram_count
@@ -90,6 +90,8 @@ class Limits:
         return self.spram * SPRAM_DEPTH * SPRAM_BITS
 
 
+_BOTH_PORTS = 36
+"""A block RAM with words so wide reads them over two ports, which may also read two words; others have one port."""
 ECP5_SHAPES = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))
 DEFAULT_LIMITS = Limits("an ECP5-25F", 28, 56, ECP5_SHAPES, flash=FlashRead(0x6B, 1 << 20, 1250))
 
@@ -120,13 +122,27 @@ def program_blocks(program: Program, shapes: Sequence[tuple[int, int]]) -> int:
     config = program.config
     geometry = config.geometry
     copies = dict.fromkeys(("taps", "offsets", "mask_y", "mask_x"), geometry.cores)
+    # a table serves as many lanes as it has ports
+    copies |= {
+        rom.name: -(-geometry.lanes * geometry.cores // rom.ports) for rom in program.roms if rom.name == "functions"
+    }
     # the first threshold of a channel is the same for all results
     copies |= {f"thresholds_{stage}": geometry.results for stage in range(1, config.search_stages)}
     total = geometry.lanes * geometry.cores * _blocks(config.activation_depth, 8, shapes)
     for rom in program.roms:
         if rom.style in ("block", "paged"):
-            total += copies.get(rom.name, 1) * _blocks(rom.held, rom.word_bits, shapes)
+            total += copies.get(rom.name, 1) * _rom_blocks(rom, shapes)
     return total
+
+
+def _rom_blocks(rom: Rom, shapes: Sequence[tuple[int, int]]) -> int:
+    """Return how many block RAMs one ROM takes."""
+    widest = max(width for _, width in shapes)
+    if rom.ports == 1:
+        return _blocks(rom.held, rom.word_bits, shapes)
+    if widest < _BOTH_PORTS:
+        return rom.ports * _blocks(rom.held, rom.word_bits, shapes)
+    return _blocks(rom.held, rom.word_bits, [shape for shape in shapes if shape[1] < widest])
 
 
 def _blocks(depth: int, width: int, shapes: Sequence[tuple[int, int]]) -> int:

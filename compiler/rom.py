@@ -290,7 +290,9 @@ class Tables:
         width = max(max(v.bit_length() if v >= 0 else (~v).bit_length() for v in values) + 1, 2)
         fields = (FieldSpec("value", 0, width, True),)
         words = [value & ((1 << width) - 1) for value in values]
-        self._add("functions", fields, words, segments, style="block", description="functions")
+        # two lanes share a table
+        ports = 1 if self.config.geometry.lanes * self.config.geometry.cores == 1 else 2
+        self._add("functions", fields, words, segments, ports=ports, style="block", description="functions")
 
     def _arrivals(self, model: Model, placed: Mapping[str, TensorLayout]) -> None:
         """Where the rows and columns of the input go, in the order the host sends its words."""

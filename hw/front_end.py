@@ -101,20 +101,23 @@ class FrontEnd:
         return array, gathers
 
     def _build_functions(self, m: Module, array: Array) -> None:
-        """A table a lane that gives the operands of an addition by their codes, as fast as the multiplier."""
+        """Give the operands of an addition by their codes, as fast as the multiplier; two lanes share a table."""
         front = self.control.front
         # these stages come one and three cycles after those that the late fields are made for, and later with runs
         late = self.config.product_cycles - RomReader.latency_cycles
         table = delay(m, front.function_table, LATE_FIELDS + 1)
         m.d.comb += array.use_values.eq(delay(m, front.function, LATE_FIELDS + 3 + late))
-        for index in range(self.config.geometry.lanes * self.config.geometry.cores):
-            reader = RomReader(self.program.rom("functions"))
-            m.submodules[f"rom_functions_{index}"] = reader
-            code = array.activations[index][:8]
-            m.d.comb += [
-                reader.addr_0.eq(delay(m, Cat(code, ~array.flags.first, table), late)),
-                array.values[index].eq(reader.data_0),
-            ]
+        rom = self.program.rom("functions")
+        lanes = self.config.geometry.lanes * self.config.geometry.cores
+        for first in range(0, lanes, rom.ports):
+            reader = RomReader(rom)
+            m.submodules[f"rom_functions_{first // rom.ports}"] = reader
+            for port in range(min(rom.ports, lanes - first)):
+                code = array.activations[first + port][:8]
+                m.d.comb += [
+                    getattr(reader, f"addr_{port}").eq(delay(m, Cat(code, ~array.flags.first, table), late)),
+                    array.values[first + port].eq(getattr(reader, f"data_{port}")),
+                ]
 
     def _position_bits(self) -> int:
         """Bits of a tap number or of an input's word."""

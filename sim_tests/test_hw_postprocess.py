@@ -128,7 +128,7 @@ def test_extremes_equal_reference(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tflite_per_channel", "thresholds_of_8_bits"])
+@pytest.mark.parametrize("name", ["tflite_per_channel", "thresholds_of_8_bits", "add"])
 def test_mapped_netlist_equals_reference(name, tmp_path):
     try:
         for tool in ("yosys", "verilator", "nextpnr-ecp5", "ecppack"):
