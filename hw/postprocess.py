@@ -21,6 +21,8 @@ __all__ = ["PostProcessor", "scaler_bits"]
 
 ENTRY_CYCLES = 2
 """From a value to the entry of its channel in the bias ROM."""
+_NEAR_BITS = 10
+"""Signed bits that hold every value that a zero point (-128 to 255) brings among the codes."""
 
 
 def scaler_bits(config: EngineConfig) -> tuple[int, int]:
@@ -125,13 +127,15 @@ class PostProcessor(wiring.Component):
             # a half rounds up to the even neighbour or, when that is odd, back down
             nearest = nearest - (d.half_even & shifted[0] & ~self.sticky & nearest[0])
         m.d.sync += rounded.eq(nearest)
-        moved = rounded + d.zero_point
-        result = Signal(moved.shape())
+        # beyond 10 bits no zero point brings a value back among the codes: sums and comparisons need not be wider
+        near, high = rounded[:_NEAR_BITS].as_signed(), rounded[_NEAR_BITS - 1 :]
+        beyond, negative = high.any() & ~high.all(), rounded[-1]
+        result = Signal(signed(_NEAR_BITS + 1))
         code = Signal(8, reset_less=True)
-        m.d.comb += result.eq(moved)
-        with m.If(result < d.clamp_low):
+        m.d.comb += result.eq(near + d.zero_point)
+        with m.If(Mux(beyond, negative, result < d.clamp_low)):
             m.d.sync += code.eq(d.clamp_low)
-        with m.Elif(result > d.clamp_high):
+        with m.Elif(Mux(beyond, ~negative, result > d.clamp_high)):
             m.d.sync += code.eq(d.clamp_high)
         with m.Else():
             m.d.sync += code.eq(result)
