@@ -26,6 +26,11 @@ __all__ = [
 ]
 
 
+_SHOWN_CELLS = 6
+"""Cells at each end of a path that are printed."""
+_SHOWN_NAME = 96
+
+
 @dataclass(frozen=True)
 class CriticalPath:
     """The slowest path from clock edge to clock edge.
@@ -49,9 +54,19 @@ class CriticalPath:
     def __str__(self) -> str:
         head = (
             f"{self.delay_ns:.2f} ns ({self.logic_ns:.2f} logic, {self.routing_ns:.2f} routing) "
-            f"from {self.start} to {self.end}"
+            f"from {_shortened(self.start)} to {_shortened(self.end)}"
         )
-        return "\n".join([head, *(f"  {cell}" for cell in self.cells)])
+        cells = [f"  {_shortened(cell)}" for cell in self.cells]
+        if len(cells) > 2 * _SHOWN_CELLS + 1:
+            left = len(cells) - 2 * _SHOWN_CELLS
+            cells[_SHOWN_CELLS:-_SHOWN_CELLS] = [f"  ... {left} more cells"]
+        return "\n".join([head, *cells])
+
+
+def _shortened(name: str) -> str:
+    """Return the name of a cell without its middle where it is long: Yosys names a carry chain after its whole way."""
+    half = _SHOWN_NAME // 2
+    return name if len(name) <= _SHOWN_NAME else f"{name[:half]}...{name[-half:]}"
 
 
 @dataclass(frozen=True)

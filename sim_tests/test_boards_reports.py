@@ -166,3 +166,12 @@ def test_rom_must_be_in_the_netlist(tmp_path):
     description.write_text("{}")
     with pytest.raises(InputError, match=r"^ROM description '.*taps.json' must be JSON with a key 'style': KeyError"):
         refuse_misplaced_roms(tmp_path, board, {})
+
+
+def test_a_long_path_is_printed_by_its_ends():
+    cells = tuple(f"{number}.00 ns  {'carry_' * number}{number}.A" for number in range(30))
+    lines = str(CriticalPath("start.Q", "end.D", 29.0, 9.0, 20.0, cells)).splitlines()
+    assert lines[0] == "29.00 ns (9.00 logic, 20.00 routing) from start.Q to end.D"
+    assert lines[1:7] == [f"  {cell}" for cell in cells[:6]] and lines[7] == "  ... 18 more cells"
+    assert len(lines) == 14 and all(len(line) < 110 for line in lines)
+    assert lines[-1].startswith("  29.00 ns  carry_") and lines[-1].endswith("carry_29.A") and "..." in lines[-1]
