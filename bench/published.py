@@ -4,7 +4,7 @@
 
 `resnet8` and `ds_cnn` are MLPerf Tiny's int8 files, compared with TensorFlow Lite's reference kernels (`pip install
 ai-edge-litert`); `tfc` is the QONNX sample, compared with a float32 evaluation of its graph. `resnet20` is the
-CIFAR-10 checkpoint, quantized here with 8-bit weights a scale a channel; `squeezenet` has Deep Compression's zeros and
+CIFAR-10 checkpoint, quantized here with 8-bit weights a scale a channel, or 5-bit ones (`resnet20w5`); `squeezenet` has Deep Compression's zeros and
 codebooks, for images of 227x227, and for 47x47 where all its layers run in RTL in minutes. Their calibration is on
 CIFAR-10 training images (enlarged, for SqueezeNet), and they are compared with the torch golden. `autoencoder` has the
 shape of MLPerf Tiny's anomaly detection (640-128-128-128-128-8-128-128-128-128-640) and weights drawn at random: its
@@ -59,6 +59,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tfc": ULX3S,
     "autoencoder": ULX3S,
     "resnet20": ULX3S,
+    "resnet20w5": ULX3S,
     "squeezenet": {"engine": "sparse", "settings": {"lanes": "16", "cores": "4", "index_bits": "4"}},
     "squeezenet47": {"engine": "sparse", "settings": {"lanes": "8", "cores": "4", "index_bits": "4"}},
 }
@@ -191,13 +192,14 @@ def made(name: str, data: Path, count: int) -> tuple[QuantizedNetwork, Tensor]:
         spectra = torch.randint(0, 256, (max(count, 256), ENDS[0]), dtype=torch.uint8)
         return quantize(nn.Sequential(*layers[:-1]), spectra[:2], spectra, weights=8, input=Input(255)), spectra[:count]
     images = load_cifar10(data)
-    if name == "resnet20":
+    if name.startswith("resnet20"):
         model = ResNet20().eval()
         load_start(model, data / "models" / "resnet20-12fca82f.th")
         print(f"{name}: float {100 * accuracy(model, images.test, IMAGENET):.1f} %", flush=True)
         codes = images.train.x[:256]
         source = fold_channels(model, codes, IMAGENET)
-        net = quantize(model, codes[:2], codes, weights=8, input=source, per_channel=True)
+        bits = 5 if name == "resnet20w5" else 8
+        net = quantize(model, codes[:2], codes, weights=bits, input=source, per_channel=True)
         print(f"{name}: integer {100 * net.accuracy(images.test):.1f} % of {len(images.test)}", flush=True)
         return net, images.test.x[:count]
     size = 47 if name == "squeezenet47" else 227
