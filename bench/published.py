@@ -4,11 +4,12 @@
 
 `resnet8` and `ds_cnn` are MLPerf Tiny's int8 files, compared with TensorFlow Lite's reference kernels (`pip install
 ai-edge-litert`); `tfc` is the QONNX sample, compared with a float32 evaluation of its graph. `resnet20` is the
-CIFAR-10 checkpoint, quantized here with 8-bit weights a scale a channel, or 5-bit ones (`resnet20w5`); `squeezenet` has Deep Compression's zeros and
-codebooks, for images of 227x227, and for 47x47 where all its layers run in RTL in minutes. Their calibration is on
-CIFAR-10 training images (enlarged, for SqueezeNet), and they are compared with the torch golden. `autoencoder` has the
-shape of MLPerf Tiny's anomaly detection (640-128-128-128-128-8-128-128-128-128-640) and weights drawn at random: its
-data are not here, and it is for cycles and clock alone.
+CIFAR-10 checkpoint, quantized here with 8-bit weights a scale a channel, or 5-bit ones (`resnet20w5`); `squeezenet`
+has Deep Compression's zeros and codebooks, for images of 227x227, and for 47x47 where all its layers run in RTL in
+minutes. Their calibration is on CIFAR-10 training images (enlarged, for SqueezeNet), and they are compared with the
+torch golden. `autoencoder` has the shape of MLPerf Tiny's anomaly detection
+(640-128-128-128-128-8-128-128-128-128-640) and weights drawn at random: its data are not here, and it is for cycles
+and clock alone.
 
 Every tensor of the framework is compared with the reference's on random and on real inputs (`--random`, `--real`),
 every value of every layer of the RTL with the reference's on `--rtl` inputs. The real inputs of `ds_cnn` are noise of
