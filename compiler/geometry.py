@@ -122,10 +122,9 @@ def program_blocks(program: Program, shapes: Sequence[tuple[int, int]]) -> int:
     config = program.config
     geometry = config.geometry
     copies = dict.fromkeys(("taps", "offsets", "mask_y", "mask_x"), geometry.cores)
-    # a table serves as many lanes as it has ports
-    copies |= {
-        rom.name: -(-geometry.lanes * geometry.cores // rom.ports) for rom in program.roms if rom.name == "functions"
-    }
+    if config.has_functions:
+        # a table serves as many lanes as it has ports
+        copies["functions"] = -(-geometry.lanes * geometry.cores // program.rom("functions").ports)
     # the first threshold of a channel is the same for all results
     copies |= {f"thresholds_{stage}": geometry.results for stage in range(1, config.search_stages)}
     total = geometry.lanes * geometry.cores * _blocks(config.activation_depth, 8, shapes)
