@@ -19,9 +19,13 @@ def test_freed_memory_is_not_fetched_from_the_system_again():
     keep_freed_memory()
     for _ in range(3):
         torch.ones(BLOCK)
+    # Each time anew it would be all pages of the block, ten times; the system may take some back at any time.
+    assert min(_faults_of_ten() for _ in range(8)) < BLOCK * 4 // PAGE
+
+
+def _faults_of_ten() -> int:
+    """Return how many pages the system hands out while ten blocks are asked for and given back."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
         torch.ones(BLOCK)
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    # Each time anew it would be all pages of the block, ten times.
-    assert faults < BLOCK * 4 // PAGE
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
