@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["STRUCTURES", "structure_fault"]
+__all__ = ["STRUCTURES", "kernels_of", "living_blocks", "structure_fault"]
 
 Weights = NDArray[Any]
 
@@ -76,12 +76,12 @@ def _alive(values: Weights, *axes: int) -> Weights:
     return np.asarray(values.any(axis=axes))
 
 
-def _kernels(weight: Weights) -> Weights:
+def kernels_of(weight: Weights) -> Weights:
     """Return the weights as ``(O, I, positions of a kernel)``; a linear layer has kernels of one position."""
     return weight.reshape(*weight.shape[:2], -1)
 
 
-def _blocks(values: Weights, size: int, axis: int) -> Weights:
+def living_blocks(values: Weights, size: int, axis: int) -> Weights:
     """Return where a block of ``size`` along ``axis`` holds anything; the last block may be shorter."""
     starts = np.arange(0, values.shape[axis], min(size, values.shape[axis]))
     blocks: Weights = np.add.reduceat((values != 0).astype(np.int64), starts, axis=axis) > 0
@@ -105,7 +105,7 @@ def _column(structure: Mapping[str, Any], weight: Weights) -> str | None:
         if fault is not None:
             return fault
     used = _alive(weight.reshape(len(weight), -1), 0)
-    return _count_fault(structure, _blocks(used, structure.get("group", 1), 0), "column groups")
+    return _count_fault(structure, living_blocks(used, structure.get("group", 1), 0), "column groups")
 
 
 def _filter(structure: Mapping[str, Any], weight: Weights) -> str | None:
@@ -115,12 +115,12 @@ def _filter(structure: Mapping[str, Any], weight: Weights) -> str | None:
 
 def _channel(structure: Mapping[str, Any], weight: Weights) -> str | None:
     """Groups are the input channels (of a group of a grouped convolution)."""
-    return _count_fault(structure, _alive(_kernels(weight), 0, 2), "input channels")
+    return _count_fault(structure, _alive(kernels_of(weight), 0, 2), "input channels")
 
 
 def _kernel(structure: Mapping[str, Any], weight: Weights) -> str | None:
     """Groups are the kernels: the positions of one input and one output channel."""
-    return _count_fault(structure, _alive(_kernels(weight), 2), "kernels")
+    return _count_fault(structure, _alive(kernels_of(weight), 2), "kernels")
 
 
 def _vector(structure: Mapping[str, Any], weight: Weights) -> str | None:
@@ -132,7 +132,7 @@ def _vector(structure: Mapping[str, Any], weight: Weights) -> str | None:
     if axis not in ("input", "output"):
         return f"must have a structure whose axis is input or output, not {axis!r}"
     return _count_fault(
-        structure, _blocks(_kernels(weight), structure["size"], ("output", "input").index(axis)), "vectors"
+        structure, living_blocks(kernels_of(weight), structure["size"], ("output", "input").index(axis)), "vectors"
     )
 
 
@@ -141,8 +141,8 @@ def _block(structure: Mapping[str, Any], weight: Weights) -> str | None:
     fault = _size_fault(structure, "rows", "columns")
     if fault is not None:
         return fault
-    bands = _blocks(weight.reshape(len(weight), -1), structure["rows"], 0)
-    return _count_fault(structure, _blocks(bands, structure["columns"], 1), "blocks")
+    bands = living_blocks(weight.reshape(len(weight), -1), structure["rows"], 0)
+    return _count_fault(structure, living_blocks(bands, structure["columns"], 1), "blocks")
 
 
 def _nm(structure: Mapping[str, Any], weight: Weights) -> str | None:
@@ -187,7 +187,7 @@ def _bank_balanced(structure: Mapping[str, Any], weight: Weights) -> str | None:
 
 def _pattern(structure: Mapping[str, Any], weight: Weights) -> str | None:
     """Every kernel that lives (at most ``keep`` of them) lies inside one of ``patterns``, lists of kept positions."""
-    kernels = _kernels(weight) != 0
+    kernels = kernels_of(weight) != 0
     positions = kernels.shape[2]
     patterns = structure.get("patterns")
     if not isinstance(patterns, list) or not 1 <= len(patterns) <= _LISTED_PATTERNS:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroskip.compiler.importers.structure import kernels_of, living_blocks
 from zeroskip.compiler.ir import Layer, Model
 
 __all__ = ["recognize_structure"]
@@ -55,7 +56,7 @@ def _structure(layer: Layer) -> dict[str, Any] | None:
     used: Mask = np.asarray(layer.weight) != 0
     if used.all() or np.count_nonzero(used) < _LEAST_WEIGHTS:
         return None
-    for structure, kept in _candidates(used.reshape(*used.shape[:2], -1)):
+    for structure, kept in _candidates(kernels_of(used)):
         filled = np.count_nonzero(used) >= _FILLED * np.count_nonzero(kept)
         if filled and np.count_nonzero(~kept) >= _EXPLAINED * np.count_nonzero(~used):
             return structure
@@ -70,7 +71,7 @@ def _candidates(used: Mask) -> Iterator[tuple[dict[str, Any], Mask]]:
         yield {"kind": "kernel", "keep": int(alive.sum())}, np.broadcast_to(alive, used.shape)
     for size in _VECTORS:
         if size <= channels:
-            runs = np.add.reduceat(used.astype(np.int64), np.arange(0, channels, size), axis=1) > 0
+            runs = living_blocks(used, size, 1)
             kept = np.repeat(runs, size, axis=1)[:, :channels]
             yield {"kind": "vector", "size": size, "axis": "input", "keep": int(runs.sum())}, kept
     patterns = _patterns(used) if positions > 1 else []
