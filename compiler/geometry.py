@@ -260,12 +260,12 @@ def choose_program(
     """Compile ``model`` for the fitting geometry with the fewest cycles; ``engine=None`` compares both engines.
 
     Given ``lanes`` (and the other sizes) fix the geometry; then nothing is searched and nothing is refused for its
-    size, but for paired products whose operand is too wide for the device's multipliers. ``bitmap`` lets convolutions
-    be bitmaps: with the sparse engine all whose zeros have no structure, else those of them that :func:`best_formats`
-    finds better so. ``spram=1`` puts all weights and indices into SPRAM and ``spram=0`` none; without it they
-    move there as far as block RAM does not hold the design. ``least_storage`` has index widths, formats and geometry
-    take the fewest bits, padding to words of memory aside, instead of the fewest cycles. ``parameters`` is one of
-    ``PARAMETERS``; ``flash_command`` is the read command, the device's own unless given.
+    size, which ``reasons`` tell of, but for paired products whose operand is too wide for the device's multipliers.
+    ``bitmap`` lets convolutions be bitmaps: with the sparse engine all whose zeros have no structure, else those of
+    them that :func:`best_formats` finds better so. ``spram=1`` puts all weights and indices into SPRAM and ``spram=0``
+    none; without it they move there as far as block RAM does not hold the design. ``least_storage`` has index widths,
+    formats and geometry take the fewest bits, padding to words of memory aside, instead of the fewest cycles.
+    ``parameters`` is one of ``PARAMETERS``; ``flash_command`` is the read command, the device's own unless given.
 
     Raises
     ------
@@ -309,7 +309,8 @@ def choose_program(
         ]
         _refuse_wide_pairs(candidates, limits)
         _refuse_large_parameters(candidates, limits)
-        return _best(candidates, limits, small)
+        fixed = _best(candidates, limits, small)
+        return replace(fixed, reasons=(*fixed.reasons, *_beyond(fixed.program, limits)))
     _refuse_large_network(model, limits, outside=parameters != "rom")
     estimates = _estimated(model, kinds, limits, index_bits, bool(bitmap), small, parameters == "rom")
     candidates, found = _search(estimates, limits, compiled)
@@ -657,6 +658,18 @@ def _column_counts(model: Model) -> list[int]:
     }
     even = {-(-count // parts) for count in channels for parts in range(1, 5)}
     return sorted({*DENSE_UNITS, *(count for count in even if count <= MAX_COLUMNS)})
+
+
+def _beyond(program: Program, limits: Limits) -> tuple[str, ...]:
+    """Say what a geometry that the user fixed has too much of for the device."""
+    needs = {
+        "block RAMs": (program_blocks(program, limits.block_shapes), limits.blocks),
+        "multipliers": (program_multipliers(program.config), limits.multipliers),
+    }
+    over = [f"{count} {what} of {held}" for what, (count, held) in needs.items() if count > held]
+    if not over:
+        return ()
+    return (f"too large for {limits.name}: {' and '.join(over)}; fit for simulation alone",)
 
 
 def _fits(program: Program, limits: Limits) -> bool:

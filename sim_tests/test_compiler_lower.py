@@ -471,6 +471,18 @@ def test_network_beyond_all_memory_is_refused_without_a_search(monkeypatch):
         choose_program(model, None, Limits("a tiny device", 8, 5, ECP5_SHAPES))
 
 
+def test_fixed_geometry_too_large_for_the_device_is_served_and_says_so():
+    model, _ = run_passes(models.lenet5_like("dense"))
+    fixed = choose_program(model, Engine.DENSE, DEFAULT_LIMITS, lanes=8, columns=4)
+    blocks, multipliers = program_blocks(fixed.program, ECP5_SHAPES), program_multipliers(fixed.program.config)
+    text = f"{blocks} block RAMs of 56 and {multipliers} multipliers of 28"
+    assert blocks > 56 and multipliers > 28
+    assert fixed.reasons[-1] == f"too large for an ECP5-25F: {text}; fit for simulation alone"
+    roomy = Limits("a large device", multipliers, blocks, ECP5_SHAPES)
+    fitting = choose_program(model, Engine.DENSE, roomy, lanes=8, columns=4)
+    assert not [reason for reason in fitting.reasons if "too large" in reason]
+
+
 def test_paired_products_of_wide_weights_name_the_layer():
     model, _ = run_passes(models.tiny("weights_symmetric_6"))
     text = (
