@@ -22,11 +22,21 @@ from zeroskip.boards.verilator_cache import build_model
 from zeroskip.compiler.errors import InputError, ToolError, VerificationError
 from zeroskip.compiler.importers import stored_model
 
-__all__ = ["NetlistCheck", "golden_vectors", "model_files", "netlist_check", "simulation_library", "write_netlist"]
+__all__ = [
+    "NetlistCheck",
+    "estimated_cycles",
+    "golden_vectors",
+    "model_files",
+    "netlist_check",
+    "simulation_library",
+    "write_netlist",
+]
 
 _HERE = Path(__file__).parent
 _TIMEOUT_CYCLES = 20_000_000
 _SLACK_CYCLES = 100_000
+_LINK_BITS = 10
+"""A byte of the UART has a start bit and a stop bit."""
 _TIMED_OUT, _BAD_FRAME = 3, 4
 _EXTRA_STATES = 3
 """Random initial states that the first vector is tried from again; the whole set runs from one."""
@@ -157,6 +167,17 @@ def netlist_check(
     return NetlistCheck(len(wanted), wanted.size, 0, cycles)
 
 
+def estimated_cycles(directory: Path, inputs: NDArray[np.integer], divisor: int) -> int:
+    """Return about how many board clock cycles a check of ``inputs`` simulates, 0 where no report says it.
+
+    ``divisor`` is the clock cycles of a bit of the link.
+    """
+    total = _compiled_cycles(directory)
+    if total is None:
+        return 0
+    return (len(inputs) + _EXTRA_STATES) * (total + _LINK_BITS * divisor * (inputs.size // max(1, len(inputs))))
+
+
 def _flash_arguments(folder: Path, board: Board) -> list[str]:
     """Return what the simulation needs to know of the flash: image, offset in bytes, cycles to wake, if it sleeps."""
     image = folder / FLASH_IMAGE
@@ -168,11 +189,17 @@ def _flash_arguments(folder: Path, board: Board) -> list[str]:
 
 def _patience(directory: Path) -> int:
     """Return how many cycles to wait for an output: several inferences, by the compile report where there is one."""
+    total = _compiled_cycles(directory)
+    return _TIMEOUT_CYCLES if total is None else _SLACK_CYCLES + 4 * total
+
+
+def _compiled_cycles(directory: Path) -> int | None:
+    """Return the cycles of one inference by the compile report, None where there is none."""
     try:
         report = json.loads((directory / "report" / "report.json").read_text(encoding="utf-8"))
-        return _SLACK_CYCLES + 4 * int(report["cycles"]["total"])
+        return int(report["cycles"]["total"])
     except (OSError, ValueError, KeyError, TypeError):
-        return _TIMEOUT_CYCLES
+        return None
 
 
 def golden_vectors(directory: Path) -> tuple[NDArray[np.integer], NDArray[np.integer]]:

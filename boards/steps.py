@@ -96,6 +96,10 @@ class Steps:
         self.records.append(record)
         return record
 
+    def tell(self, name: str, state: str, seconds: float) -> None:
+        """Say how far a running step is."""
+        self._say(f"      {name} {self.title} ... {state} ({seconds:.0f} s)")
+
     def _execute(
         self, name: str, digest: str, note: Path, outputs: Sequence[str], action: Callable[[Path], None]
     ) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -21,13 +22,14 @@ from numpy.typing import NDArray
 from zeroskip.boards.board import Board
 from zeroskip.boards.capacity import (
     RESOURCE_NAMES,
+    mapped_needs,
     refuse_broken_logic,
     refuse_misplaced_roms,
     refuse_overflow,
     refuse_unroutable,
 )
 from zeroskip.boards.families.family import Cell
-from zeroskip.boards.netlist_check import NetlistCheck, golden_vectors, model_files
+from zeroskip.boards.netlist_check import NetlistCheck, estimated_cycles, golden_vectors, model_files
 from zeroskip.boards.netlist_check import netlist_check as check_netlist
 from zeroskip.boards.primitives import Replacement, replace_modules
 from zeroskip.boards.reports import (
@@ -44,6 +46,7 @@ from zeroskip.boards.timing import count_cells_named, slowest_path
 from zeroskip.boards.tools import Tool, find_tool, run_tool
 from zeroskip.boards.top import DEFAULT_BAUD, Plan, plan_top
 from zeroskip.boards.verilator_cache import find_toolchain
+from zeroskip.boards.watch import RouteWatch
 from zeroskip.compiler.errors import CapacityError, InputError, ToolError
 
 __all__ = ["SynthesisResult", "router_options", "synthesize"]
@@ -58,6 +61,11 @@ _SYNTHESIS_BASE_S = 4.0
 _SYNTHESIS_BYTE_S = 1e-4
 _ROUTE_BASE_S = 4.0
 _ROUTE_CELL_S = 8e-3
+_ROUTE_FULL = 0.7
+"""A device without a free block RAM or multiplier takes 1 / (1 - this) times as long as an empty one."""
+_CHECK_BASE_S = 5.0
+_CHECK_CELL_S = 2.5e-3
+_CHECK_CELL_CYCLE_S = 1.5e-9
 
 
 def router_options(board: Board, seed: int) -> list[str]:
@@ -356,13 +364,15 @@ class _Flow:
             "inputs": f"{inputs.shape} {sha256(inputs.tobytes()).hexdigest()}",
             "expected": f"{expected.shape} {sha256(expected.tobytes()).hexdigest()}",
         }
-        self.steps.run("netlist check", identity, [note.name], action, expected_s=5 + len(self.cells) / 400)
+        cycles = estimated_cycles(self.directory, inputs, self.plan.divisor)
+        expected_s = _CHECK_BASE_S + len(self.cells) * (_CHECK_CELL_S + cycles * _CHECK_CELL_CYCLE_S)
+        self.steps.run("netlist check", identity, [note.name], action, expected_s=expected_s)
         return NetlistCheck(**json.loads(note.read_text(encoding="utf-8")))
 
     def _route(self, seed: int) -> None:
         """Place and route with one router seed, and pack the bitstream."""
         family = self.board.family
-        stem = f"seed-{seed}"
+        step, stem = f"place and route seed {seed}", f"seed-{seed}"
         routed, report, pins = f"{stem}.{family.routed_suffix}", f"{stem}.json", f"top.{family.constraint_suffix}"
         delays = [f"{stem}.sdf"] if family.missing_delays else []
         inner = os.path.relpath(self.folder, self.directory)
@@ -377,8 +387,9 @@ class _Flow:
                 *(part for name in delays for part in ("--sdf", f"{place}/{name}")),
             ]  # fmt: skip
             log = scratch / f"{stem}.log"
+            watch = RouteWatch(scratch / f"{stem}-nextpnr.log", functools.partial(self.steps.tell, step))
             code = run_tool(self.router, ["-q", "-l", f"{place}/{stem}-nextpnr.log", *options, *files],
-                            cwd=self.directory, log=log, cancel=self.cancel)  # fmt: skip
+                            cwd=self.directory, log=log, cancel=self.cancel, watch=watch)  # fmt: skip
             if code != 0:
                 refuse_unroutable(self.board, log, self.folder / log.name)
                 raise ToolError(_failure(self.router, code, log, self.folder / log.name))
@@ -391,8 +402,7 @@ class _Flow:
             "pins": self.plan.pins,
         }
         outputs = [report, routed, *delays, f"{stem}.{family.bitstream_suffix}", f"{stem}-nextpnr.log"]
-        expected = _ROUTE_BASE_S + len(self.cells) * _ROUTE_CELL_S
-        self.steps.run(f"place and route seed {seed}", identity, outputs, action, expected_s=expected)
+        self.steps.run(step, identity, outputs, action, expected_s=_route_estimate(self.board, self.cells))
 
     @property
     def _pack_options(self) -> tuple[str, ...]:
@@ -471,6 +481,13 @@ class _Flow:
 def _synthesis_estimate(rtl: Sequence[Path]) -> float:
     """Return about how many seconds Yosys takes for this much Verilog."""
     return _SYNTHESIS_BASE_S + sum(path.stat().st_size for path in rtl) * _SYNTHESIS_BYTE_S
+
+
+def _route_estimate(board: Board, cells: Mapping[str, Cell]) -> float:
+    """Return about how many seconds nextpnr takes, longer as block RAMs or multipliers leave it no choice of places."""
+    needs = mapped_needs(board, cells)
+    full = max(needs[name] / max(1, board.available[name]) for name in ("bram", "dsp"))
+    return _ROUTE_BASE_S + len(cells) * _ROUTE_CELL_S / (1 - _ROUTE_FULL * min(1.0, full))
 
 
 def _failure(tool: Tool, code: int, log: Path, kept: Path) -> str:

@@ -165,11 +165,17 @@ def share_folder(tool: Tool) -> Path:
 
 
 def run_tool(
-    tool: Tool, arguments: Sequence[str], *, cwd: Path, log: Path, cancel: threading.Event | None = None
+    tool: Tool,
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    log: Path,
+    cancel: threading.Event | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> int:
     """Run ``tool`` with ``arguments`` in ``cwd`` and return its exit code; all it prints goes to the file ``log``.
 
-    Setting ``cancel`` from another thread ends the tool.
+    Setting ``cancel`` from another thread ends the tool. ``watch`` is called several times a second while it runs.
 
     Raises
     ------
@@ -190,7 +196,8 @@ def run_tool(
             try:
                 return process.wait(timeout=_POLL_S)
             except subprocess.TimeoutExpired:
-                continue
+                if watch is not None:
+                    watch()
     finally:
         if process.poll() is None:
             process.kill()

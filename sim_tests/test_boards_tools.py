@@ -97,6 +97,15 @@ def test_cancelled_tool_is_ended(tmp_path):
     assert time.monotonic() - start < 30
 
 
+def test_running_tool_is_watched(tmp_path):
+    tool = Tool("python", (sys.executable,), "", "native")
+    calls: list[int] = []
+    run_tool(
+        tool, ["-c", "import time; time.sleep(1)"], cwd=tmp_path, log=tmp_path / "x.log", watch=lambda: calls.append(1)
+    )
+    assert calls
+
+
 def test_warm_up_starts_the_wheels(bare):
     for name in tools._WHEELS:
         script(bare / f"yowasp-{name}", f"echo ran >> {bare}/ran-{name}")

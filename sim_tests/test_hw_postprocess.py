@@ -12,9 +12,11 @@ import designs
 import models
 from models import conv
 from zeroskip.boards import find_board
+from zeroskip.boards.netlist_check import estimated_cycles, golden_vectors
 from zeroskip.boards.simulation import simulate
 from zeroskip.boards.synthesis import synthesize
 from zeroskip.boards.tools import find_tool
+from zeroskip.boards.top import DEFAULT_BAUD, plan_top
 from zeroskip.compiler import reference
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import ToolError
@@ -136,8 +138,12 @@ def test_mapped_netlist_equals_reference(name, tmp_path):
     except ToolError as error:
         pytest.skip(str(error))
     program = designs.write_design(models.tiny(name, samples=3), tmp_path, "dense", 4, columns=2)
-    result = synthesize(tmp_path / "design", find_board("ulx3s-25f"), jobs=1)
+    board = find_board("ulx3s-25f")
+    result = synthesize(tmp_path / "design", board, jobs=1)
     assert result.check.vectors == 3 and result.check.mismatches == 0
+    inputs, _ = golden_vectors(tmp_path / "design")
+    estimate = estimated_cycles(tmp_path / "design", inputs, plan_top(board, DEFAULT_BAUD).divisor)
+    assert estimate == pytest.approx(result.check.cycles, rel=0.35)
     resources = result.to_report()["resources"]
     assert resources["dsp"]["used"] == program_multipliers(program.config)
     assert resources["bram"]["used"] == program_blocks(program, ECP5_SHAPES)
