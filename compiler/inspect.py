@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from zeroskip.compiler.errors import CompileError
 from zeroskip.compiler.ir import Kind, Layer, Model, Tensor
+from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.shapes import unpooled_shape
 
 __all__ = ["describe"]
@@ -34,14 +36,11 @@ def describe(model: Model) -> dict[str, Any]:
     dict with ``name``, the header's ``format network dataset accuracy samples_correct recipe seed provenance versions
     sha256`` (None where the header is silent), ``input`` and ``output`` (name, shape, bits, signed, scale, zero point),
     ``golden_samples``, ``layers`` (a row each, see :func:`_row`) and ``total`` over the layers: ``weights``, ``kept``,
-    ``rate`` (weights / kept, None without weights), ``weight_bits_kept``, ``macs_dense``, ``macs_nonzero``.
+    ``rate`` (weights / kept, None without weights), ``weight_bits_kept``, ``macs_dense``, ``macs_nonzero``; and
+    ``compiled``, with ``kept``, ``rate``, ``weight_bits_kept`` and ``macs_nonzero`` as the compiler leaves them,
+    without the channels that are constant or that nothing reads (None where it refuses the network).
     """
     rows = [_row(model, layer) for layer in model.layers]
-    total: dict[str, Any] = {
-        key: sum(row[key] or 0 for row in rows)
-        for key in ("weights", "kept", "weight_bits_kept", "macs_dense", "macs_nonzero")
-    }
-    total["rate"] = _rate(total["weights"], total["kept"])
     return {
         "name": model.name,
         **{key: model.metadata.get(key) for key in _HEADER},
@@ -49,7 +48,29 @@ def describe(model: Model) -> dict[str, Any]:
         "output": _tensor(model.tensors[model.output]),
         "golden_samples": len(model.golden[model.input]) if model.input in model.golden else 0,
         "layers": rows,
-        "total": total,
+        "total": _total(rows),
+        "compiled": _compiled(model),
+    }
+
+
+def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {
+        key: sum(row[key] or 0 for row in rows)
+        for key in ("weights", "kept", "weight_bits_kept", "macs_dense", "macs_nonzero")
+    }
+    return total | {"rate": _rate(total["weights"], total["kept"])}
+
+
+def _compiled(model: Model) -> dict[str, Any] | None:
+    """Return what the passes leave of the weights, None where they refuse the model."""
+    try:
+        lowered, _ = run_passes(model)
+    except CompileError:
+        return None
+    left = _total([_row(lowered, layer) for layer in lowered.layers])
+    weights = sum(layer.weight.size for layer in model.layers if layer.weight is not None)
+    return {key: left[key] for key in ("kept", "weight_bits_kept", "macs_nonzero")} | {
+        "rate": _rate(weights, left["kept"])
     }
 
 

@@ -22,10 +22,11 @@ _SIGN_ADDS = (2, 4, 8, 16)
 def figures(artifact: Path) -> dict[str, Any]:
     """Return what the compiler says of an artifact.
 
-    ``weights``, ``kept``, ``macs_dense`` and ``macs_nonzero`` as ``zeroskip inspect`` counts, and ``bits_weights``, the
-    bits of the kept weights alone. ``bits`` is the ledger of ``zeroskip compile --set lanes=8``, for few cycles,
-    summed over the layers; ``storage`` that of the smallest array with index widths and formats for the least storage,
-    ``--set lanes=4 --set least_storage=1 --set bitmap=1`` (micro-blocks: as runs of ``sign_adds``). Neither searches a
+    ``weights`` and ``macs_dense`` are those of the network as trained, ``kept``, ``macs_nonzero`` and ``bits_weights``
+    (of the kept weights alone) those of ``zeroskip inspect`` as compiled: what a filter that is gone leaves of the
+    layer after it is no weight. ``bits`` is the ledger of ``zeroskip compile --set lanes=8``, for few cycles, summed
+    over the layers; ``storage`` that of the smallest array with index widths and formats for the least storage, ``--set
+    lanes=4 --set least_storage=1 --set bitmap=1`` (micro-blocks: as runs of ``sign_adds``). Neither searches a
     geometry, nor is any network too large for it.
     ``bits_total`` and ``bits_storage`` are their bits of weights with all that tells where these belong: index,
     fillers, ends of rows, tap tables, signs. Null where the design does not compile, with the reason as

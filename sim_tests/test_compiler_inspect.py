@@ -84,6 +84,22 @@ def test_header_of_an_artifact_is_passed_on(tmp_path: Path) -> None:
     assert result["output"]["shape"] == [10]
 
 
+def test_channels_that_the_compiler_takes_out_are_not_kept() -> None:
+    model = digits_like()
+    first = model.layers[0]
+    weight, bias = first.weight.copy(), first.bias.copy()
+    # zero is what the next convolution's padding has, too
+    weight[3], bias[3] = 0, 0
+    result = describe(replace(model, layers=(replace(first, weight=weight, bias=bias), *model.layers[1:])))
+    reads = int(np.count_nonzero(model.layers[2].weight[:, 3]))
+    total, compiled = result["total"], result["compiled"]
+    assert reads and compiled["kept"] == total["kept"] - reads
+    assert compiled["rate"] == total["weights"] / compiled["kept"] > total["rate"]
+    assert compiled["macs_nonzero"] < total["macs_nonzero"]
+    illegal = replace(first, weight_bits=9)
+    assert describe(replace(model, layers=(illegal, *model.layers[1:])))["compiled"] is None
+
+
 def test_description_is_json_and_the_same_every_time() -> None:
     texts = {json.dumps(describe(tiny("column")), sort_keys=True) for _ in range(2)}
     assert len(texts) == 1

@@ -40,13 +40,20 @@ def inspect_source(source: Path) -> tuple[dict[str, Any], str]:
         table.add_column(title, justify="left" if title in ("layer", "kind", "structure", "grid") else "right")
     for row in content["layers"]:
         table.add_row(*(_cell(value) for value in _row(row)))
-    total = content["total"]
+    total, compiled = content["total"], content["compiled"]
     rate = "-" if total["rate"] is None else f"{total['rate']:.1f}x"
+    without = []
+    if compiled and compiled["kept"] and compiled["kept"] < total["kept"]:
+        without.append(
+            f"compiled, without constant channels and those that nothing reads: {compiled['kept']:,} kept "
+            f"({compiled['rate']:.1f}x), {compiled['macs_nonzero']:,} MACs nonzero"
+        )
     lines = [
         (
             f"total: {total['weights']:,} weights, {total['kept']:,} kept ({rate}), "
             f"{total['macs_dense']:,} MACs dense, {total['macs_nonzero']:,} nonzero"
         ),
+        *without,
         f"accuracy: {_listed(content.get('accuracy')) or 'not measured'}",
         f"data set: {content.get('dataset') or 'unknown'}, seed {content.get('seed')}",
         *(f"{key}: {_flat(value)}" for key, value in sorted((content.get("provenance") or {}).items())),
