@@ -59,10 +59,10 @@ _CLOCK_TOLERANCE = 1.001
 # Seconds on one ordinary core with the WebAssembly tools, for the expected times in the progress lines.
 _SYNTHESIS_BASE_S = 4.0
 _SYNTHESIS_BYTE_S = 1e-4
-_ROUTE_BASE_S = 4.0
-_ROUTE_CELL_S = 8e-3
-_ROUTE_FULL = 0.7
-"""A device without a free block RAM or multiplier takes 1 / (1 - this) times as long as an empty one."""
+_ROUTE_BASE_S = 10.0
+_ROUTE_CELL_S = 1.9e-5
+"""To the power of 1.5 in the cells, over the share of free block RAMs: fits 65 to 1,260 s of four designs."""
+_ROUTE_FREE = 0.05
 _CHECK_BASE_S = 5.0
 _CHECK_CELL_S = 2.5e-3
 _CHECK_CELL_CYCLE_S = 1.5e-9
@@ -484,10 +484,9 @@ def _synthesis_estimate(rtl: Sequence[Path]) -> float:
 
 
 def _route_estimate(board: Board, cells: Mapping[str, Cell]) -> float:
-    """Return about how many seconds nextpnr takes, longer as block RAMs or multipliers leave it no choice of places."""
-    needs = mapped_needs(board, cells)
-    full = max(needs[name] / max(1, board.available[name]) for name in ("bram", "dsp"))
-    return _ROUTE_BASE_S + len(cells) * _ROUTE_CELL_S / (1 - _ROUTE_FULL * min(1.0, full))
+    """Return about how many seconds nextpnr takes, longer as block RAMs leave it no choice of places."""
+    used = mapped_needs(board, cells)["bram"] / max(1, board.available["bram"])
+    return _ROUTE_BASE_S + _ROUTE_CELL_S * len(cells) ** 1.5 / max(_ROUTE_FREE, 1 - used)
 
 
 def _failure(tool: Tool, code: int, log: Path, kept: Path) -> str:
