@@ -21,6 +21,7 @@ from zeroskip.boards.top import DEFAULT_BAUD, Plan, plan_top
 from zeroskip.boards.verilator_cache import build_model
 from zeroskip.compiler.errors import InputError, ToolError, VerificationError
 from zeroskip.compiler.importers import stored_model
+from zeroskip.hw.host.uart import FRAME_BITS
 
 __all__ = [
     "NetlistCheck",
@@ -35,8 +36,6 @@ __all__ = [
 _HERE = Path(__file__).parent
 _TIMEOUT_CYCLES = 20_000_000
 _SLACK_CYCLES = 100_000
-_LINK_BITS = 10
-"""A byte of the UART has a start bit and a stop bit."""
 _TIMED_OUT, _BAD_FRAME = 3, 4
 _EXTRA_STATES = 3
 """Random initial states that the first vector is tried from again; the whole set runs from one."""
@@ -175,7 +174,7 @@ def estimated_cycles(directory: Path, inputs: NDArray[np.integer], divisor: int)
     total = _compiled_cycles(directory)
     if total is None:
         return 0
-    return (len(inputs) + _EXTRA_STATES) * (total + _LINK_BITS * divisor * (inputs.size // max(1, len(inputs))))
+    return (len(inputs) + _EXTRA_STATES) * (total + FRAME_BITS * divisor * (inputs.size // max(1, len(inputs))))
 
 
 def _flash_arguments(folder: Path, board: Board) -> list[str]:

@@ -41,6 +41,7 @@ def describe(model: Model) -> dict[str, Any]:
     without the channels that are constant or that nothing reads (None where it refuses the network).
     """
     rows = [_row(model, layer) for layer in model.layers]
+    total = _total(rows)
     return {
         "name": model.name,
         **{key: model.metadata.get(key) for key in _HEADER},
@@ -48,8 +49,8 @@ def describe(model: Model) -> dict[str, Any]:
         "output": _tensor(model.tensors[model.output]),
         "golden_samples": len(model.golden[model.input]) if model.input in model.golden else 0,
         "layers": rows,
-        "total": _total(rows),
-        "compiled": _compiled(model),
+        "total": total,
+        "compiled": _compiled(model, total["weights"]),
     }
 
 
@@ -61,17 +62,15 @@ def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return total | {"rate": _rate(total["weights"], total["kept"])}
 
 
-def _compiled(model: Model) -> dict[str, Any] | None:
-    """Return what the passes leave of the weights, None where they refuse the model."""
+def _compiled(model: Model, weights: int) -> dict[str, Any] | None:
+    """Return what the passes leave of a model's ``weights``, None where they refuse it."""
     try:
         lowered, _ = run_passes(model)
     except CompileError:
         return None
     left = _total([_row(lowered, layer) for layer in lowered.layers])
-    weights = sum(layer.weight.size for layer in model.layers if layer.weight is not None)
-    return {key: left[key] for key in ("kept", "weight_bits_kept", "macs_nonzero")} | {
-        "rate": _rate(weights, left["kept"])
-    }
+    counts = {key: left[key] for key in ("kept", "weight_bits_kept", "macs_nonzero")}
+    return counts | {"rate": _rate(weights, left["kept"])}
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:

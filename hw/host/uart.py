@@ -9,13 +9,14 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["MIN_DIVISOR", "UartReceiver", "UartTransmitter", "divisor_for"]
+__all__ = ["FRAME_BITS", "MIN_DIVISOR", "UartReceiver", "UartTransmitter", "divisor_for"]
 
 MIN_DIVISOR = 8
 """Fewest clock cycles a bit for which the receiver keeps its baud tolerance."""
 
 _DATA_BITS = 8
-_FRAME_BITS = 1 + _DATA_BITS + 1
+FRAME_BITS = 1 + _DATA_BITS + 1
+"""A byte with its start bit and its stop bit."""
 
 
 def divisor_for(clock_hz: float, baud: float) -> int:
@@ -77,7 +78,7 @@ class UartReceiver(wiring.Component):
         m.submodules.synchronizer = FFSynchronizer(self.rx, line, init=1)
 
         timer = Signal(range(self.divisor))
-        bit = Signal(range(_FRAME_BITS))
+        bit = Signal(range(FRAME_BITS))
         shift = Signal(_DATA_BITS)
 
         with m.If(self.o.valid & self.o.ready):
@@ -95,7 +96,7 @@ class UartReceiver(wiring.Component):
                     m.d.sync += [timer.eq(self.divisor - 1), bit.eq(bit + 1), shift.eq(Cat(shift[1:], line))]
                     with m.If((bit == 0) & line):
                         m.next = "idle"
-                    with m.If(bit == _FRAME_BITS - 1):
+                    with m.If(bit == FRAME_BITS - 1):
                         # The stop bit is not shifted out: the byte is taken before this edge moves it.
                         self._deliver(m, line, shift)
             with m.State("break"):
@@ -146,8 +147,8 @@ class UartTransmitter(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         timer = Signal(range(self.divisor))
-        bits_left = Signal(range(_FRAME_BITS + 1))
-        shift = Signal(_FRAME_BITS, init=-1)
+        bits_left = Signal(range(FRAME_BITS + 1))
+        shift = Signal(FRAME_BITS, init=-1)
         # known with the counts themselves: what follows must not wait for comparisons
         bit_ends, last_bit, idle = Signal(), Signal(), Signal(init=1)
 
@@ -166,7 +167,7 @@ class UartTransmitter(wiring.Component):
             m.d.sync += [
                 timer.eq(self.divisor - 1),
                 bit_ends.eq(0),
-                bits_left.eq(_FRAME_BITS),
+                bits_left.eq(FRAME_BITS),
                 last_bit.eq(0),
                 idle.eq(0),
                 shift.eq(Cat(Const(0, 1), self.i.payload, Const(1, 1))),
