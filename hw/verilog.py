@@ -70,11 +70,18 @@ def plain_names(text: str) -> str:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Pause the garbage collector: a netlist is millions of objects that stay, and it visits them again and again."""
+    """Pause the garbage collector: a netlist is millions of objects that stay, and it visits them again and again.
+
+    Freezing and thawing puts them among the old objects. Otherwise they are young, and the first allocation after the
+    pause searches them all.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
