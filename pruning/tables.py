@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from zeroskip.pruning.constraints.kinds import as_values
-from zeroskip.pruning.gradual import prunes, shape_only, structured
 from zeroskip.pruning.rates import Point, rate_at
-from zeroskip.pruning.recipe import Recipe, Stage
+from zeroskip.pruning.recipe import Recipe
 from zeroskip.pruning.roc import AucComparison
 from zeroskip.pruning.rows import CONTROLS, Row
+from zeroskip.pruning.structures import any_structured, last_pruning, structures
 from zeroskip.pruning.summary import Results, Runs, Summary, paired, summarize
 from zeroskip.pruning.targets import Target, read_targets
 from zeroskip.pruning.training import Task
@@ -163,13 +162,13 @@ def _ratios(found: Mapping[str, Runs]) -> str:
     lines = []
     for base, runs in found.items():
         own = runs.own
-        if not _any_structured(runs.recipe) or own.median is None or own.rate is None:
+        if not any_structured(runs.recipe) or own.median is None or own.rate is None:
             continue
         dense = _dense(found, runs.recipe)
         alike = [
             other.own
             for other in found.values()
-            if _same_way(other.recipe, runs.recipe) and not _any_structured(other.recipe)
+            if _same_way(other.recipe, runs.recipe) and not any_structured(other.recipe)
         ]
         points = [Point(s.rate, s.median) for s in alike if s.rate is not None and s.median is not None]
         if not points:
@@ -182,34 +181,16 @@ def _ratios(found: Mapping[str, Runs]) -> str:
         else:
             sign = ">= " if reached.at_least else ""
             cells = [f"{sign}{reached.rate:.1f}x", f"{sign}{reached.rate / own.rate:.2f}"]
-        lines.append([base, _kinds(runs.recipe), f"{own.median:.2f}", f"{own.rate:.1f}x", *cells])
+        lines.append([base, structures(runs.recipe), f"{own.median:.2f}", f"{own.rate:.1f}x", *cells])
     if not lines:
         return ""
     titles = ["rates at equal accuracy", "structure", "accuracy", "its rate", "non-structured", "ratio"]
     return _table(titles, lines)
 
 
-def _last_pruning(recipe: Recipe) -> Stage | None:
-    """Return the last stage that makes weights zero."""
-    found = [s for s in recipe.stages if any(prunes(rule.constraint()) for rule in s.layers.values())]
-    return found[-1] if found else None
-
-
-def _any_structured(recipe: Recipe) -> bool:
-    last = _last_pruning(recipe)
-    return last is not None and any(structured(rule.constraint()) for rule in last.layers.values())
-
-
 def _same_way(one: Recipe, other: Recipe) -> bool:
     """Return whether two recipes prune by the same method, for the same bits."""
-    stages = _last_pruning(one), _last_pruning(other)
+    stages = last_pruning(one), last_pruning(other)
     same = one.quantization.weights == other.quantization.weights
     same = same and one.quantization.power_of_two == other.quantization.power_of_two
     return same and stages[0] is not None and stages[1] is not None and stages[0].method is stages[1].method
-
-
-def _kinds(recipe: Recipe) -> str:
-    """Return the structures of the last pruning stage."""
-    last = _last_pruning(recipe)
-    rules = [] if last is None else [rule.constraint() for rule in last.layers.values()]
-    return ", ".join(dict.fromkeys(as_values(shape_only(constraint))["kind"] for constraint in rules))

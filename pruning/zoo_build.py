@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from zeroskip.pruning.chain import build_artifact
 from zeroskip.pruning.checkpoints import replace_bytes
+from zeroskip.pruning.curves import draw
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.figures import figures
 from zeroskip.pruning.ledger import Ledger
@@ -233,20 +234,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true",
                         help="print the Markdown tables of what there is with its controls, by default of seeds 0,1,2; "
                         "build nothing")  # fmt: skip
+    parser.add_argument("--curves", type=Path, metavar="FILE",
+                        help="draw accuracy over density of what there is (.svg, .pdf or .png), by default of seeds "
+                        "0,1,2; build nothing")  # fmt: skip
     parser.add_argument("--ledger", type=Path, metavar="FILE",
-                        help="with --table: enter what there is into this file, and print all it holds")  # fmt: skip
+                        help="with --table and --curves: enter what there is into this file, and show all it "
+                        "holds")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("build/zoo"), metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets (default: ZEROSKIP_DATA)")
     parser.add_argument("--checkpoints", type=Path, default=Path("build/checkpoints"), metavar="DIR",
                         help="folder of finished stages (default: %(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
-    if options.ledger and not options.table:
-        parser.error("--ledger goes with --table")
+    shows = options.table or options.curves is not None
+    if options.ledger and not shows:
+        parser.error("--ledger goes with --table or --curves")
     folders = Folders(options.out, options.checkpoints, options.data)
     try:
-        if options.table:
+        if shows:
             rows = find_rows(options.recipes, options.seeds or TABLE_SEEDS, True)
-            print(tables(rows, _results(rows, options.out, options.ledger)))
+            results = _results(rows, options.out, options.ledger)
+            if options.table:
+                print(tables(rows, results))
+            if options.curves:
+                draw(rows, results, options.curves)
             return 0
         rows = find_rows(options.recipes, options.seeds, options.controls)
         with joined(), _one_voice():
