@@ -33,10 +33,11 @@ def figures(artifact: Path) -> dict[str, Any]:
     ``bits_missing``, ``storage_missing``. ``regular_share``: see :func:`regular_share`.
     """
     inspected, _ = _run("inspect", str(artifact))
-    total = (inspected or {}).get("total", {})
-    found: dict[str, Any] = {key: total.get(key) for key in ("weights", "kept", "macs_dense", "macs_nonzero")}
+    total, compiled = ((inspected or {}).get(key) or {} for key in ("total", "compiled"))
+    found: dict[str, Any] = {key: total.get(key) for key in ("weights", "macs_dense")}
+    found |= {key: compiled.get(key) for key in ("kept", "macs_nonzero")}
     layers = [layer for layer in (inspected or {}).get("layers", []) if layer["weights"]]
-    found |= {"bits_weights": total.get("weight_bits_kept"), "regular_share": regular_share(layers)}
+    found |= {"bits_weights": compiled.get("weight_bits_kept"), "regular_share": regular_share(layers)}
     found |= _ledger(artifact, "bits", "bits_total", "--set", "lanes=8")
     return found | _ledger(artifact, "storage", "bits_storage", *_smallest(layers))
 

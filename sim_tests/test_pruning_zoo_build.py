@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from zeroskip.compiler.importers import load_model
+from zeroskip.compiler.inspect import describe
 from zeroskip.pruning import zoo_build
 from zeroskip.pruning.figures import figures
 from zeroskip.pruning.inputs import Input
@@ -107,6 +110,19 @@ def test_figures_are_those_of_the_compiler(folders, uncounted):
     missing = figures(folders.out / "bad.safetensors")
     assert missing["bits"] is None and missing["kept"] is None and "bad.safetensors" in missing["bits_missing"]
     assert missing["bits_storage"] is None and missing["regular_share"] is None
+
+
+@pytest.mark.slow
+def test_figures_count_no_weights_that_read_constant_channels():
+    artifact = Path(zoo_build.__file__).parent / "zoo" / "digits-column-w4a8.safetensors"
+    inspected = describe(load_model(artifact))
+    found = figures(artifact)
+    assert found["kept"] == inspected["compiled"]["kept"] < inspected["total"]["kept"]
+    assert found["macs_nonzero"] == inspected["compiled"]["macs_nonzero"]
+    assert found["bits_weights"] == 4 * found["kept"]
+    assert (found["weights"], found["macs_dense"]) == tuple(
+        inspected["total"][key] for key in ("weights", "macs_dense")
+    )
 
 
 def test_the_command_line(tmp_path, capsys):
