@@ -708,7 +708,10 @@ def _best(candidates: Sequence[Candidate], limits: Limits, least_storage: bool) 
             f"{program_blocks(fastest.program, limits.block_shapes)} block RAMs"
         )
     name = "a choice for every layer" if best.engine is None else best.engine.value
-    reasons.append(f"chosen: {name}, {best.program.config.geometry}")
+    reasons.append(
+        f"chosen: {name}, {best.program.config.geometry}; {cycles[id(best)]} cycles, "
+        f"{program_blocks(best.program, limits.block_shapes)} block RAMs"
+    )
     return Choice(best.program, cycles[id(best)], (*reasons, *best.reasons))
 
 

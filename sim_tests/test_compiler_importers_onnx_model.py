@@ -142,7 +142,7 @@ def test_models_are_found_by_their_suffix(tmp_path):
     assert load_model(tmp_path / "net.onnx").name == "net"
     artifact = models.write_artifact(models.tiny("pool_remainder"), tmp_path / "a.safetensors")
     assert load_model(artifact).layers
-    with pytest.raises(InputError, match="must end in .safetensors, .onnx, .tflite, not '.pt'"):
+    with pytest.raises(InputError, match="must end in .safetensors, .onnx, .tflite, not '.pt'; weights alone"):
         load_model(tmp_path / "net.pt")
 
 

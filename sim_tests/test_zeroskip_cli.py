@@ -161,7 +161,9 @@ def test_compile_explains_every_layer(here, zeroskip):
     result = zeroskip("compile", "model.safetensors", "--out", "new", "--explain", "--board", "icebreaker")
     assert result.code == 0
     assert re.search(
-        r"^chosen: [a-z ]+, \d+ lanes x \d+ (columns|cores)(, \d+ results a cycle)?$", result.out, re.MULTILINE
+        r"^chosen: [a-z ]+, \d+ lanes x \d+ (columns|cores)(, \d+ results a cycle)?; \d+ cycles, \d+ block RAMs$",
+        result.out,
+        re.MULTILINE,
     )
     assert "layer 'pool1' is fused into 'conv1'" in result.out
     assert result.out.endswith("wrote new; next: zeroskip simulate new\n")

@@ -17,6 +17,7 @@ _IMPORTERS: Mapping[str, tuple[str, str]] = {
     ".onnx": ("onnx_model", "load_onnx"),
     ".tflite": ("tflite", "load_tflite"),
 }
+_CHECKPOINTS = (".pt", ".pth", ".th", ".bin", ".ckpt")
 MODEL_SUFFIXES = tuple(_IMPORTERS)
 """The suffixes of the files that are read."""
 
@@ -32,7 +33,10 @@ def load_model(path: Path | str) -> Model:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in _IMPORTERS:
-        raise InputError(f"Model '{path}' must end in {', '.join(MODEL_SUFFIXES)}, not {path.suffix!r}; rename it")
+        remedy = "rename it"
+        if suffix in _CHECKPOINTS:
+            remedy = "weights alone are no network: name them as start in the project of a 'zeroskip prune'"
+        raise InputError(f"Model '{path}' must end in {', '.join(MODEL_SUFFIXES)}, not {path.suffix!r}; {remedy}")
     module, function = _IMPORTERS[suffix]
     reader: Callable[[Path], Model] = getattr(import_module(f"{__name__}.{module}"), function)
     return reader(path)
