@@ -35,6 +35,7 @@ class Summary:
     errors : which samples are wrong, by seed, where all folds of the seed say it
     rankings : how an autoencoder orders the samples of each fold, by seed, where all folds of the seed say it
     figures : medians over the finished runs by name, None where no run has it
+    storage : medians of the parts of the stored bits (value, sign, index ...), empty where no run has them
     goals : how many goals of the ADMM phases were met, and how many there are
     """
 
@@ -43,6 +44,7 @@ class Summary:
     errors: Mapping[int, NDArray[np.bool_]]
     rankings: Mapping[int, Sequence[Ranking]]
     figures: Mapping[str, float | None]
+    storage: Mapping[str, float]
     goals: tuple[int, int]
 
     @property
@@ -105,6 +107,7 @@ def _summary(seeds: Mapping[int, list[dict[str, Any] | None]]) -> Summary:
             if all("squared_errors" in fold for fold in folds)
         },
         figures={key: _median(results, key) for key in FIGURES},
+        storage=_parts([result["storage"] for result in results if result.get("storage")]),
         goals=(sum(goals), len(goals)),
     )
 
@@ -134,6 +137,12 @@ def _ranking(fold: Mapping[str, Any]) -> Ranking:
     anomalous = np.zeros(len(errors), bool)
     anomalous[fold["anomalous"]] = True
     return Ranking(errors, anomalous)
+
+
+def _parts(ledgers: list[Mapping[str, float]]) -> dict[str, float]:
+    """Return the median of each part; one that a ledger does not name is 0 there."""
+    names = dict.fromkeys(name for ledger in ledgers for name in ledger)
+    return {name: statistics.median(ledger.get(name, 0) for ledger in ledgers) for name in names}
 
 
 def _median(results: list[dict[str, Any]], key: str) -> float | None:

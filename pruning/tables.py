@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from zeroskip.pruning.constraints import MicroBlock
 from zeroskip.pruning.rates import Point, rate_at
 from zeroskip.pruning.recipe import Recipe
 from zeroskip.pruning.roc import AucComparison
@@ -29,7 +30,8 @@ def tables(rows: Iterable[Row], results: Results) -> str:
     The first table has a line a recipe: the target and whether it is met, the median of the seeds and each seed, the
     margin of the median over each control's, and the medians of the figures; the second, for sets of fewer than 5,000
     test samples, errors and the paired 95 % interval of their difference; the third the rate of a non-structured
-    network at the accuracy of each structured one. What has not run says so.
+    network at the accuracy of each structured one; the last what micro-blocks store and compute. What has not run says
+    so.
     """
     targets = read_targets()
     sections: dict[tuple[str, str], dict[str, Runs]] = {}
@@ -40,7 +42,7 @@ def tables(rows: Iterable[Row], results: Results) -> str:
         task = next(iter(found.values())).recipe.task
         measure = "AUC x 100" if task is Task.RECONSTRUCT else "accuracy in %"
         parts += [f"### {network}, {dataset} ({measure} of the integer network)", _results(found, targets)]
-        parts += [text for text in (_intervals(found), _ratios(found)) if text]
+        parts += [text for text in (_intervals(found), _ratios(found), _micro_blocks(found)) if text]
     return "\n\n".join(parts)
 
 
@@ -194,3 +196,32 @@ def _same_way(one: Recipe, other: Recipe) -> bool:
     same = one.quantization.weights == other.quantization.weights
     same = same and one.quantization.power_of_two == other.quantization.power_of_two
     return same and stages[0] is not None and stages[1] is not None and stages[0].method is stages[1].method
+
+
+def _micro_blocks(found: Mapping[str, Runs]) -> str:
+    """Return the table of what networks of micro-blocks store and compute.
+
+    With blocks of one magnitude along a row every weight that is not zero is a signed addition, and a block one
+    product; smaller blocks at the edges make a few more.
+    """
+    lines = []
+    for base, runs in found.items():
+        own, columns = runs.own, _block_columns(runs.recipe)
+        macs = own.figures["macs_nonzero"]
+        if not columns or not own.storage or macs is None:
+            continue
+        value, sign = own.storage["value"], own.storage.get("sign", 0)
+        index = sum(own.storage.get(part, 0) for part in ("index", "filler", "row_end", "tap_table"))
+        counts = (value, sign, index, value + sign + index, macs if sign else 0, macs / columns if sign else macs)
+        lines.append([base, f"{own.median:.2f}", *(f"{count:,.0f}" for count in counts)])
+    if not lines:
+        return ""
+    titles = ["micro-blocks", "accuracy", "bits of values or magnitudes", "bits of signs", "bits of indices",
+              "bits together", "signed additions", "products (at least)"]  # fmt: skip
+    return _table(titles, lines)
+
+
+def _block_columns(recipe: Recipe) -> int:
+    """Return the weights of a row that a micro-block of the last stage spans; 0 where there are none."""
+    sets = [rule.constraint() for rule in recipe.stages[-1].layers.values()] if recipe.stages else []
+    return max((blocks.columns for blocks in sets if isinstance(blocks, MicroBlock)), default=0)

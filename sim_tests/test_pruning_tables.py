@@ -66,6 +66,22 @@ def test_rates_at_equal_accuracy(lenet):
     assert found[2:] == ["99.20", "17.9x", "104.5x", "5.84"]
 
 
+def test_micro_blocks_say_what_they_store_and_compute(tmp_path):
+    parts = {"value": 900, "index": 100, "filler": 50, "row_end": 20, "tap_table": 30, "bias": 7}
+    storage = {
+        "lenet5-mnist-micro-both-1x8-16x-w8a8": parts | {"sign": 400},
+        "lenet5-mnist-micro-prune-1x8-16x-w8a8": parts,
+    }
+    rows = find_rows(list(storage), [0, 1, 2], True)
+    for row in rows:
+        if row.control is None and row.recipe.seed < 2:
+            finish(row, tmp_path, 0.99, 10_000, **FIGURES, storage=storage[row.base])
+    lines = tables(rows, read_from(tmp_path)).split("| micro-blocks |")[1].splitlines()[2:]
+    prune, both = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert both[1:] == ["99.00", "900", "400", "200", "1,500", "187,000", "23,375"]
+    assert prune[1:] == ["99.00", "900", "0", "200", "1,100", "0", "187,000"]
+
+
 def test_rows_that_have_not_run_are_listed(tmp_path):
     rows = find_rows(["resnet20-cifar10-column-*"], [0, 1, 2], True)
     text = tables(rows, read_from(tmp_path))
