@@ -699,19 +699,19 @@ def _best(candidates: Sequence[Candidate], limits: Limits, least_storage: bool) 
 
     best = min((candidate for candidate in candidates if cycles[id(candidate)] <= bound), key=cost)
     check_roms(best.program)
+
+    def costs(candidate: Candidate) -> tuple[str, str, str]:
+        name = "a choice for every layer" if candidate.engine is None else candidate.engine.value
+        blocks = program_blocks(candidate.program, limits.block_shapes)
+        return name, f"{cycles[id(candidate)]} cycles", f"{blocks} block RAMs"
+
     reasons = []
     for kind in dict.fromkeys(candidate.engine for candidate in candidates):
         fastest = min((c for c in candidates if c.engine is kind), key=lambda c: cycles[id(c)])
-        name = "a choice for every layer" if kind is None else kind.value
-        reasons.append(
-            f"{name}: {cycles[id(fastest)]} cycles with {fastest.program.config.geometry}, "
-            f"{program_blocks(fastest.program, limits.block_shapes)} block RAMs"
-        )
-    name = "a choice for every layer" if best.engine is None else best.engine.value
-    reasons.append(
-        f"chosen: {name}, {best.program.config.geometry}; {cycles[id(best)]} cycles, "
-        f"{program_blocks(best.program, limits.block_shapes)} block RAMs"
-    )
+        name, time, memory = costs(fastest)
+        reasons.append(f"{name}: {time} with {fastest.program.config.geometry}, {memory}")
+    name, time, memory = costs(best)
+    reasons.append(f"chosen: {name}, {best.program.config.geometry}; {time}, {memory}")
     return Choice(best.program, cycles[id(best)], (*reasons, *best.reasons))
 
 

@@ -12,12 +12,12 @@ from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.recipe import Method
 from zeroskip.pruning.rows import Row
 from zeroskip.pruning.structures import last_pruning, structures
-from zeroskip.pruning.summary import Results, Runs, summarize
+from zeroskip.pruning.summary import Results, Runs, by_network
 from zeroskip.pruning.training import Task
 
 __all__ = ["Line", "curves", "draw"]
 
-FORMATS = (".svg", ".pdf", ".png")
+_FORMATS = (".svg", ".pdf", ".png")
 _UNDATED: Mapping[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 """Metadata without the date, which would make equal figures unequal files."""
 _PANEL_INCHES = (7.0, 5.0)
@@ -45,20 +45,16 @@ def curves(rows: Iterable[Row], results: Results) -> dict[tuple[str, str], tuple
     weight bits; a layer allocation or power-of-two scales make another network, and stay out, as does a line of one
     point.
     """
-    found: dict[tuple[str, str], dict[Line, list[tuple[float, float]]]] = {}
-    dense: dict[tuple[str, str], float] = {}
-    for runs in summarize(rows, results).values():
-        place = (runs.recipe.network, runs.recipe.dataset)
-        lines = found.setdefault(place, {})
-        if not runs.recipe.stages and runs.own.median is not None:
-            dense.setdefault(place, runs.own.median)
-        if (line := _line(runs)) and runs.own.median is not None and runs.own.rate is not None:
-            lines.setdefault(line, []).append((100 / runs.own.rate, runs.own.median))
     panels: dict[tuple[str, str], tuple[Panel, float | None]] = {}
-    for place, lines in found.items():
+    for place, found in by_network(rows, results).items():
+        lines: dict[Line, list[tuple[float, float]]] = {}
+        for runs in found.values():
+            if (line := _line(runs)) and runs.own.median is not None and runs.own.rate is not None:
+                lines.setdefault(line, []).append((100 / runs.own.rate, runs.own.median))
         joined = {line: sorted(points, reverse=True) for line, points in lines.items() if len(points) > 1}
         if joined:
-            panels[place] = (joined, dense.get(place))
+            medians = [runs.own.median for runs in found.values() if not runs.recipe.stages]
+            panels[place] = (joined, next((median for median in medians if median is not None), None))
     return panels
 
 
@@ -77,8 +73,8 @@ def draw(rows: Iterable[Row], results: Results, path: Path) -> None:
     PruningError
         If nothing can be drawn yet, or the file is of another kind.
     """
-    if path.suffix not in FORMATS:
-        raise PruningError(f"Figure '{path}' must end in {', '.join(FORMATS)}")
+    if path.suffix not in _FORMATS:
+        raise PruningError(f"Figure '{path}' must end in {', '.join(_FORMATS)}")
     rows = list(rows)
     panels = curves(rows, results)
     if not panels:

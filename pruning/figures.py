@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["figures", "regular_share"]
+__all__ = ["STORED", "figures", "regular_share"]
 
 _VERB = "from zeroskip.cli import main; main()"
-_STORED = ("value", "sign", "index", "filler", "row_end", "tap_table")
+STORED = ("value", "sign", "index", "filler", "row_end", "tap_table")
 """What is stored of a weight: its value, and all that tells where it belongs."""
 _SIGN_ADDS = (2, 4, 8, 16)
 
@@ -94,7 +94,7 @@ def _ledger(artifact: Path, name: str, sum_name: str, *settings: str) -> dict[st
         for key, count in layer.items():
             if key != "name":
                 bits[key] = bits.get(key, 0) + count
-    return {name: bits, sum_name: sum(bits.get(key, 0) for key in _STORED)}
+    return {name: bits, sum_name: sum(bits.get(key, 0) for key in STORED)}
 
 
 def _run(*arguments: str) -> tuple[dict[str, Any] | None, str]:

@@ -14,8 +14,9 @@ from zeroskip.pruning.comparison import Comparison, compare
 from zeroskip.pruning.recipe import Recipe
 from zeroskip.pruning.roc import AucComparison, Ranking, compare_auc
 from zeroskip.pruning.rows import Row
+from zeroskip.pruning.training import Task
 
-__all__ = ["FIGURES", "Results", "Runs", "Summary", "paired", "summarize"]
+__all__ = ["FIGURES", "Results", "Runs", "Summary", "by_network", "measure", "paired", "summarize"]
 
 FIGURES = ("weights", "kept", "macs_nonzero", "bits_weights", "bits_total", "bits_storage", "regular_share")
 """The figures of a result that are summed up by their median."""
@@ -86,6 +87,20 @@ def summarize(rows: Iterable[Row], results: Results) -> dict[str, Runs]:
         base: Runs(recipes[base], {control: _summary(seeds) for control, seeds in kinds.items()})
         for base, kinds in found.items()
     }
+
+
+def by_network(rows: Iterable[Row], results: Results) -> dict[tuple[str, str], dict[str, Runs]]:
+    """Return the runs of every recipe by network and data set, in the order of the rows."""
+    found: dict[tuple[str, str], dict[str, Runs]] = {}
+    for base, runs in summarize(rows, results).items():
+        found.setdefault((runs.recipe.network, runs.recipe.dataset), {})[base] = runs
+    return found
+
+
+def measure(found: Mapping[str, Runs]) -> str:
+    """Return what the scores of one network and data set are."""
+    task = next(iter(found.values())).recipe.task
+    return "AUC x 100" if task is Task.RECONSTRUCT else "accuracy in %"
 
 
 def _summary(seeds: Mapping[int, list[dict[str, Any] | None]]) -> Summary:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from zeroskip.pruning.constraints import MicroBlock
+from zeroskip.pruning.figures import STORED
 from zeroskip.pruning.rates import Point, rate_at
 from zeroskip.pruning.recipe import Recipe
 from zeroskip.pruning.roc import AucComparison
 from zeroskip.pruning.rows import CONTROLS, Row
 from zeroskip.pruning.structures import any_structured, last_pruning, structures
-from zeroskip.pruning.summary import Results, Runs, Summary, paired, summarize
+from zeroskip.pruning.summary import Results, Runs, Summary, by_network, measure, paired
 from zeroskip.pruning.targets import Target, read_targets
-from zeroskip.pruning.training import Task
 
 __all__ = ["tables"]
 
@@ -34,14 +34,9 @@ def tables(rows: Iterable[Row], results: Results) -> str:
     so.
     """
     targets = read_targets()
-    sections: dict[tuple[str, str], dict[str, Runs]] = {}
-    for base, runs in summarize(rows, results).items():
-        sections.setdefault((runs.recipe.network, runs.recipe.dataset), {})[base] = runs
     parts = []
-    for (network, dataset), found in sections.items():
-        task = next(iter(found.values())).recipe.task
-        measure = "AUC x 100" if task is Task.RECONSTRUCT else "accuracy in %"
-        parts += [f"### {network}, {dataset} ({measure} of the integer network)", _results(found, targets)]
+    for (network, dataset), found in by_network(rows, results).items():
+        parts += [f"### {network}, {dataset} ({measure(found)} of the integer network)", _results(found, targets)]
         parts += [text for text in (_intervals(found), _ratios(found), _micro_blocks(found)) if text]
     return "\n\n".join(parts)
 
@@ -211,8 +206,8 @@ def _micro_blocks(found: Mapping[str, Runs]) -> str:
         if not columns or not own.storage or macs is None:
             continue
         value, sign = own.storage["value"], own.storage.get("sign", 0)
-        index = sum(own.storage.get(part, 0) for part in ("index", "filler", "row_end", "tap_table"))
-        counts = (value, sign, index, value + sign + index, macs if sign else 0, macs / columns if sign else macs)
+        together = sum(own.storage.get(part, 0) for part in STORED)
+        counts = (value, sign, together - value - sign, together, macs if sign else 0, macs / columns if sign else macs)
         lines.append([base, f"{own.median:.2f}", *(f"{count:,.0f}" for count in counts)])
     if not lines:
         return ""
