@@ -12,8 +12,7 @@ from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.recipe import Method
 from zeroskip.pruning.rows import Row
 from zeroskip.pruning.structures import last_pruning, structures
-from zeroskip.pruning.summary import Results, Runs, by_network
-from zeroskip.pruning.training import Task
+from zeroskip.pruning.summary import Results, Runs, by_network, measure
 
 __all__ = ["Line", "curves", "draw"]
 
@@ -34,18 +33,29 @@ class Line(NamedTuple):
     bits: int
 
 
-Panel = Mapping[Line, list[tuple[float, float]]]
-"""Densities in percent of the weights, falling, with accuracies in percent."""
+class Panel(NamedTuple):
+    """A network's curves.
+
+    Parameters
+    ----------
+    lines : densities in percent of the weights, falling, with accuracies
+    dense : accuracy of the network that is not pruned, where it has run
+    measure : what the accuracies are
+    """
+
+    lines: Mapping[Line, list[tuple[float, float]]]
+    dense: float | None
+    measure: str
 
 
-def curves(rows: Iterable[Row], results: Results) -> dict[tuple[str, str], tuple[Panel, float | None]]:
-    """Return the lines of each network and data set, and the accuracy of its dense network.
+def curves(rows: Iterable[Row], results: Results) -> dict[tuple[str, str], Panel]:
+    """Return the lines of each network and data set.
 
     A point is the median of the finished seeds. Lines join recipes of one structure, way of pruning and number of
     weight bits; a layer allocation or power-of-two scales make another network, and stay out, as does a line of one
     point.
     """
-    panels: dict[tuple[str, str], tuple[Panel, float | None]] = {}
+    panels: dict[tuple[str, str], Panel] = {}
     for place, found in by_network(rows, results).items():
         lines: dict[Line, list[tuple[float, float]]] = {}
         for runs in found.values():
@@ -54,7 +64,8 @@ def curves(rows: Iterable[Row], results: Results) -> dict[tuple[str, str], tuple
         joined = {line: sorted(points, reverse=True) for line, points in lines.items() if len(points) > 1}
         if joined:
             medians = [runs.own.median for runs in found.values() if not runs.recipe.stages]
-            panels[place] = (joined, next((median for median in medians if median is not None), None))
+            dense = next((median for median in medians if median is not None), None)
+            panels[place] = Panel(joined, dense, measure(found))
     return panels
 
 
@@ -82,10 +93,10 @@ def draw(rows: Iterable[Row], results: Results, path: Path) -> None:
             "No structure has results at two densities; build more rows, or name others than "
             + ", ".join(list(dict.fromkeys(row.base for row in rows))[:3])
         )
-    replace_bytes(path, _figure(panels, path.suffix[1:], any(r.recipe.task is Task.RECONSTRUCT for r in rows)))
+    replace_bytes(path, _figure(panels, path.suffix[1:]))
 
 
-def _figure(panels: Mapping[tuple[str, str], tuple[Panel, float | None]], form: str, ranks: bool) -> bytes:
+def _figure(panels: Mapping[tuple[str, str], Panel], form: str) -> bytes:
     # Imported here: it takes a second, and only figures need it.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -95,31 +106,32 @@ def _figure(panels: Mapping[tuple[str, str], tuple[Panel, float | None]], form: 
     with rc_context({"svg.hashsalt": "zeroskip", "svg.fonttype": "none"}):
         figure = Figure(figsize=(_PANEL_INCHES[0], _PANEL_INCHES[1] * len(panels)), layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-        for axis, ((network, dataset), (panel, dense)) in zip(axes, panels.items(), strict=True):
-            _panel(axis, panel, dense)
+        for axis, ((network, dataset), panel) in zip(axes, panels.items(), strict=True):
+            _panel(axis, panel)
             axis.set_title(f"{network}, {dataset}, integer network")
-            axis.set_ylabel("accuracy in %, or AUC x 100" if ranks else "accuracy in %")
+            axis.set_ylabel(panel.measure)
         figure.savefig(content, format=form, metadata=_UNDATED.get(form))
     return content.getvalue()
 
 
-def _panel(axis: Any, panel: Panel, dense: float | None) -> None:
+def _panel(axis: Any, panel: Panel) -> None:
     """Draw a network's lines: a colour a structure and number of bits, a line style a way of pruning."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    colours = {kind: f"C{i}" for i, kind in enumerate(dict.fromkeys((line.structures, line.bits) for line in panel))}
-    several = len({line.bits for line in panel}) > 1
-    for line, points in panel.items():
+    kinds = dict.fromkeys((line.structures, line.bits) for line in panel.lines)
+    colours = {kind: f"C{i}" for i, kind in enumerate(kinds)}
+    several = len({line.bits for line in panel.lines}) > 1
+    for line, points in panel.lines.items():
         style, marker = _STYLES.get(line.method, _OTHER_STYLE)
         label = f"{line.structures}, {_WAYS.get(line.method, line.method.value)}"
         label += f", {line.bits} bits" if several else ""
         axis.plot(
             *zip(*points, strict=True), style, marker=marker, color=colours[line.structures, line.bits], label=label
         )
-    if dense is not None:
-        axis.axhline(dense, color="0.6", linewidth=1, label="dense")
+    if panel.dense is not None:
+        axis.axhline(panel.dense, color="0.6", linewidth=1, label="dense")
     axis.set_xscale("log")
-    ticks = sorted({round(density, 1) for points in panel.values() for density, _ in points})
+    ticks = sorted({round(density, 1) for points in panel.lines.values() for density, _ in points})
     axis.set_xticks(_apart(ticks))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())

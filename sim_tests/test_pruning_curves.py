@@ -35,9 +35,9 @@ def vgg(tmp_path):
 
 
 def test_lines_join_medians_of_one_structure_and_way(vgg):
-    ((place, (panel, dense)),) = curves(*vgg).items()
+    ((place, (panel, dense, measure)),) = curves(*vgg).items()
     assert place == ("small_vgg", "fashion_mnist")
-    assert dense == pytest.approx(93.1)
+    assert (dense, measure) == (pytest.approx(93.1), "accuracy in %")
     assert list(panel) == [Line("filter", Method.ADMM, 8), Line("filter", Method.MAGNITUDE, 8)]
     assert panel[Line("filter", Method.ADMM, 8)] == [(50.0, pytest.approx(92.6)), (25.0, pytest.approx(91.1))]
     assert panel[Line("filter", Method.MAGNITUDE, 8)][1] == (25.0, pytest.approx(90.1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import shutil
 import tomllib
 from collections.abc import Callable
@@ -55,15 +54,15 @@ def prune_file(
 
 
 def _is_recipe(source: Path) -> bool:
+    from zeroskip.pruning.errors import nearest
     from zeroskip.pruning.recipe import builtin_recipes
 
     if not source.exists():
         if str(source) in builtin_recipes():
             return True
-        near = ", ".join(difflib.get_close_matches(str(source), sorted(builtin_recipes()), n=3, cutoff=0.0))
         raise InputError(
-            f"'{source}' is neither a file nor a recipe; the nearest recipes are: {near}; or write a project with "
-            "'zeroskip new'"
+            f"'{source}' is neither a file nor a recipe; the nearest recipes are: "
+            f"{nearest(str(source), builtin_recipes())}; or write a project with 'zeroskip new'"
         )
     try:
         values = tomllib.loads(source.read_text())
