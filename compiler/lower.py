@@ -45,7 +45,7 @@ from zeroskip.compiler.timing import plan_timing, unit_ends
 __all__ = ["Formats", "LayerCost", "layer_costs", "lower", "plan_jobs"]
 
 MAX_PAIR_BITS = 18
-"""The widest operand of a device's multiplier; a board's own may be narrower (compiler.geometry)."""
+"""The widest operand of a device's multiplier; a board's own may be narrower (compiler.resources)."""
 
 Formats = Mapping[str, Format]
 """The format of each layer with weights, by name; layers that are not named are dense."""

@@ -18,12 +18,13 @@ from typing import Any
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.emit import program_files
 from zeroskip.compiler.errors import InputError
-from zeroskip.compiler.geometry import DEFAULT_LIMITS, PARAMETERS, Choice, Limits, choose_program
+from zeroskip.compiler.geometry import PARAMETERS, Choice, choose_program
 from zeroskip.compiler.importers import load_model
 from zeroskip.compiler.inspect import describe
 from zeroskip.compiler.ir import Model
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
+from zeroskip.compiler.resources import DEFAULT_LIMITS, Limits
 from zeroskip.compiler.target import Engine
 from zeroskip.hw.verilog import rtl_files
 

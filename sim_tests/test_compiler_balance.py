@@ -7,7 +7,7 @@ import pytest
 
 from models import Spec, add, build_model, linear, random_codes
 from zeroskip.compiler.balance import balance_rows, row_slots
-from zeroskip.compiler.geometry import layer_formats
+from zeroskip.compiler.formats import layer_formats
 from zeroskip.compiler.ir import Model, Rounding, Tensor
 from zeroskip.compiler.reference import run
 from zeroskip.compiler.target import Engine, Geometry

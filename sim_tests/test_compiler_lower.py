@@ -13,20 +13,13 @@ from zeroskip.compiler import reference
 from zeroskip.compiler.balance import balance_rows, row_slots
 from zeroskip.compiler.emit import load_program
 from zeroskip.compiler.errors import CapacityError, CompileError, InputError, VerificationError
-from zeroskip.compiler.geometry import (
-    DEFAULT_LIMITS,
-    ECP5_SHAPES,
-    Limits,
-    best_formats,
-    choose_program,
-    layer_formats,
-    program_blocks,
-    program_multipliers,
-)
+from zeroskip.compiler.formats import best_formats, layer_formats
+from zeroskip.compiler.geometry import choose_program
 from zeroskip.compiler.ir import Model, Tensor
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
+from zeroskip.compiler.resources import DEFAULT_LIMITS, ECP5_SHAPES, Limits, program_blocks, program_multipliers
 from zeroskip.compiler.rom_check import check_roms
 from zeroskip.compiler.rom_words import unpack_word, weight_code, weight_level
 from zeroskip.compiler.target import Engine, Format, Geometry, pair_bits

@@ -15,12 +15,14 @@ import models
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.emit import load_program
 from zeroskip.compiler.errors import CapacityError, CompileError, InputError, VerificationError
-from zeroskip.compiler.geometry import DEFAULT_LIMITS, Limits, choose_program, layer_formats, program_blocks
+from zeroskip.compiler.formats import layer_formats
+from zeroskip.compiler.geometry import choose_program
 from zeroskip.compiler.ir import Tensor
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pages import image_bytes, page_image, page_parameters, paged_kinds, parse_image
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import FlashRead, Program
+from zeroskip.compiler.resources import DEFAULT_LIMITS, Limits, program_blocks
 from zeroskip.compiler.synthetic import conv, linear
 from zeroskip.compiler.target import Engine, Geometry
 from zeroskip.hw.design import parse_settings

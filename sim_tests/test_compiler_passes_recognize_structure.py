@@ -9,7 +9,7 @@ import pytest
 
 from models import build_model, conv, linear
 from zeroskip.compiler.cycle_model import program_cycles
-from zeroskip.compiler.geometry import layer_formats
+from zeroskip.compiler.formats import layer_formats
 from zeroskip.compiler.ir import Model, Tensor
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.passes.recognize_structure import recognize_structure

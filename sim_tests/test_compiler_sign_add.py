@@ -11,7 +11,7 @@ import models
 from test_compiler_lower import compiled, name_of, spoil
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import VerificationError
-from zeroskip.compiler.geometry import layer_formats
+from zeroskip.compiler.formats import layer_formats
 from zeroskip.compiler.ir import Tensor
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.rom_check import check_roms

@@ -12,10 +12,11 @@ import models
 from designs import write_design
 from zeroskip.compiler.emit import load_program
 from zeroskip.compiler.errors import CapacityError, CompileError
-from zeroskip.compiler.geometry import DEFAULT_LIMITS, Limits, choose_program, program_blocks
+from zeroskip.compiler.geometry import choose_program
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.program import Program
+from zeroskip.compiler.resources import DEFAULT_LIMITS, Limits, program_blocks
 from zeroskip.compiler.spram import SPRAM_DEPTH, move_roms, spram_count, spram_grid, spram_roms, spram_words
 from zeroskip.compiler.target import Engine, Geometry
 from zeroskip.hw.design import compile_artifact

@@ -12,7 +12,7 @@ from zeroskip.boards.simulation import SimulationResult, StallPattern, simulate
 from zeroskip.compiler import reference
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import VerificationError
-from zeroskip.compiler.geometry import layer_formats
+from zeroskip.compiler.formats import layer_formats
 from zeroskip.compiler.ir import Kind
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.program import Program

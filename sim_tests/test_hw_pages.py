@@ -13,7 +13,7 @@ from zeroskip.boards.simulation import StallPattern, simulate
 from zeroskip.compiler import reference
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import InputError, VerificationError
-from zeroskip.compiler.geometry import layer_formats
+from zeroskip.compiler.formats import layer_formats
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.pages import page_bytes, page_parameters
 from zeroskip.compiler.pipeline import run_passes

@@ -20,10 +20,10 @@ from zeroskip.boards.top import DEFAULT_BAUD, plan_top
 from zeroskip.compiler import reference
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import ToolError
-from zeroskip.compiler.geometry import ECP5_SHAPES, program_blocks, program_multipliers
 from zeroskip.compiler.ir import Kind, Layer, Model, Rounding, Tensor
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.program import Program
+from zeroskip.compiler.resources import ECP5_SHAPES, program_blocks, program_multipliers
 from zeroskip.compiler.synthetic import build_model
 from zeroskip.compiler.target import Format, Geometry
 from zeroskip.compiler.timing import post_cycles, scale_cycles, search_cycles

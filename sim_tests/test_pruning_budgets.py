@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import models
 from zeroskip.compiler.encodings import relative
-from zeroskip.compiler.geometry import layer_formats
+from zeroskip.compiler.formats import layer_formats
 from zeroskip.compiler.ir import Tensor
 from zeroskip.compiler.lower import lower
 from zeroskip.compiler.target import Engine, Geometry

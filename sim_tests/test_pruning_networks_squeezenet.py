@@ -11,11 +11,12 @@ from torch import nn
 from zeroskip.api import load
 from zeroskip.compiler.cycle_model import program_cycles
 from zeroskip.compiler.errors import CapacityError
-from zeroskip.compiler.geometry import DEFAULT_LIMITS, choose_program
+from zeroskip.compiler.geometry import choose_program
 from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.compiler.ir import Grid, Kind
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.reference import run
+from zeroskip.compiler.resources import DEFAULT_LIMITS
 from zeroskip.compiler.target import Engine
 from zeroskip.hw.design import compile_artifact
 from zeroskip.pruning import PruningError, fold_channels, quantize

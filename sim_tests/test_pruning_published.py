@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from zeroskip.compiler.cycle_model import program_cycles
-from zeroskip.compiler.geometry import DEFAULT_LIMITS, choose_program
+from zeroskip.compiler.geometry import choose_program
 from zeroskip.compiler.importers.artifact import load_artifact
 from zeroskip.compiler.pipeline import run_passes
 from zeroskip.compiler.reference import run
+from zeroskip.compiler.resources import DEFAULT_LIMITS
 from zeroskip.compiler.target import Engine
 from zeroskip.pruning import Input, fold_channels, load_start, quantize
 from zeroskip.pruning.data import load_cifar10

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroskip.compiler.errors import InputError, VerificationError
-from zeroskip.compiler.geometry import Limits
 from zeroskip.compiler.program import FlashRead
+from zeroskip.compiler.resources import Limits
 from zeroskip.disk import require_space
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from zeroskip.boards.simulation import StallPattern
-from zeroskip.compiler.geometry import sparse_format
+from zeroskip.compiler.formats import sparse_format
 from zeroskip.compiler.ir import Grid, Kind, Layer, Model, Rounding, Tensor
 from zeroskip.compiler.shapes import output_shape
 from zeroskip.compiler.synthetic import (
