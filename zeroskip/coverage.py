@@ -10,8 +10,9 @@ from zeroskip.compiler.ir import Grid, Kind, Rounding
 from zeroskip.compiler.program import Program
 from zeroskip.compiler.synthetic import Spec
 from zeroskip.compiler.target import EngineConfig, Format
-from zeroskip.configurations import FAMILIES, STRUCTURES, Configuration
+from zeroskip.configurations import Configuration
 from zeroskip.hw.design import engine_name
+from zeroskip.random_network import FAMILIES, STRUCTURES
 
 __all__ = ["coverage_table", "features"]
 
