@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from zeroskip.pruning.admm import Residual
 
-__all__ = ["LARGEST_GAP", "LARGEST_RESIDUAL", "Goal", "accuracy_goal", "residual_goals"]
+__all__ = ["LARGEST_GAP", "LARGEST_RESIDUAL", "Goal", "accuracy_goal", "residual_goals", "verdict"]
 
 LARGEST_RESIDUAL = 0.05
 """Of ``||W - Z|| / ||W||`` in every layer at the end of the phase."""
 LARGEST_GAP = 1.0
 """Of the points between the retrained network's validation score and that of Proj(W) before retraining."""
+
+_SHOWN = 3
+"""So many missed goals are named, the furthest from their limits first."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Goal:
         return self.found <= self.limit
 
     def __str__(self) -> str:
-        return f"{self.name} {self.found:.3g} ({'met' if self.met else 'missed'}, at most {self.limit:g})"
+        return f"{self.name} {self.found:.3g} (at most {self.limit:g})"
 
 
 def residual_goals(residuals: Sequence[Residual]) -> list[Goal]:
@@ -47,3 +50,15 @@ def residual_goals(residuals: Sequence[Residual]) -> list[Goal]:
 def accuracy_goal(mapped: float, retrained: float) -> Goal:
     """Return the goal for the scores (0 to 1) of Proj(W) and of the retrained network."""
     return Goal("gap to the retrained network", 100 * (retrained - mapped), LARGEST_GAP)
+
+
+def verdict(goals: Sequence[Goal]) -> str:
+    """Return which goals were missed, and what to change, as one line."""
+    missed = sorted((goal for goal in goals if not goal.met), key=lambda goal: goal.found / goal.limit, reverse=True)
+    if not missed:
+        return "goals met"
+    more = f" and {len(missed) - _SHOWN} more" if len(missed) > _SHOWN else ""
+    return (
+        f"goals missed: {', '.join(map(str, missed[:_SHOWN]))}{more}; a higher learning rate or more epochs of ADMM, "
+        "more updates or a larger last rho bring the weights closer to their sets"
+    )

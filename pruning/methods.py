@@ -16,7 +16,7 @@ from zeroskip.pruning.checkpoints import plain_values
 from zeroskip.pruning.constraints import ConstraintSet
 from zeroskip.pruning.constraints.base import Structure, finite_values
 from zeroskip.pruning.errors import Diverged, PruningError
-from zeroskip.pruning.goals import accuracy_goal, residual_goals
+from zeroskip.pruning.goals import accuracy_goal, residual_goals, verdict
 from zeroskip.pruning.gradual import relaxed
 from zeroskip.pruning.quantize import float_inputs
 from zeroskip.pruning.recipe import Method, Stage, StageAllocation
@@ -102,8 +102,7 @@ def _admm(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Adm
     goals = [*residual_goals(admm.residuals), accuracy_goal(mapped, run.judge())]
     for goal in goals:
         run.note(stage.name, "goal", **_rounded(asdict(goal)), met=goal.met)
-    missed = [str(goal) for goal in goals if not goal.met]
-    run.report(f"{stage.name}: goals " + ("missed: " + ", ".join(missed) if missed else "met"))
+    run.report(f"{stage.name}: {verdict(goals)}")
     return admm
 
 
