@@ -73,6 +73,19 @@ class Runs:
         """The recipe's own runs."""
         return self.kinds[None]
 
+    def margin(self, control: str) -> float | None:
+        """Return the median less that of ``control`` in points, both over the seeds that both have finished."""
+        own, other = self.own.scores, self.kinds[control].scores if control in self.kinds else {}
+        pairs = [
+            (score, other_score)
+            for seed, score in own.items()
+            if score is not None and (other_score := other.get(seed)) is not None
+        ]
+        if not pairs:
+            return None
+        mine, others = zip(*pairs, strict=True)
+        return statistics.median(mine) - statistics.median(others)
+
 
 def summarize(rows: Iterable[Row], results: Results) -> dict[str, Runs]:
     """Return the runs of every recipe, in the order of the rows; what is not finished counts as not run."""

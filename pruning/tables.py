@@ -92,15 +92,11 @@ def _target(target: Target | None, runs: Runs, dense: Runs | None) -> str:
     """Return a target's parts, each with what became of it."""
     if target is None:
         return "-"
-    medians = [
-        None if summary is None else summary.median
-        for summary in (runs.own, dense.own if dense else None, runs.kinds.get("scratch"))
-    ]
-    own, others = medians[0], medians[1:]
+    own = runs.own.median
     if own is None:
         return ", ".join(target.checks(0.0, None, None, {}))
     said = {True: "met", False: "missed", None: "open"}
-    checks = target.checks(own, others[0], others[1], runs.own.figures)
+    checks = target.checks(own, dense.own.median if dense else None, runs.margin("scratch"), runs.own.figures)
     return ", ".join(f"{words}: {said[reached]}" for words, reached in checks.items())
 
 
@@ -112,11 +108,8 @@ def _dense(found: Mapping[str, Runs], recipe: Recipe) -> Runs | None:
 
 
 def _margin(runs: Runs, control: str) -> str:
-    """Return the difference of the medians in points; only where both have run."""
-    if control not in runs.kinds:
-        return "-"
-    own, other = runs.own.median, runs.kinds[control].median
-    return _NOT_RUN if own is None or other is None else f"{own - other:+.2f}"
+    """Return the margin over a control in points; only where both have run."""
+    return _number(runs.margin(control), "+.2f") if control in runs.kinds else "-"
 
 
 def _intervals(found: Mapping[str, Runs]) -> str:

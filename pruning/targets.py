@@ -39,13 +39,14 @@ class Target:
     bits_storage: int | None = None
 
     def checks(
-        self, accuracy: float, dense: float | None, scratch: float | None, figures: Mapping[str, float | None]
+        self, accuracy: float, dense: float | None, margin: float | None, figures: Mapping[str, float | None]
     ) -> dict[str, bool | None]:
         """Return each part of the target as words, and whether it is reached: None where that is not known yet.
 
         Parameters
         ----------
-        accuracy, dense, scratch : medians in percent; of the row, the unpruned network and control (c)
+        accuracy, dense : medians in percent; of the row and of the unpruned network
+        margin : in points, over control (c)
         figures : medians by the names of the results' figures
         """
         found: dict[str, bool | None] = {}
@@ -55,8 +56,7 @@ class Target:
             least = None if dense is None else dense - self.below_dense
             found[f"dense - {self.below_dense:g}"] = _at_least(accuracy, least)
         if self.over_scratch is not None:
-            least = None if scratch is None else scratch + self.over_scratch
-            found[f"scratch + {self.over_scratch:g}"] = _at_least(accuracy, least)
+            found[f"scratch + {self.over_scratch:g}"] = _at_least(margin, self.over_scratch)
         for key, words in _LIMITS.items():
             most = getattr(self, key)
             value = figures.get("macs_nonzero" if key == "macs" else key)
@@ -65,9 +65,9 @@ class Target:
         return found
 
 
-def _at_least(value: float, least: float | None) -> bool | None:
+def _at_least(value: float | None, least: float | None) -> bool | None:
     """Compare percentages to a thousandth of a point: shares of samples are not exact in binary."""
-    return None if least is None else value >= least - 1e-3
+    return None if value is None or least is None else value >= least - 1e-3
 
 
 def read_targets(path: Path = RECIPES / QUEUE) -> dict[str, Target]:

@@ -28,6 +28,7 @@ def lenet(tmp_path):
         ("lenet5-mnist-nonstructured-71x-w8a8", None): [0.9931, 0.9929, 0.9925],
         ("lenet5-mnist-nonstructured-71x-w8a8", "oneshot"): [0.992, 0.993, 0.9935],
         ("lenet5-mnist-nonstructured-348x-w8a8", None): [0.9891, 0.9893, None],
+        ("lenet5-mnist-nonstructured-348x-w8a8", "gradual"): [None, 0.988, 0.99],
         ("lenet5-mnist-filter-column-17.7x-w8a8", None): [0.992, 0.992, 0.992],
         ("lenet5-mnist-filter-column-17.7x-w8a8", "scratch"): [0.988, 0.99, 0.988],
     }
@@ -50,6 +51,8 @@ def test_results_with_targets_seeds_margins_and_figures(lenet):
     ]  # fmt: skip
     part = cells(lenet, "lenet5-mnist-nonstructured-348x-w8a8")
     assert part[1:6] == [">= 99.00: missed", "98.92", "98.91", "98.93", "not run"]
+    # Seed 1 alone has run of both.
+    assert part[6:9] == ["not run", "+0.13", "-"]
     structured = cells(lenet, "lenet5-mnist-filter-column-17.7x-w8a8")
     assert structured[1] == ">= 99.20: met, scratch + 0.3: met"
     assert structured[6:9] == ["not run", "not run", "+0.40"]
