@@ -76,15 +76,14 @@ class Runs:
     def margin(self, control: str) -> float | None:
         """Return the median less that of ``control`` in points, both over the seeds that both have finished."""
         own, other = self.own.scores, self.kinds[control].scores if control in self.kinds else {}
-        pairs = [
-            (score, other_score)
-            for seed, score in own.items()
-            if score is not None and (other_score := other.get(seed)) is not None
-        ]
-        if not pairs:
-            return None
-        mine, others = zip(*pairs, strict=True)
-        return statistics.median(mine) - statistics.median(others)
+        mine: list[float] = []
+        others: list[float] = []
+        for seed, score in own.items():
+            controlled = other.get(seed)
+            if score is not None and controlled is not None:
+                mine.append(score)
+                others.append(controlled)
+        return statistics.median(mine) - statistics.median(others) if mine else None
 
 
 def summarize(rows: Iterable[Row], results: Results) -> dict[str, Runs]:
