@@ -108,8 +108,8 @@ def _flash_remedy(limits: Limits) -> str:
 
 def too_large(model: Model, programs: Sequence[Program], limits: Limits) -> CapacityError:
     """Return the error that says what the smallest program needs."""
-    fewest = min(programs, key=lambda program: activation_blocks(program, limits))
-    if activation_blocks(fewest, limits) > limits.blocks:
+    fewest = min(programs, key=lambda program: activation_blocks(program, limits.block_shapes))
+    if activation_blocks(fewest, limits.block_shapes) > limits.blocks:
         return _too_many_activations(fewest, limits)
     least = min(
         programs,
@@ -140,7 +140,7 @@ def _too_many_activations(program: Program, limits: Limits) -> CapacityError:
     holds = limits.activation_bytes
     return CapacityError(
         f"Activations of network {program.model.name!r} need {needs} bytes on the chip "
-        f"({activation_blocks(program, limits)} block RAMs in {geometry.lanes} banks{copies}), but "
+        f"({activation_blocks(program, limits.block_shapes)} block RAMs in {geometry.lanes} banks{copies}), but "
         f"{limits.name} has {holds} bytes ({limits.blocks} block RAMs); layer {largest.name!r} alone needs "
         f"{words(largest) * geometry.lanes} bytes for its input and output. {_INSIDE}"
     )

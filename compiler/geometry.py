@@ -26,11 +26,11 @@ from zeroskip.compiler.program import Program
 from zeroskip.compiler.resources import (
     Limits,
     activation_bytes,
+    bank_blocks,
     fits,
     largest_layer,
     program_blocks,
     program_multipliers,
-    ram_blocks,
     spram_names,
 )
 from zeroskip.compiler.rom_check import check_roms
@@ -215,7 +215,7 @@ def _search(
 def _least_blocks(model: Model, geometry: Geometry, stored: int, limits: Limits) -> int:
     """Return the block RAMs that a geometry takes at least: activations, and weights and indices of ``stored`` bits."""
     depth = -(-activation_bytes(model, largest_layer(model)) // geometry.lanes)
-    activations = geometry.lanes * geometry.cores * ram_blocks(depth, 8, limits.block_shapes)
+    activations = bank_blocks(geometry, depth, limits.block_shapes)
     return activations + max(0, -(-(stored - limits.spram_bits) // limits.block_bits))
 
 

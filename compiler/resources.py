@@ -10,7 +10,7 @@ from zeroskip.compiler.pages import FLASH_COMMANDS
 from zeroskip.compiler.program import FlashRead, Program, Rom
 from zeroskip.compiler.requantization import scaler_count
 from zeroskip.compiler.spram import SPRAM_BITS, SPRAM_DEPTH, move_roms, parameter_roms, spram_count
-from zeroskip.compiler.target import EngineConfig
+from zeroskip.compiler.target import EngineConfig, Geometry
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -18,6 +18,7 @@ __all__ = [
     "Limits",
     "activation_blocks",
     "activation_bytes",
+    "bank_blocks",
     "fits",
     "largest_layer",
     "program_blocks",
@@ -81,7 +82,7 @@ def program_blocks(program: Program, shapes: Sequence[tuple[int, int]]) -> int:
         copies["functions"] = -(-geometry.lanes * geometry.cores // program.rom("functions").ports)
     # the first threshold of a channel is the same for all results
     copies |= {f"thresholds_{stage}": geometry.results for stage in range(1, config.search_stages)}
-    total = geometry.lanes * geometry.cores * ram_blocks(config.activation_depth, 8, shapes)
+    total = activation_blocks(program, shapes)
     for rom in program.roms:
         if rom.style in ("block", "paged"):
             total += copies.get(rom.name, 1) * _rom_blocks(rom, shapes)
@@ -109,10 +110,14 @@ def program_multipliers(config: EngineConfig) -> int:
     return config.paired_multipliers + config.single_multipliers + scaling
 
 
-def activation_blocks(program: Program, limits: Limits) -> int:
+def activation_blocks(program: Program, shapes: Sequence[tuple[int, int]]) -> int:
     """Return how many block RAMs the activation banks of ``program`` take."""
-    geometry = program.config.geometry
-    return geometry.lanes * geometry.cores * ram_blocks(program.config.activation_depth, 8, limits.block_shapes)
+    return bank_blocks(program.config.geometry, program.config.activation_depth, shapes)
+
+
+def bank_blocks(geometry: Geometry, depth: int, shapes: Sequence[tuple[int, int]]) -> int:
+    """Return how many block RAMs activation banks of ``depth`` bytes take, one a lane and core."""
+    return geometry.lanes * geometry.cores * ram_blocks(depth, 8, shapes)
 
 
 def activation_bytes(model: Model, layer: Layer) -> int:
