@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -55,6 +55,8 @@ class Admm:
     rho : first and last penalty, geometric in between; for all layers, or by layer name or glob as in ``sets``
     updates : number of updates over which rho grows; later updates keep the last rho
     parent : an earlier Admm, or masks by layer name, whose zeros stay zero (progressive pruning)
+    held : sets by layer name that the weights are on already; those that ``sets`` does not name stay there, with the
+        values they share. A hardened ``parent`` brings its own
 
     Members
     -------
@@ -68,6 +70,7 @@ class Admm:
         rho: Rho = (1e-3, 0.3),
         updates: int = 24,
         parent: Admm | Mapping[str, Tensor] | None = None,
+        held: Mapping[str, ConstraintSet] | None = None,
     ) -> None:
         if updates < 1:
             raise PruningError(f"updates must be at least 1, not {updates!r}")
@@ -78,19 +81,23 @@ class Admm:
         self.residuals: list[Residual] = []
         self._optimizers: dict[Optimizer, tuple[RemovableHandle, RemovableHandle]] = {}
         masks = parent.masks() if isinstance(parent, Admm) else dict(parent or {})
-        self._layers = collect(self.model, sets, masks)
+        before = {**(parent.on_sets() if isinstance(parent, Admm) else {}), **(held or {})}
+        self._layers = collect(self.model, sets, {**dict.fromkeys(before), **masks})
         set_rho(self._layers, rho)
+        self._asked = {name: _options(layer.constraint) for name, layer in self._layers.items()}
         with torch.no_grad():
-            for layer in self._layers.values():
+            for name, layer in self._layers.items():
                 mask_(layer.weight, layer.parent)
                 if layer.constraint is not None:
-                    layer.constraint = fitted(layer.name, layer.constraint, layer.weight)
+                    layer.constraint = fitted(name, layer.constraint, layer.weight)
                     layer.z = layer.projected(layer.constraint, layer.weight)
+                elif name in before:
+                    layer.inherit(before[name])
 
     @property
     def rho(self) -> dict[str, float]:
         """Penalty that the next step uses, by layer."""
-        return {name: self._rho_of(layer) for name, layer in self._layers.items() if layer.constraint is not None}
+        return {name: self._rho_of(layer) for name, layer in self._layers.items() if layer.aim() is not None}
 
     def _rho_of(self, layer: Layer) -> float:
         start, end = layer.rho_range
@@ -99,22 +106,39 @@ class Admm:
         return float(start * (end / start) ** (min(self.updates_done, self.updates - 1) / (self.updates - 1)))
 
     def names(self) -> tuple[str, ...]:
-        """Return the constrained layers in model order."""
-        return tuple(name for name, layer in self._layers.items() if layer.constraint is not None)
+        """Return the layers that this Admm brings onto sets, in model order."""
+        return tuple(name for name, layer in self._layers.items() if layer.aim() is not None)
 
     def constraint(self, name: str) -> ConstraintSet | None:
-        """Return the set of a layer, None for a layer without one."""
+        """Return the set of a layer, its parent's where this Admm has none for it; None for a layer without one."""
         layer = self._layers.get(name)
         return layer.constraint if layer else None
+
+    def on_sets(self) -> dict[str, ConstraintSet]:
+        """Return the sets that weights lie on and stay on, by layer: its parent's, and once hardened its own."""
+        layers = self._layers.items()
+        return {n: held.constraint for n, held in layers if held.constraint and (self.hardened or held.inherited)}
 
     def masks(self) -> dict[str, Tensor]:
         """Return the boolean masks that hold now, by layer name."""
         return {name: held.clone() for name, layer in self._layers.items() if (held := layer.held()) is not None}
 
     def attach(self, optimizer: Optimizer) -> None:
-        """Hook ``optimizer``: penalty or mask before each step, mask after it."""
+        """Hook ``optimizer``: penalty or mask before each step, mask after it, of those layers whose weights it has.
+
+        Raises
+        ------
+        PruningError
+            If it has none of them, goes uphill, or judges its steps by the loss, in which the penalty does not stand.
+        """
         if optimizer in self._optimizers:
             raise PruningError("This optimizer is already attached to this Admm")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise PruningError("LBFGS compares losses, in which the penalty does not stand; use SGD, Adam or the like")
+        if self._layers and not self._stepped_by(optimizer):
+            raise PruningError(f"This optimizer has no weight of the layers {', '.join(self._layers)}; give it theirs")
+        if any(group.get("maximize") for group in optimizer.param_groups):
+            raise PruningError("With maximize the penalty would drive weights off their sets; negate the loss instead")
         self._optimizers[optimizer] = (
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -130,24 +154,52 @@ class Admm:
             handle.remove()
 
     def update(self) -> None:
-        """Do one Z step and one U step, log the residuals, and let rho grow with the dual rescaled to it."""
+        """Do one Z step and one U step, log the residuals, and let rho grow with the dual rescaled to it.
+
+        Raises
+        ------
+        PruningError
+            If a layer's weight cannot move: it needs no gradient, or no attached optimizer has it.
+        Diverged
+            If a weight is no finite number; nothing has changed then.
+        """
         if self.hardened:
             raise PruningError("Admm.update was called after harden; the ADMM phase is over")
+        self._check_moving()
         rho = self.rho
-        self.updates_done += 1
         with torch.no_grad():
-            for name, layer in self._layers.items():
-                if layer.constraint is None:
-                    continue
+            aims = {name: held.aim() for name, held in self._layers.items()}
+            found = {
+                name: self._layers[name].projected(aim, self._layers[name].weight.detach() + self._layers[name].u)
+                for name, aim in aims.items()
+                if aim is not None
+            }
+            self.updates_done += 1
+            for name, z in found.items():
+                layer = self._layers[name]
                 z_before, weight = layer.z, layer.weight.detach()
-                layer.z = layer.projected(layer.constraint, weight + layer.u)
-                difference = weight - layer.z
+                layer.z = z
+                difference = weight - z
                 primal, size = float(difference.norm()), float(weight.norm())
-                dual = rho[name] * float((layer.z - z_before).norm())
+                dual = rho[name] * float((z - z_before).norm())
                 relative = primal / size if size else 0.0
                 self.residuals.append(Residual(self.updates_done, name, rho[name], primal, relative, dual))
                 layer.u = (layer.u + difference) * (rho[name] / self._rho_of(layer))
         self._check_ranks(f"after update {self.updates_done}")
+
+    def _check_moving(self) -> None:
+        """Raise unless every weight that is to come onto a set can move there."""
+        stepped = {layer.name for optimizer in self._optimizers for layer in self._stepped_by(optimizer)}
+        for name in self.names():
+            if not self._layers[name].weight.requires_grad:
+                raise PruningError(f"Layer '{name}' is frozen: its weight needs requires_grad for ADMM to move it")
+            if self._optimizers and name not in stepped:
+                raise PruningError(f"No attached optimizer has the weight of layer '{name}'; attach the one that does")
+
+    def _stepped_by(self, optimizer: Optimizer) -> list[Layer]:
+        """Return the layers whose weights ``optimizer`` has."""
+        own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        return [layer for layer in self._layers.values() if id(layer.weight) in own]
 
     def mapped(self) -> Callable[[Tensor], Tensor]:
         """Return the network as :meth:`harden` would leave it now, to be judged; the model's weights stay as they are.
@@ -156,9 +208,9 @@ class Admm:
         """
         with torch.no_grad():
             weights = {
-                f"{name}.weight" if name else "weight": layer.projected(layer.constraint, layer.weight)
+                f"{name}.weight" if name else "weight": layer.projected(aim, layer.weight)
                 for name, layer in self._layers.items()
-                if layer.constraint is not None
+                if (aim := layer.aim()) is not None
             }
 
         def forward(x: Tensor) -> Tensor:
@@ -177,13 +229,7 @@ class Admm:
             raise PruningError("Admm.harden was called twice")
         with torch.no_grad():
             for layer in self._layers.values():
-                if layer.constraint is not None:
-                    layer.z = layer.projected(layer.constraint, layer.weight)
-                    layer.weight.copy_(layer.z)
-                    layer.mask = layer.weight.detach() != 0
-                    layer.ties = layer.constraint.ties(layer.z)
-                else:
-                    layer.mask = layer.parent
+                layer.harden()
         self.hardened = True
         for optimizer in self._optimizers:
             self._mask_state(optimizer)
@@ -200,31 +246,39 @@ class Admm:
 
         Their zeros stay, and whoever trains them puts them on their levels again.
         """
-        held = {n: c for n in self.names() if (c := self.constraint(n)) is not None and not self.holds_levels(n)}
+        held = {name: c for name, c in self.on_sets().items() if not self.holds_levels(name)}
         free = Admm(self.model, held, parent=self.masks())
         free.harden()
         return free
 
-    def check(self) -> None:
-        """Raise unless every weight lies in its set and every pruned position is zero."""
+    def check(self, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Raise unless every weight lies in its set and every pruned position is zero.
+
+        Parameters
+        ----------
+        weights : by layer name, those that are judged in place of the model's own, as of a copy
+        """
         if not self.hardened:
             raise PruningError("Admm must be hardened before its result is used; call admm.harden()")
         for name, layer in self._layers.items():
-            mask = layer.held()
-            if mask is not None and bool((layer.weight.detach()[~mask] != 0).any()):
-                raise PruningError(f"Layer '{name}' has nonzero weights at pruned positions; attach the optimizer")
-            if layer.constraint is not None and layer.constraint.violation(layer.weight) > 0:
-                raise PruningError(f"Layer '{name}' does not satisfy {layer.constraint}; call admm.harden() again")
+            own = self.model.get_parameter(f"{name}.weight" if name else "weight")
+            layer.check(own if weights is None or name not in weights else weights[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole ADMM state (Z, U, masks, sets, counters); the weights belong to the model's state."""
+        """Return the whole ADMM state (Z, U, masks, sets, rho, counters, residuals), but not the model's weights."""
         tensors: dict[str, Tensor] = {}
         for name, layer in self._layers.items():
             entries = {"z": layer.z, "u": layer.u, "parent": layer.parent, "mask": layer.mask}
             tensors |= {f"{name}.{key}": value.clone() for key, value in entries.items() if value is not None}
         return {
             "tensors": tensors, "sets": self.sets(), "updates_done": self.updates_done, "hardened": self.hardened,
+            "asked": self._settings(), "residuals": [asdict(line) for line in self.residuals],
         }  # fmt: skip
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what the caller chose: sets as they were given, penalties, updates."""
+        rho = {name: list(layer.rho_range) for name, layer in self._layers.items() if layer.aim() is not None}
+        return {"sets": self._asked, "rho": rho, "updates": self.updates}
 
     def sets(self) -> dict[str, dict[str, Any]]:
         """Return the sets as plain values by layer name, with all that they chose from the weights.
@@ -232,10 +286,10 @@ class Admm:
         Sets of the caller's own classes are left out.
         """
         layers = {name: layer.constraint for name, layer in self._layers.items()}
-        return {name: as_values(c) for name, c in layers.items() if c is not None and type(c) in KINDS.values()}
+        return {name: values for name, c in layers.items() if (values := _options(c)) is not None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned, for the same model and sets."""
+        """Restore what :meth:`state_dict` returned, for the same model, sets, penalties and updates."""
         tensors, sets = state["tensors"], state.get("sets", {})
         known = {name.rpartition(".")[0] for name in tensors}
         if known != set(self._layers):
@@ -244,6 +298,7 @@ class Admm:
             if tensors[f"{name}.z"].shape != layer.weight.shape:
                 own, stored = tuple(layer.weight.shape), tuple(tensors[f"{name}.z"].shape)
                 raise PruningError(f"Layer '{name}' has shape {own}, but the state has {stored}")
+        _check_settings(self._settings(), state["asked"])
         for name, layer in self._layers.items():
             layer.z, layer.u = tensors[f"{name}.z"].clone(), tensors[f"{name}.u"].clone()
             parent, mask = tensors.get(f"{name}.parent"), tensors.get(f"{name}.mask")
@@ -251,26 +306,45 @@ class Admm:
             layer.mask = None if mask is None else mask.clone()
             if layer.constraint is not None:
                 layer.constraint = from_values(sets[name]) if name in sets else layer.constraint
-                layer.ties = layer.constraint.ties(layer.z) if state["hardened"] else None
+                layer.ties = layer.constraint.ties(layer.z) if state["hardened"] or layer.inherited else None
         self.updates_done, self.hardened = int(state["updates_done"]), bool(state["hardened"])
+        self.residuals = [Residual(**line) for line in state["residuals"]]
         for optimizer in self._optimizers:
             self._mask_state(optimizer)
 
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._change_gradients(optimizer)
+            return None
+
+        def changed() -> Any:
+            # The closure computes the gradients anew, so what was added before it would be gone.
+            loss = closure()
+            self._change_gradients(optimizer)
+            return loss
+
+        return (args[0],), {**kwargs, "closure": changed}
+
+    def _change_gradients(self, optimizer: Optimizer) -> None:
+        """Add the penalty to the gradients of the optimizer's layers, share them among ties, and mask them."""
+        # A GradScaler leaves it to a fused optimizer to divide the gradients by its scale.
+        scale = getattr(optimizer, "grad_scale", None)
         with torch.no_grad():
-            for layer in self._layers.values():
+            for layer in self._stepped_by(optimizer):
                 gradient = layer.weight.grad
                 if gradient is None:
                     continue
                 if layer.ties is not None:
                     layer.ties.gather_(gradient)
-                elif layer.constraint is not None and not self.hardened:
-                    gradient.add_(layer.weight.detach() - layer.z + layer.u, alpha=self._rho_of(layer))
+                elif layer.aim() is not None and not self.hardened:
+                    alpha = self._rho_of(layer) * (1.0 if scale is None else float(scale))
+                    gradient.add_(layer.weight.detach() - layer.z + layer.u, alpha=alpha)
                 mask_(gradient, layer.held())
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with torch.no_grad():
-            for layer in self._layers.values():
+            for layer in self._stepped_by(optimizer):
                 if layer.ties is not None:
                     layer.ties.hold_(layer.weight)
                 mask_(layer.weight, layer.held())
@@ -288,3 +362,18 @@ class Admm:
                 for value in optimizer.state.get(layer.weight, {}).values():
                     if isinstance(value, Tensor) and value.shape == layer.weight.shape:
                         mask_(value, layer.held())
+
+
+def _options(constraint: ConstraintSet | None) -> dict[str, Any] | None:
+    """Return a set as plain values; None for none, and for those of the caller's own classes."""
+    return as_values(constraint) if type(constraint) in KINDS.values() else None  # type: ignore[arg-type]
+
+
+def _check_settings(own: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Refuse the state of an Admm with other sets, penalties or updates."""
+    for name, options in own["sets"].items():
+        if options != stored["sets"][name]:
+            raise PruningError(f"Layer '{name}' is on {options}, but the state on {stored['sets'][name]}")
+    for what in ("rho", "updates"):
+        if own[what] != stored[what]:
+            raise PruningError(f"This Admm has {what} {own[what]}, but the state has {stored[what]}")

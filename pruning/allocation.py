@@ -107,6 +107,7 @@ def allocate(
     *,
     sample: Tensor | None = None,
     parent: Mapping[str, Tensor] | None = None,
+    held: Mapping[str, ConstraintSet] | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> dict[str, ConstraintSet]:
     """Return the sets with the ``keep`` of every layer chosen, together within the budget; the model stays as it is.
@@ -119,7 +120,7 @@ def allocate(
     sets : layer name or glob -> set of groups; its ``keep`` is the most that the layer may keep
     judge : see :data:`Judge`; judge on samples that were held back from training, and not on the test set
     sample : input of the network, to count the output positions for ``macs`` and ``cycles``
-    parent : masks by layer name, whose zeros stay zero
+    parent, held : masks and sets by layer name that stay, as of :class:`Admm`
     on_trial : called after every split that was judged; the last accepted one is the result
 
     Raises
@@ -134,7 +135,7 @@ def allocate(
     left = settings.budget.amount - _others(model, accounts, settings.budget, positions, masks)
     _check_floors(accounts, left, settings.budget)
     constraints = {name: layer.constraint for name, layer in layers.items() if layer.constraint is not None}
-    search = _Search(model, constraints, masks, accounts, left, settings, judge, on_trial)
+    search = _Search(model, constraints, masks, dict(held or {}), accounts, left, settings, judge, on_trial)
     keep = search.run()
     return {name: with_keep(constraint, keep[name]) for name, constraint in constraints.items()}
 
@@ -230,6 +231,7 @@ class _Search:
     model: nn.Module
     constraints: Mapping[str, ConstraintSet]
     masks: Mapping[str, Tensor]
+    held: Mapping[str, ConstraintSet]
     accounts: tuple[_Account, ...]
     left: int
     settings: Allocation
@@ -309,7 +311,7 @@ class _Search:
         sets = {name: with_keep(groups_of(self.constraints[name]), count) for name, count in self._named(keep).items()}
         state = {name: value.clone() for name, value in self.model.state_dict().items()}
         try:
-            admm = Admm(self.model, sets, parent=self.masks)
+            admm = Admm(self.model, sets, parent=self.masks, held=self.held)
             admm.harden()
             score = self.judge(admm)
         finally:

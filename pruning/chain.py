@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -17,7 +18,6 @@ from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.calibration import Plan, calibrate, fake_quant_forward
 from zeroskip.pruning.capture import capture
 from zeroskip.pruning.checkpoints import Checkpoints, plain_values, replace_bytes
-from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet, Split, data_folder, load
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
@@ -72,7 +72,8 @@ def prune(
     _check_network(model, {"train": train, "val": val}, chosen)
     with fixed_threads(chosen.threads):
         run = Run(chosen, model, train, val, Checkpoints(checkpoints), progress)
-        net, float_score = _finish(run, val)
+        net, unquantized = _finish(run)
+        float_score = score(unquantized, val, run.source, chosen.task)
     record = Record(
         name=chosen.name, network=chosen.network, dataset=chosen.dataset, recipe=chosen.as_dict(), seed=chosen.seed,
         accuracy={"float": float_score, "integer": integer_score(net, val, chosen.task), "samples": len(val)},
@@ -89,6 +90,9 @@ def _allocations(run: Run) -> dict[str, Any]:
 
 def _check_network(model: nn.Module, parts: Mapping[str, ImageSet], recipe: Recipe) -> None:
     """Refuse before training what could not be quantized after it, or is no data for this network."""
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise PruningError(f"Parameter '{parameter_name}' is {parameter.dtype}; call model.float() before prune()")
     shape = None
     for name, part in parts.items():
         if not isinstance(part, ImageSet):
@@ -112,18 +116,17 @@ def _structured(run: Run) -> Admm | None:
     """Return the last stage's sets as a hardened Admm over the weights as they are now."""
     if not run.recipe.stages:
         return None
-    sets = {name: from_values(values) for name, values in run.sets.items()}
-    admm = Admm(run.model, sets, parent=run.masks)
+    admm = Admm(run.model, run.held(), parent=run.masks)
     admm.harden()
     return admm
 
 
-def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
-    """Run all stages, fine-tune under fake quantization; return the integer network and the float score."""
+def _finish(run: Run) -> tuple[QuantizedNetwork, nn.Module]:
+    """Run all stages, fine-tune under fake quantization; return the integer network, and the float one before that."""
     run_stages(run)
     run.model.eval()
+    unquantized = copy.deepcopy(run.model)
     task = run.recipe.task
-    float_score = score(run.model, judged, run.source, task)
     settings = run.recipe.quantization
     admm = _structured(run)
     inputs = run.validation.x[: settings.calibration]
@@ -146,7 +149,7 @@ def _finish(run: Run, judged: ImageSet) -> tuple[QuantizedNetwork, float]:
 
     key = {"quantization": plain_values(settings), "plan": plain_values(plan)}
     run.advance("finetune", key, finetune, settings.finetune.epochs)
-    return quantize(run.model, inputs[:1], inputs, layers=admm, plan=plan), float_score
+    return quantize(run.model, inputs[:1], inputs, layers=admm, plan=plan), unquantized
 
 
 def _settle(graph: Graph, model: nn.Module, plan: Plan, admm: Admm | None) -> None:
@@ -188,8 +191,8 @@ def build_artifact(
         if start is not None:
             load_start(model, start)
         run = Run(chosen, model, parts.train, parts.validation, Checkpoints(checkpoints), progress)
-        net, float_score = _finish(run, parts.test)
-        record = _zoo_record(run, parts, {"float": float_score, "integer": _judge(run, net, parts.test)}, start)
+        net, unquantized = _finish(run)
+        record = _zoo_record(run, parts, _test_scores(run, unquantized, net, parts.test), start)
     if rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         net.save(path, record)
@@ -208,12 +211,14 @@ def _built(path: Path, recipe: Recipe) -> Built | None:
     return Built(path, header, True) if same else None
 
 
-def _judge(run: Run, net: QuantizedNetwork, test: ImageSet) -> float:
-    """Return the integer network's score.
+def _test_scores(run: Run, unquantized: nn.Module, net: QuantizedNetwork, test: ImageSet) -> dict[str, float]:
+    """Return the scores of the float network before the fine-tuning and of the integer network.
 
-    The log's last line says which samples a classifier gets wrong, or every sample's error of reconstruction and which
-    are anomalous.
+    Here alone the test set is read, and the log says so. Its last line has which samples the integer network
+    classifies wrongly, or every sample's error of reconstruction and which are anomalous.
     """
+    float_score = score(unquantized, test, run.source, run.recipe.task)
+    run.note("test", "float", score=round(float_score, 6), samples=len(test))
     if run.recipe.task is Task.CLASSIFY:
         errors = wrong(net, test)
         found = (len(test) - int(errors.sum())) / len(test)
@@ -223,7 +228,7 @@ def _judge(run: Run, net: QuantizedNetwork, test: ImageSet) -> float:
         found = auc(distances, test.y)
         judged = {"squared_errors": distances.tolist(), "anomalous": test.y.nonzero().flatten().tolist()}
     run.note("test", "integer", score=round(found, 6), samples=len(test), **judged)
-    return found
+    return {"float": float_score, "integer": found}
 
 
 def _zoo_record(run: Run, split: Split, scores: dict[str, float], start: Path | None) -> Record:

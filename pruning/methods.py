@@ -72,7 +72,7 @@ def _allocated(
     try:
         found = allocate(
             run.model, sets, replace(settings, budget=budget), judge,
-            sample=float_inputs(run.validation.x[:1], run.source), parent=run.masks, on_trial=on_trial,
+            sample=float_inputs(run.validation.x[:1], run.source), parent=run.masks, held=run.held(), on_trial=on_trial,
         )  # fmt: skip
     except PruningError as error:
         raise type(error)(f"Stage '{stage.name}': {error}") from error
@@ -85,7 +85,8 @@ def _allocated(
 
 
 def _admm(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:
-    admm = Admm(run.model, sets, stage.rho, stage.updates_per_epoch * stage.admm.epochs, parent=run.masks)
+    updates = stage.updates_per_epoch * stage.admm.epochs
+    admm = Admm(run.model, sets, stage.rho, updates, parent=run.masks, held=run.held())
 
     def update(optimizer: Optimizer) -> None:
         admm.update()
@@ -115,7 +116,7 @@ def _map(run: Run, stage: Stage, admm: Admm) -> float:
 
 
 def _oneshot(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:
-    admm = Admm(run.model, sets, parent=run.masks)
+    admm = Admm(run.model, sets, parent=run.masks, held=run.held())
     _map(run, stage, admm)
     _retrain_all_epochs(run, stage, generator, admm)
     return admm
@@ -123,15 +124,18 @@ def _oneshot(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> 
 
 def _gradual(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:
     # The last update's projection is onto the sets themselves.
-    final = Admm(run.model, sets, parent=run.masks)
+    final = Admm(run.model, sets, parent=run.masks, held=run.held())
     updates = stage.updates_per_epoch * stage.admm.epochs
-    held = [Admm(run.model, {}, parent=run.masks)]
+    # What earlier sets asked of the layers that are pruned further holds no longer, but for their zeros.
+    elsewhere = {name: constraint for name, constraint in run.held().items() if name not in final.names()}
+    held = [Admm(run.model, {}, parent=run.masks, held=elsewhere)]
     done = [0]
 
     def update(optimizer: Optimizer) -> None:
         done[0] += 1
         held[0].detach(optimizer)
-        held[0] = Admm(run.model, _sets_at(run.model, final, done[0] / updates), parent=held[0].masks())
+        between = _sets_at(run.model, final, done[0] / updates)
+        held[0] = Admm(run.model, between, parent=held[0].masks(), held=elsewhere)
         held[0].harden()
         held[0].attach(optimizer)
 
@@ -139,7 +143,7 @@ def _gradual(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> 
         stage.name, "gradual", stage.admm, generator, admm=held[0], update=update,
         updates_per_epoch=stage.updates_per_epoch,
     )  # fmt: skip
-    admm = Admm(run.model, sets, parent=held[0].masks())
+    admm = Admm(run.model, sets, parent=held[0].masks(), held=elsewhere)
     _map(run, stage, admm)
     run.train_phase(stage.name, "retrain", stage.retrain, generator, admm=admm)
     return admm
@@ -159,7 +163,7 @@ def _sets_at(model: nn.Module, final: Admm, done: float) -> dict[str, Constraint
 
 def _scratch(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:
     _start_anew(run.model, generator)
-    admm = Admm(run.model, sets, parent=run.masks)
+    admm = Admm(run.model, sets, parent=run.masks, held=run.held())
     admm.harden()
     _retrain_all_epochs(run, stage, generator, admm)
     return admm
@@ -167,7 +171,7 @@ def _scratch(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> 
 
 def _magnitude(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Admm:
     masks = dict(run.masks)
-    dense = Admm(run.model, sets, parent=run.masks)
+    dense = Admm(run.model, sets, parent=run.masks, held=run.held())
     for name in dense.names():
         constraint = dense.constraint(name)
         if not isinstance(constraint, Structure):
@@ -178,7 +182,7 @@ def _magnitude(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -
         weight = run.model.get_parameter(f"{name}.weight" if name else "weight")
         support = torch.from_numpy(constraint.support(finite_values(weight.abs())))
         masks[name] = support & masks[name] if name in masks else support
-    admm = Admm(run.model, sets, parent=masks)
+    admm = Admm(run.model, sets, parent=masks, held=run.held())
     _map(run, stage, admm)
     _retrain_all_epochs(run, stage, generator, admm)
     return admm

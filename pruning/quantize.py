@@ -254,10 +254,11 @@ def quantize(
         If the network has an unsupported operation, a weight is off its set, or a value does not fit the format.
     """
     source = plan.source if plan else input
-    if layers is not None:
-        layers.check()
     graph = capture(model, float_inputs(sample, source))
     live = graph.tensors(model)
+    if layers is not None:
+        # the model may be a copy of the one that layers prunes
+        layers.check({op.module: live[op.weight] for op in graph.ops if op.weight})
     # training may go on with the live ones
     tensors = {name: value.detach().clone() for name, value in live.items()}
     inputs = _gather(calibration, _CALIBRATION_SAMPLES)
@@ -277,7 +278,9 @@ def quantize(
             name += "_"
         integer += (IntegerLayer(name, Kind.ARGMAX, (integer[-1].output,), "output"),)
     outputs = {op.name: layer.output for op, layer in zip(graph.ops, integer, strict=False)}
-    structures = {op.name: _structure(layers, op, live[op.weight]) for op in graph.ops if op.weight}
+    structures = {
+        op.name: _structure(layers, op, live[op.weight], plan.grids[op.name]) for op in graph.ops if op.weight
+    }
     values = sum(math.prod(tensor.shape) for tensor in codes.values())
     samples = inputs[: max(1, min(_GOLDEN_SAMPLES, _GOLDEN_VALUES // values))]
     golden_in = _as_maps(_input_codes(samples, plan.activations["input"]), graph.in_shape)
@@ -292,11 +295,14 @@ def quantize(
     )
 
 
-def _structure(layers: Admm | None, op: Op, weight: Tensor) -> dict[str, Any]:
-    """Return the structure of a layer's set; trained weights without a set that hold zeros were pruned elsewhere."""
+def _structure(layers: Admm | None, op: Op, weight: Tensor, grid: Weights) -> dict[str, Any]:
+    """Return the structure of a layer's set; trained weights that hold zeros without one were pruned elsewhere."""
     constraint = layers.constraint(op.module) if layers else None
-    if constraint:
-        return dict(constraint.describe())
+    if constraint and (described := dict(constraint.describe())) != {"kind": "dense"}:
+        return described
+    # On levels with a 0 among them it says nothing.
+    if constraint and not grid.excludes_zero and grid.grid != "codebook":
+        return {"kind": "dense"}
     kept = int(torch.count_nonzero(weight))
     sparse = isinstance(weight, nn.Parameter) and 0 < kept < weight.numel()
     return {"kind": "nonstructured", "keep": kept} if sparse else {"kind": "dense"}

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,16 +16,18 @@ from torch.optim.optimizer import Optimizer
 
 from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.checkpoints import Checkpoints, StageResult, plain_values, stage_key
+from zeroskip.pruning.constraints import ConstraintSet
+from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.errors import Diverged
 from zeroskip.pruning.inputs import Input, fold_channels
 from zeroskip.pruning.judging import score
 from zeroskip.pruning.methods import run_stage
-from zeroskip.pruning.recipe import Recipe
+from zeroskip.pruning.recipe import Recipe, Stage
 from zeroskip.pruning.replicas import agree_, from_first, rank, size
 from zeroskip.pruning.training import Forward, Phase, Task, make_optimizer, outputs, train
 
-__all__ = ["Progress", "Run", "run_stages"]
+__all__ = ["Progress", "Run", "check_stages", "run_stages"]
 
 Progress = Callable[[str, float, float | None], None]
 
@@ -61,10 +63,7 @@ class Run:
         if rank():
             self.checkpoints = Checkpoints(None)
         self.source = fold_channels(self.model, self.train.x, self.recipe.input)
-        # A set that does not fit a layer is found now, and not after the stages before it.
-        untrained = copy.deepcopy(self.model)
-        for stage in self.recipe.stages:
-            Admm(untrained, {name: rule.constraint() for name, rule in stage.layers.items()}, stage.rho)
+        check_stages(self.model, self.recipe.stages)
         start = hashlib.sha256()
         for name, value in self.model.state_dict().items():
             start.update(name.encode() + value.detach().contiguous().numpy().tobytes())
@@ -81,6 +80,10 @@ class Run:
                 "torch": torch.__version__,
             },
         )
+
+    def held(self) -> dict[str, ConstraintSet]:
+        """Return the sets that the stages so far have left the weights on, by layer."""
+        return {name: from_values(values) for name, values in self.sets.items()}
 
     def note(self, stage: str, phase: str, **values: Any) -> None:
         """Add a line to the log."""
@@ -122,8 +125,11 @@ class Run:
             self.report(f"{stage}: reused")
             return
         before = len(self.log)
-        generator = torch.Generator().manual_seed(int(self.key[:15], 16))
-        work(generator)
+        seed = int(self.key[:15], 16)
+        with torch.random.fork_rng(devices=[]):
+            # What takes numbers from the global generator, as Dropout does, must not know which stages were reused.
+            torch.manual_seed(seed + rank())
+            work(torch.Generator().manual_seed(seed))
         result = StageResult(self.masks, self.sets, self.log[before:])
         self.checkpoints.save(stage, key, self.model, result)
 
@@ -187,6 +193,19 @@ class Run:
             raise Diverged(
                 f"Stage '{stage}', phase '{kind}': {error}; lower the learning rate or rho ({kept})"
             ) from error
+
+
+def check_stages(model: nn.Module, stages: Sequence[Stage]) -> None:
+    """Refuse sets that fit no layer, or not what an earlier stage leaves of one, before anything is trained."""
+    untrained = copy.deepcopy(model)
+    parent: Admm | None = None
+    for stage in stages:
+        sets = {name: rule.constraint() for name, rule in stage.layers.items()}
+        admm = Admm(untrained, sets, stage.rho, parent=parent)
+        # What a budget leaves of the layers is not known before.
+        if stage.allocation is None:
+            admm.harden()
+            parent = admm
 
 
 def run_stages(run: Run) -> None:

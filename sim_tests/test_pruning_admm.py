@@ -198,6 +198,199 @@ class Normed(nn.Module):
         return nn.functional.dropout(self.norm(self.fc(x)), 0.5, self.training)
 
 
+def quadratic(step, model, optimizer, admm):
+    """Bring two layers onto their sets by the penalty alone."""
+    admm.attach(optimizer)
+    for _ in range(3):
+        for _ in range(10):
+            step(model, optimizer)
+        admm.update()
+
+
+def plain_step(model, optimizer):
+    optimizer.zero_grad()
+    (0 * sum(p.sum() for p in model.parameters())).backward()
+    optimizer.step()
+
+
+def closure_step(model, optimizer):
+    def closure():
+        optimizer.zero_grad()
+        loss = 0 * sum(p.sum() for p in model.parameters())
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+def keyword_closure_step(model, optimizer):
+    step, optimizer.step = optimizer.step, lambda closure: step(closure=closure)
+    try:
+        closure_step(model, optimizer)
+    finally:
+        optimizer.step = step
+
+
+def scaled_step(model, optimizer):
+    """A step with a loss scale of 65536, as of float16."""
+    if not hasattr(optimizer, "scaler"):
+        optimizer.scaler = torch.amp.GradScaler("cpu")
+    optimizer.zero_grad()
+    optimizer.scaler.scale(0 * sum(p.sum() for p in model.parameters())).backward()
+    optimizer.scaler.step(optimizer)
+    optimizer.scaler.update()
+
+
+@pytest.mark.parametrize("step", [closure_step, keyword_closure_step, scaled_step])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_the_penalty_is_the_same_however_the_step_is_called(step, fused, kind):
+    found = []
+    for one in (plain_step, step):
+        torch.manual_seed(0)
+        model = Toy()
+        admm = Admm(model, {"fc*": NonStructured(0.2), "conv1": MicroBlock(0.5, mode="both")}, rho=(1.0, 4.0))
+        quadratic(one, model, kind(model.parameters(), lr=0.02, fused=fused), admm)
+        found.append([line.relative for line in admm.residuals])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    # Without the penalty the weights would stay where they are.
+    assert found[0][-1] != pytest.approx(found[0][2], rel=1e-2)
+
+
+def test_every_optimizer_moves_its_own_layers():
+    def run(split):
+        torch.manual_seed(0)
+        model = Toy()
+        first = Admm(model, {"conv1": MicroBlock(0.5, columns=9, mode="both")})
+        first.harden()
+        admm = Admm(model, {"fc*": NonStructured(0.2)}, rho=(1.0, 4.0), parent=first)
+        parts = [[model.conv1, model.fc2], [model.fc1]] if split else [[model]]
+        optimizers = [torch.optim.SGD([p for m in part for p in m.parameters()], lr=0.1) for part in parts]
+        for optimizer in optimizers:
+            admm.attach(optimizer)
+        for _ in range(4):
+            x, y = torch.randn(16, 1, 4, 4), torch.randint(0, 3, (16,))
+            model.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+            admm.update()
+        return model.state_dict()
+
+    one, two = run(False), run(True)
+    for name, value in one.items():
+        assert torch.equal(value, two[name]), name
+
+
+def test_update_leaves_all_as_it_was_where_one_layer_diverged():
+    model = Toy()
+    admm = Admm(model, {"fc*": NonStructured(0.5)})
+    before = admm.state_dict()
+    with torch.no_grad():
+        model.fc2.weight[0, 0] = float("inf")
+    with pytest.raises(Diverged, match="Layer 'fc2'"):
+        admm.update()
+    after = admm.state_dict()
+    assert after["updates_done"] == 0 and after["residuals"] == []
+    assert all(torch.equal(value, before["tensors"][name]) for name, value in after["tensors"].items())
+
+
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ({"fc1": Codebook(4)}, {"fc2": NonStructured(0.5)}),
+        ({"fc1": MicroBlock()}, {"fc2": NonStructured(0.5)}),
+        ({"fc1": Levels(2, grid="ternary")}, {"fc2": Levels(4)}),
+        ({"fc1": Joint(NonStructured(0.5), Levels(3))}, {"fc2": Column(4)}),
+        ({"fc*": Column(0.25)}, {"fc2": NonStructured(0.1)}),
+    ],
+)
+def test_a_later_stage_keeps_what_it_does_not_name(early, late):
+    torch.manual_seed(0)
+    model = Toy()
+    first = Admm(model, early)
+    first.harden()
+    values = len(model.fc1.weight.detach().unique())
+    admm = Admm(model, late, parent=first, updates=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    admm.attach(optimizer)
+    for _ in range(2):
+        toy_step(model, optimizer)
+        admm.update()
+    admm.harden()
+    toy_step(model, optimizer)
+    admm.check()
+    assert admm.names() == ("fc2",)
+    assert admm.constraint("fc1") == first.constraint("fc1")
+    assert set(admm.sets()) == {"fc1", "fc2"}
+    assert {line.layer for line in admm.residuals} == {"fc2"}
+    if not isinstance(first.constraint("fc1"), Column):
+        assert len(model.fc1.weight.detach().unique()) <= values
+    third = Admm(model, {}, parent=admm)
+    third.harden()
+    assert third.sets() == admm.sets()
+
+
+def test_sets_of_earlier_weights_bring_fresh_ones_onto_them():
+    model = Toy()
+    first = Admm(model, {"fc1": Joint(NonStructured(0.5), Levels(3))})
+    first.harden()
+    with torch.no_grad():
+        model.fc1.weight.uniform_(-1, 1)
+    Admm(model, {}, parent=first.masks(), held=first.on_sets())
+    assert not (model.fc1.weight[~first.masks()["fc1"]] != 0).any()
+    assert first.constraint("fc1").violation(model.fc1.weight) == 0
+
+
+def test_a_layer_that_cannot_move_is_named():
+    model = Toy()
+    model.fc1.weight.requires_grad_(False)
+    with pytest.raises(PruningError, match="Layer 'fc1' is frozen: its weight needs requires_grad"):
+        Admm(model, {"fc1": NonStructured(0.5)}).update()
+    model = Toy()
+    admm = Admm(model, {"fc*": NonStructured(0.5)})
+    admm.attach(torch.optim.SGD(model.fc1.parameters(), 0.1))
+    with pytest.raises(PruningError, match="No attached optimizer has the weight of layer 'fc2'"):
+        admm.update()
+
+
+def test_a_copy_is_judged_by_its_own_weights():
+    model = Toy()
+    admm = Admm(model, {"fc1": NonStructured(0.1)})
+    admm.harden()
+    admm.check({"fc1": model.fc1.weight.detach().clone()})
+    with pytest.raises(PruningError, match="Layer 'fc1' has nonzero weights at pruned positions"):
+        admm.check({"fc1": torch.ones(8, 16)})
+    model.load_state_dict(Toy().state_dict(), assign=True)
+    with pytest.raises(PruningError, match="Layer 'fc1' has nonzero weights at pruned positions"):
+        admm.check()
+
+
+def test_a_state_of_other_settings_is_refused():
+    state = Admm(Toy(), {"fc1": NonStructured(0.5)}, rho=(0.1, 1.0), updates=4).state_dict()
+    other = Admm(Toy(), {"fc1": NonStructured(0.2)}, rho=(0.1, 1.0), updates=4)
+    with pytest.raises(PruningError, match="Layer 'fc1' is on .*0.2.*, but the state on .*0.5"):
+        other.load_state_dict(state)
+    with pytest.raises(PruningError, match="This Admm has rho .*2.0.*, but the state has"):
+        Admm(Toy(), {"fc1": NonStructured(0.5)}, rho=(0.1, 2.0), updates=4).load_state_dict(state)
+    with pytest.raises(PruningError, match="This Admm has updates 5, but the state has 4"):
+        Admm(Toy(), {"fc1": NonStructured(0.5)}, rho=(0.1, 1.0), updates=5).load_state_dict(state)
+
+
+def shared():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    model[1].weight = model[0].weight
+    return model
+
+
+def test_a_weight_of_two_layers_is_pruned_once():
+    model = shared()
+    admm = Admm(model, {"*": NonStructured(0.2)})
+    assert admm.names() == ("0",)
+    with pytest.raises(PruningError, match="Layer '1' has the very weight of layer '0'; name that one alone"):
+        Admm(model, {"1": NonStructured(0.2)})
+
+
 def test_the_mapped_network_is_judged_without_a_trace():
     torch.manual_seed(0)
     model = Normed()
@@ -401,6 +594,28 @@ def test_check_finds_a_violated_mask():
             "This optimizer is not attached to this Admm",
         ),
         (lambda: Admm(Toy(), {}, updates=0), "updates must be at least 1, not 0"),
+        (lambda: Admm(Toy(), NonStructured(0.5)), "sets must map layer names or globs to constraint sets"),
+        (lambda: Admm(Toy(), {"fc1": 0.1}), "sets must map layer names or globs to constraint sets"),
+        (
+            lambda: Admm(Toy(), {"fc1": Column(0.5)}, rho=0.1),
+            r"rho must be two positive numbers \(start, end\), not 0.1",
+        ),
+        (
+            lambda: Admm(nn.Sequential(nn.ConvTranspose2d(3, 6, 3)), {"*": NonStructured(0.5)}),
+            "Layer '0' is a transposed convolution, whose weight has its inputs first",
+        ),
+        (
+            lambda: Admm(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))), {"*": Column(0.5)}),
+            "Layer '0' computes its weight from other parameters",
+        ),
+        (
+            lambda: Admm(Toy(), {"fc1": Column(0.5)}).attach(torch.optim.LBFGS(Toy().parameters())),
+            "LBFGS compares losses, in which the penalty does not stand",
+        ),
+        (
+            lambda: Admm(Toy(), {"fc1": Column(0.5)}).attach(torch.optim.SGD(Toy().parameters(), 0.1)),
+            "This optimizer has no weight of the layers fc1; give it theirs",
+        ),
         (lambda: Admm(Toy(), {}, parent={"x": torch.ones(1)}), "The parent prunes layer 'x', but the model has: conv1"),
         (lambda: Admm(Toy(), {"fc1": NonStructured(500)}), "keep is 500, but the layer has 128 groups"),
         (lambda: Admm(Toy(), {"fc1": NonStructured(0.5)}).check(), "Admm must be hardened before its result is used"),
@@ -409,6 +624,13 @@ def test_check_finds_a_violated_mask():
 def test_refusals(call, text):
     with pytest.raises(PruningError, match=text):
         call()
+
+
+def test_an_optimizer_that_goes_uphill_is_refused():
+    model = Toy()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, maximize=True)
+    with pytest.raises(PruningError, match="With maximize the penalty would drive weights off their sets"):
+        Admm(model, {"fc1": Column(0.5)}).attach(optimizer)
 
 
 def test_a_plain_name_wins_over_a_glob():

@@ -189,6 +189,7 @@ class Refused(nn.Module):
             "on a zero padding; pad in",
         ),
         (lambda m, x: F.softmax(m.conv(x), 1), "softmax before the end of the network"),
+        (lambda m, x: F.softmax(m.conv(x).flatten(1), 0), "softmax .*, or not over one axis of classes"),
         (lambda m, x: F.dropout(m.conv(x), 0.5, True), "dropout in training mode"),
         (lambda m, x: F.relu(m.conv(x)).view(-1, 2, 3, 12), r"a change of shape to \(2, 3, 12\)"),
         (

@@ -23,9 +23,9 @@ from zeroskip.pruning.constraints.kinds import as_values
 from zeroskip.pruning.data import ImageSet, load_digits
 from zeroskip.pruning.demo import DIGITS_RECIPES, equal_accuracy
 from zeroskip.pruning.networks import make_network
-from zeroskip.pruning.recipe import builtin_recipes, load_recipe, parse_recipe
+from zeroskip.pruning.recipe import Method, builtin_recipes, load_recipe, parse_recipe
 from zeroskip.pruning.toml import to_toml
-from zeroskip.pruning.training import Phase
+from zeroskip.pruning.training import Phase, accuracy
 
 
 def values(**changes):
@@ -86,12 +86,104 @@ def test_interrupted_run_resumes_with_the_same_bytes(tmp_path, split):
     assert logs[0] == logs[1]
     phases = {json.loads(line)["phase"] for line in logs[0].splitlines()}
     assert phases == {
-        "dense", "admm", "residual", "mapped", "mapping", "retrain", "goal", "calibrated", "finetune", "integer",
+        "dense", "admm", "residual", "mapped", "mapping", "retrain", "goal", "calibrated", "finetune", "float",
+        "integer",
     }  # fmt: skip
+    # The test images are read at the end, and only there.
+    read = [json.loads(line)["stage"] == "test" for line in logs[0].splitlines()]
+    assert read[-2:] == [True, True] and not any(read[:-2])
 
     again = build_artifact(recipe, tmp_path / "parts", split=split)
     assert again.reused
     assert not build_artifact(replace(recipe, seed=1), tmp_path / "parts", split=split).reused
+
+
+class Dropping(nn.Module):
+    """A network with Dropout, which takes its random numbers from torch's global generator."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(64, 24)
+        self.fc2 = nn.Linear(24, 10)
+
+    def forward(self, x):
+        return self.fc2(nn.functional.dropout(torch.relu(self.fc1(x.flatten(1))), 0.5, self.training))
+
+
+def two_stages(first, second):
+    """Return a recipe of two short stages, each given as its layers."""
+    stage = values()["stages"][0]
+    stages = [stage | {"name": f"s{number}", "layers": layers} for number, layers in enumerate((first, second))]
+    return parse_recipe(values(stages=stages, dense={"epochs": 2, "lr": [8e-3, 1e-3]}))
+
+
+@pytest.mark.parametrize("stop", ["dense", "s0 admm", "s1 retrain", "finetune"])
+def test_dropout_resumes_with_the_same_bytes(tmp_path, split, stop):
+    recipe = two_stages(
+        {"fc1": {"kind": "nonstructured", "keep": 0.3}}, {"fc1": {"kind": "nonstructured", "keep": 0.2}}
+    )
+
+    def run(**options):
+        torch.manual_seed(0)
+        return prune(Dropping(), split.train, split.validation, recipe, **options)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(step, elapsed, expected):
+        if step.startswith(stop):
+            raise Interrupted
+
+    whole = run().save(tmp_path / "whole.safetensors").read_bytes()
+    with pytest.raises(Interrupted):
+        run(checkpoints=tmp_path / "stages", progress=interrupt)
+    random = torch.random.get_rng_state()
+    assert run(checkpoints=tmp_path / "stages").save(tmp_path / "parts.safetensors").read_bytes() == whole
+    torch.manual_seed(0)
+    Dropping()
+    assert torch.equal(random, torch.random.get_rng_state())
+
+
+def test_layers_that_a_later_stage_leaves_out_stay_on_their_sets(tmp_path, split):
+    recipe = two_stages(
+        {
+            "conv1": {"kind": "levels", "bits": 2, "grid": "ternary"},
+            "conv2": {"kind": "column", "keep": 0.5, "group": 4},
+        },
+        {"fc1": {"kind": "codebook", "k": 5}, "fc2": {"kind": "micro_block", "mode": "unify"}},
+    )
+    torch.manual_seed(0)
+    model = make_network("digits_cnn")
+    net = prune(model, split.train, split.validation, recipe, checkpoints=tmp_path)
+    assert len(model.conv1.weight.detach().abs().unique()) <= 2
+    assert net.grids["conv1"].bits == 2
+    assert len(model.fc1.weight.detach().unique()) <= 6
+    assert net.structures["conv2"]["kind"] == "column"
+    assert net.structures["fc2"]["kind"] == "micro_block"
+    torch.manual_seed(0)
+    again = prune(make_network("digits_cnn"), split.train, split.validation, recipe, checkpoints=tmp_path)
+    assert again.save(tmp_path / "b.safetensors").read_bytes() == net.save(tmp_path / "a.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["oneshot", "gradual", "scratch"])
+def test_controls_keep_earlier_sets_too(split, method):
+    recipe = two_stages({"fc1": {"kind": "codebook", "k": 5}}, {"conv2": {"kind": "nonstructured", "keep": 0.5}})
+    stages = (recipe.stages[0], replace(recipe.stages[1], method=Method(method)))
+    torch.manual_seed(0)
+    model = make_network("digits_cnn")
+    prune(model, split.train, split.validation, replace(recipe, stages=stages))
+    assert len(model.fc1.weight.detach().unique()) <= 6
+
+
+def test_the_float_score_is_that_of_the_network_before_it_was_rounded(split):
+    recipe = parse_recipe(values(quantization={"weights": 1, "finetune": {"epochs": 2, "lr": [1e-2, 1e-3]}}))
+    plain = replace(recipe, quantization=replace(recipe.quantization, finetune=Phase(0, (1e-3, 1e-3))))
+    found = []
+    for one in (recipe, plain):
+        torch.manual_seed(0)
+        model = make_network("digits_cnn")
+        found.append(prune(model, split.train, split.validation, one).record.accuracy["float"])
+    assert found[0] == found[1] == accuracy(model.eval(), split.validation, plain.input)
 
 
 def allocated(budget, **more):
@@ -252,6 +344,14 @@ def second_stage(**layers):
         (
             {"recipe": second_stage(conv1={"kind": "channel", "keep": 0.5})},
             "Layer 'conv1': Channel needs two or more input channels",
+        ),
+        (
+            {"recipe": second_stage(conv2={"kind": "micro_block", "mode": "unify"})},
+            "Layer 'conv2' has pruned weights of an earlier stage to which MicroBlock",
+        ),
+        (
+            {"model": make_network("digits_cnn").double()},
+            r"Parameter 'conv1.weight' is torch.float64; call model.float",
         ),
     ],
 )

@@ -118,6 +118,15 @@ def test_codebook_is_a_local_optimum_of_k_values():
             assert float(weight[projected == value].mean()) == pytest.approx(float(value), abs=1e-9)
 
 
+@pytest.mark.parametrize(("k", "values"), [(1, [1.0, -1.0, 1.0, -1.0]), (3, [9.0, -9.0, 0.5, -0.5, 0.5, -0.5])])
+def test_codebook_prunes_nothing_where_a_mean_is_zero(k, values):
+    weight = torch.tensor([values])
+    projected = Codebook(k).project(weight)
+    assert (projected != 0).all()
+    assert len(projected.unique()) <= k
+    assert torch.equal(Codebook(k).project(projected), projected)
+
+
 def test_codebook_of_two_values_equals_brute_force_on_separated_weights():
     values = np.array([-1.0, -0.9, 0.8, 1.0, 1.1])
     best = min(

@@ -52,8 +52,9 @@ def test_validation_part_can_be_chosen():
         ),
         (torch.zeros(2, 4, dtype=torch.uint8), torch.zeros(2), r"not torch\.uint8 \(2, 4\); turn floats into codes"),
         (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(3), "The set has 2 samples, but labels of shape"),
-        (torch.zeros(2, 1, 4, dtype=torch.int8), torch.zeros(2), "Labels must be int64 from 0 on, not torch.float32"),
-        (torch.zeros(2, 1, 4, dtype=torch.int8), torch.tensor([0, -1]), "not torch.int64 from -1 on"),
+        (torch.zeros(2, 1, 4, dtype=torch.int8), torch.zeros(2), "Labels must be int64, not torch.float32"),
+        (torch.zeros(0, 1, 4, dtype=torch.int8), torch.zeros(0), "Labels must be int64, not torch.float32"),
+        (torch.zeros(1, 1, 4, dtype=torch.int8), torch.tensor([-1]), "from 0 on, but the least is -1"),
     ],
 )
 def test_image_set_refuses_wrong_shapes_and_types(x, y, text):

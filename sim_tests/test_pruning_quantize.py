@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -134,6 +135,29 @@ def test_masks_and_structures_of_an_admm_hold():
     assert net.structures["conv"] == {"kind": "column", "keep": 4, "group": 1}
     assert net.nonzero() == 6 * 4 + 19
     assert "43 of 150 weights, 3.5x" in repr(net)
+
+
+def test_a_copy_that_is_off_the_sets_is_refused():
+    model, x = small(), torch.randn(20, 1, 6, 6)
+    admm = Admm(model, {"fc": NonStructured(0.1)})
+    dense = copy.deepcopy(model)
+    admm.harden()
+    pruned = copy.deepcopy(model)
+    assert quantize(pruned, x[:1], x, layers=admm).nonzero() == quantize(model, x[:1], x, layers=admm).nonzero()
+    with pytest.raises(PruningError, match="Layer 'fc' has nonzero weights at pruned positions"):
+        quantize(dense, x[:1], x, layers=admm)
+
+
+def test_levels_on_pruned_blocks_leave_the_zeros_to_be_found():
+    model, x = small(), torch.randn(20, 1, 6, 6)
+    first = Admm(model, {"fc": Block(0.25, 1, 4)})
+    first.harden()
+    second = Admm(model, {"fc": Levels(4)}, parent=first)
+    second.harden()
+    kept = int(torch.count_nonzero(model.fc.weight))
+    net = quantize(model, x[:1], x, layers=second)
+    assert net.structures["fc"] == {"kind": "nonstructured", "keep": kept}
+    assert net.structures["conv"] == {"kind": "dense"}
 
 
 def test_accuracy_takes_codes_floats_and_batches():

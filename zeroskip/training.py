@@ -123,15 +123,14 @@ def _check_network(project: Project, network: nn.Module, recipe: Recipe, parts: 
 
     Return how the network sees its input once statistics of each channel are part of its first layer.
     """
-    from zeroskip.pruning.admm import Admm
     from zeroskip.pruning.calibration import calibrate
     from zeroskip.pruning.capture import capture
     from zeroskip.pruning.inputs import fold_channels
     from zeroskip.pruning.quantize import float_inputs
+    from zeroskip.pruning.retrain import check_stages
 
     model = copy.deepcopy(network).eval()
-    for stage in recipe.stages:
-        Admm(model, {name: rule.constraint() for name, rule in stage.layers.items()}, stage.rho)
+    check_stages(model, recipe.stages)
     codes = parts["validation"].x[:CHECKED_IMAGES]
     source = fold_channels(model, codes, recipe.input)
     inputs = float_inputs(codes, source)

@@ -77,7 +77,9 @@ def on_host(reader: Reader, node: fx.Node, a: Arguments) -> None:
     """Leave Softmax behind the last layer to the host: the network's outputs are the values before it."""
     label = str(node.target).removeprefix("aten.").split(".")[0]
     shape = reader.shape(a["input"])
-    if any(user.op != "output" for user in node.users) or math.prod(shape) != max(shape):
+    axis = a["dim"] % (1 + len(shape)) - 1
+    over_classes = axis >= 0 and math.prod(shape) == shape[axis]
+    if any(user.op != "output" for user in node.users) or not over_classes:
         raise reader.refuse(node, f"{label} before the end of the network, or not over one axis of classes")
     _log.warning("%s at the end is left to the host: the outputs are the values before it", label)
     reader.made_by[node] = reader.made_by[a["input"]]

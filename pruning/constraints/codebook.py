@@ -64,7 +64,12 @@ class Codebook(ConstraintSet):
             return weight.detach().clone(memory_format=torch.contiguous_format)
         ordered = np.sort(flat[flat != 0])
         centres = _lloyd(ordered.astype(np.float64), self.k)
-        nearest = centres[np.searchsorted(_borders(centres), flat, side="right")].astype(values.dtype)
+        cluster = np.searchsorted(_borders(centres), flat, side="right")
+        nearest = centres.astype(values.dtype)[cluster]
+        lost = (nearest == 0) & (flat != 0)
+        if lost.any():
+            # A mean of exactly 0 would prune its weights; the one nearest to 0 takes its place.
+            nearest[lost] = flat[lost][np.abs(flat[lost]).argmin()]
         result = np.where(flat != 0, nearest, 0).astype(values.dtype).reshape(values.shape)
         return torch.from_numpy(result).to(weight.device, weight.dtype)
 

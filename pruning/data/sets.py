@@ -35,8 +35,10 @@ class ImageSet:
             )
         if self.y.dim() != 1 or len(self.x) != len(self.y):
             raise PruningError(f"The set has {len(self.x)} samples, but labels of shape {tuple(self.y.shape)}")
-        if self.y.dtype != torch.int64 or (len(self.y) and int(self.y.min()) < 0):
-            raise PruningError(f"Labels must be int64 from 0 on, not {self.y.dtype} from {self.y.min().item()} on")
+        if self.y.dtype != torch.int64:
+            raise PruningError(f"Labels must be int64, not {self.y.dtype}; convert them with y.long()")
+        if len(self.y) and int(self.y.min()) < 0:
+            raise PruningError(f"Labels must be classes from 0 on, but the least is {int(self.y.min())}")
 
     def __len__(self) -> int:
         return len(self.y)
