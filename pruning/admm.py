@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,10 +18,13 @@ from zeroskip.pruning.constraints import ConstraintSet
 from zeroskip.pruning.constraints.kinds import KINDS, as_values, from_values
 from zeroskip.pruning.constraints.ties import Frozen
 from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.goals import REMEDY, residual_goals
 from zeroskip.pruning.layers import Layer, Rho, collect, fitted, mask_, set_rho
 from zeroskip.pruning.replicas import check_same
 
 __all__ = ["Admm", "Residual"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Admm:
     model : the network, or its DistributedDataParallel; its weights are changed in place
     sets : layer name or glob as in ``named_modules()`` -> constraint set; a plain name wins over a glob
     rho : first and last penalty, geometric in between; for all layers, or by layer name or glob as in ``sets``
-    updates : number of updates over which rho grows; later updates keep the last rho
+    updates : number of calls of :meth:`update` over which rho grows; later ones keep the last rho
     parent : an earlier Admm, or masks by layer name, whose zeros stay zero (progressive pruning)
     held : sets by layer name that the weights are on already; those that ``sets`` does not name stay there, with the
         values they share. A hardened ``parent`` brings its own
@@ -67,7 +71,7 @@ class Admm:
         self,
         model: nn.Module,
         sets: Mapping[str, ConstraintSet],
-        rho: Rho = (1e-3, 0.3),
+        rho: Rho = (1e-3, 3.0),
         updates: int = 24,
         parent: Admm | Mapping[str, Tensor] | None = None,
         held: Mapping[str, ConstraintSet] | None = None,
@@ -219,14 +223,20 @@ class Admm:
 
         return forward
 
-    def harden(self) -> None:
+    def harden(self, warn: bool = True) -> None:
         """Map every weight onto its set, fix the masks, and clear optimizer state of pruned positions.
 
         In the retraining that follows, weights that share a magnitude or a value keep sharing it, and weights on levels
         are frozen.
+
+        Parameters
+        ----------
+        warn : log a warning where the updates have left weights far from their sets: the mapping costs accuracy then
         """
         if self.hardened:
             raise PruningError("Admm.harden was called twice")
+        if warn:
+            self._warn_of_distance()
         with torch.no_grad():
             for layer in self._layers.values():
                 layer.harden()
@@ -235,6 +245,16 @@ class Admm:
             self._mask_state(optimizer)
         self._check_ranks("after harden")
         self.check()
+
+    def _warn_of_distance(self) -> None:
+        """Say which layers the updates, where there were any, have left far from their sets, and what helps."""
+        missed = [goal for goal in residual_goals(self.residuals) if not goal.met]
+        if not missed:
+            return
+        few = ""
+        if self.updates_done < self.updates:
+            few = f"; update was called {self.updates_done} of {self.updates} times, too few for rho's last value"
+        _log.warning("ADMM ended far from the sets: %s; %s%s", ", ".join(map(str, missed)), REMEDY, few)
 
     def holds_levels(self, name: str) -> bool:
         """Return whether hardening has fixed a layer's weights on levels."""

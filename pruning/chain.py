@@ -21,6 +21,7 @@ from zeroskip.pruning.checkpoints import Checkpoints, plain_values, replace_byte
 from zeroskip.pruning.data import ImageSet, Split, data_folder, load
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
+from zeroskip.pruning.goals import verdicts
 from zeroskip.pruning.graph import Graph
 from zeroskip.pruning.judging import auc, integer_score, reconstruction_errors, score, wrong
 from zeroskip.pruning.networks import load_start, make_network
@@ -50,6 +51,7 @@ def prune(
     recipe: Recipe | Path | str,
     *,
     checkpoints: Path | None = None,
+    log: Path | None = None,
     progress: Progress | None = None,
 ) -> QuantizedNetwork:
     """Train, prune and quantize ``model`` in place as ``recipe`` says and return the integer network.
@@ -59,6 +61,7 @@ def prune(
     train, val : samples with labels; ``val`` is only ever judged on, and calibrates the activation ranges
     recipe : a Recipe, the path of a TOML file, or the name of one in the repository
     checkpoints : folder that keeps finished stages; a later call goes on from there with the same bytes
+    log : file that gets a JSON line for every epoch, update, residual and goal
     progress : called as ``progress(step, elapsed seconds, expected seconds or None)``
 
     Raises
@@ -77,15 +80,23 @@ def prune(
     record = Record(
         name=chosen.name, network=chosen.network, dataset=chosen.dataset, recipe=chosen.as_dict(), seed=chosen.seed,
         accuracy={"float": float_score, "integer": integer_score(net, val, chosen.task), "samples": len(val)},
-        provenance=_allocations(run),
+        provenance=_provenance(run),
     )  # fmt: skip
+    if log is not None and rank() == 0:
+        _write_log(run, log)
     return replace(net, record=record)
 
 
-def _allocations(run: Run) -> dict[str, Any]:
-    """Return what the stages with a budget gave each layer, as provenance; nothing where there is no such stage."""
-    found = {line["stage"]: line["keep"] for line in run.log if line["phase"] == "allocation"}
-    return {"allocation": found} if found else {}
+def _write_log(run: Run, path: Path) -> None:
+    lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in run.log)
+    replace_bytes(path, lines.encode())
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    """Return what a budget gave each layer, and the verdict on every stage of ADMM."""
+    allocated = {line["stage"]: line["keep"] for line in run.log if line["phase"] == "allocation"}
+    found = {"allocation": allocated, "goals": verdicts(run.log)}
+    return {name: value for name, value in found.items() if value}
 
 
 def _check_network(model: nn.Module, parts: Mapping[str, ImageSet], recipe: Recipe) -> None:
@@ -196,8 +207,7 @@ def build_artifact(
     if rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         net.save(path, record)
-        lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in run.log)
-        replace_bytes(out_dir / f"{chosen.name}.log.jsonl", lines.encode())
+        _write_log(run, out_dir / f"{chosen.name}.log.jsonl")
     return Built(path, from_first(read_header(path) if rank() == 0 else {}), False)
 
 
@@ -239,7 +249,7 @@ def _zoo_record(run: Run, split: Split, scores: dict[str, float], start: Path | 
         "dataset": split.provenance, "recipe_sha256": recipe.digest(),
         "split": f"{len(split.train)} train, {len(split.validation)} validation (all choices), "
         f"{samples} test ({split.test_use})",
-        "start": "random weights; no checkpoint of others was used", **_allocations(run),
+        "start": "random weights; no checkpoint of others was used", **_provenance(run),
     }  # fmt: skip
     if start is not None:
         digest = hashlib.sha256(start.read_bytes()).hexdigest()

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from zeroskip.pruning.admm import Residual
+if TYPE_CHECKING:
+    from zeroskip.pruning.admm import Residual
 
-__all__ = ["LARGEST_GAP", "LARGEST_RESIDUAL", "Goal", "accuracy_goal", "residual_goals", "verdict"]
+__all__ = [
+    "LARGEST_GAP",
+    "LARGEST_RESIDUAL",
+    "REMEDY",
+    "Goal",
+    "accuracy_goal",
+    "residual_goals",
+    "verdict",
+    "verdicts",
+]
 
 LARGEST_RESIDUAL = 0.05
 """Of ``||W - Z|| / ||W||`` in every layer at the end of the phase."""
 LARGEST_GAP = 1.0
 """Of the points between the retrained network's validation score and that of Proj(W) before retraining."""
+
+REMEDY = (
+    "a larger last rho, a higher learning rate, more updates or more epochs of ADMM bring the weights closer to their "
+    "sets"
+)
 
 _SHOWN = 3
 """So many missed goals are named, the furthest from their limits first."""
@@ -58,7 +74,13 @@ def verdict(goals: Sequence[Goal]) -> str:
     if not missed:
         return "goals met"
     more = f" and {len(missed) - _SHOWN} more" if len(missed) > _SHOWN else ""
-    return (
-        f"goals missed: {', '.join(map(str, missed[:_SHOWN]))}{more}; a higher learning rate or more epochs of ADMM, "
-        "more updates or a larger last rho bring the weights closer to their sets"
-    )
+    return f"goals missed: {', '.join(map(str, missed[:_SHOWN]))}{more}; {REMEDY}"
+
+
+def verdicts(log: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the verdict of every ADMM stage in the log of a run."""
+    stages: dict[str, list[Goal]] = {}
+    for line in log:
+        if line["phase"] == "goal":
+            stages.setdefault(line["stage"], []).append(Goal(line["name"], line["found"], line["limit"]))
+    return {stage: verdict(goals) for stage, goals in stages.items()}

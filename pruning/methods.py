@@ -109,7 +109,8 @@ def _admm(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -> Adm
 
 def _map(run: Run, stage: Stage, admm: Admm) -> float:
     """Bring the weights onto the sets; return the validation score before retraining."""
-    admm.harden()
+    # The stage's verdict will name the residuals.
+    admm.harden(warn=False)
     mapped = run.judge()
     run.note(stage.name, "mapping", validation=round(mapped, 6))
     return mapped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,11 @@ _MULTIPLIER_BITS = 15
 _MAX_SHIFT = 47
 _ADD_FRACTION_BITS = 8
 _CALIBRATION_SAMPLES = 1024
+# Resized or shifted samples lie between codes here and there; others by their normalization do everywhere.
+_OFF_CODES, _OFF_SHARE = 0.05, 0.5
+_LOOKED_AT = 1 << 16
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +115,24 @@ class QuantizedNetwork:
         return {name: value.numpy() for name, value in found.items()}
 
     def accuracy(self, data: Samples) -> float:
-        """Return the share of ``data`` classified correctly: codes, or floats as the float network takes them."""
+        """Return the share of ``data`` classified correctly: codes, or floats as the float network takes them.
+
+        Raises
+        ------
+        PruningError
+            If there are no labels, or not one class number a sample.
+        """
         correct, total = 0, 0
         for x, y in _batches(data):
             if y is None:
                 raise PruningError("accuracy needs labels: give an ImageSet, (x, y), or batches of (x, y)")
+            if y.shape != x.shape[:1] or y.is_floating_point():
+                raise PruningError(
+                    f"Labels must be class numbers of shape {tuple(x.shape[:1])}, one a sample, but they are {y.dtype} "
+                    f"of {tuple(y.shape)}"
+                )
+            if not total:
+                _warn_off_codes(x, self.first, self.floats.source, "samples")
             correct += int((self.golden.predict(self.codes(x)) == y).sum())
             total += len(y)
         if total == 0:
@@ -187,6 +206,31 @@ def _input_codes(x: Tensor, form: Activation) -> Tensor:
     return codes.clamp(form.lo, form.hi).to(torch.int8 if form.signed else torch.uint8)
 
 
+def _check_calibration(inputs: Tensor, sample: Tensor) -> None:
+    """Refuse calibration samples that are no samples of the network, or no numbers."""
+    if inputs.shape[1:] != sample.shape[1:]:
+        raise PruningError(
+            f"The calibration samples have shape {tuple(inputs.shape[1:])}, but sample {tuple(sample.shape[1:])}"
+        )
+    if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
+        raise PruningError("The calibration samples hold a NaN or an infinity; give finite ones")
+
+
+def _warn_off_codes(x: Tensor, form: Activation, source: Input | None, what: str) -> None:
+    """Say when float samples are hardly what the network was trained on: most lie off the codes of ``source``."""
+    if source is None or not x.is_floating_point():
+        return
+    # Of different values: in most images nearly all are the background.
+    codes = x.reshape(-1)[:_LOOKED_AT].unique().to(torch.float64) / form.scale + form.offset
+    off = (codes - codes.round().clamp(form.lo, form.hi)).abs() > _OFF_CODES
+    if off.to(torch.float64).mean() > _OFF_SHARE:
+        _log.warning(
+            "Most values of the %s are not (code / %d - %g) / %g with a code from %d to %d: feed what the float "
+            "network was trained on, and give its range, mean and std as input",
+            what, source.range, source.mean, source.std, form.lo, form.hi,
+        )  # fmt: skip
+
+
 def _as_maps(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return sequences ``(N, C, L)`` as the maps of height 1 that the network takes; everything else stays."""
     return x.unsqueeze(2) if x.dim() == 3 and len(shape) == 3 and shape[1] == 1 else x
@@ -254,6 +298,8 @@ def quantize(
         If the network has an unsupported operation, a weight is off its set, or a value does not fit the format.
     """
     source = plan.source if plan else input
+    if not isinstance(sample, Tensor):
+        raise PruningError(f"sample must be a tensor with a batch axis, not {type(sample).__name__}")
     graph = capture(model, float_inputs(sample, source))
     live = graph.tensors(model)
     if layers is not None:
@@ -262,12 +308,14 @@ def quantize(
     # training may go on with the live ones
     tensors = {name: value.detach().clone() for name, value in live.items()}
     inputs = _gather(calibration, _CALIBRATION_SAMPLES)
+    _check_calibration(inputs, sample)
     if plan is None:
         floats, fixed = float_inputs(inputs, source), fixed_levels(graph, live, layers)
         plan = calibrate(
             graph, tensors, floats, source, weights, activations, power_of_two, reconstruct, fixed, per_channel
         )
     masks = layer_masks(graph, tensors, layers)
+    _warn_off_codes(inputs, plan.activations["input"], source, "calibration samples")
     codes = _describe_tensors(graph, plan)
     integer = tuple(
         _integer_layer(graph, op, tensors, plan, masks.get(op.name)) for op in graph.ops

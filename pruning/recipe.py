@@ -118,7 +118,7 @@ class Stage:
     layers: Mapping[str, LayerRule]
     admm: Phase
     retrain: Phase
-    rho: Rho = (1e-3, 0.3)
+    rho: Rho = (1e-3, 3.0)
     updates_per_epoch: int = 4
     method: Method = field(default=Method.ADMM, metadata=LATER)
     allocation: StageAllocation | None = field(default=None, metadata=LATER)

@@ -19,11 +19,11 @@ from zeroskip.pruning.checkpoints import Checkpoints, StageResult, plain_values,
 from zeroskip.pruning.constraints import ConstraintSet
 from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet
-from zeroskip.pruning.errors import Diverged
+from zeroskip.pruning.errors import Diverged, PruningError
 from zeroskip.pruning.inputs import Input, fold_channels
 from zeroskip.pruning.judging import score
 from zeroskip.pruning.methods import run_stage
-from zeroskip.pruning.recipe import Recipe, Stage
+from zeroskip.pruning.recipe import Method, Recipe, Stage
 from zeroskip.pruning.replicas import agree_, from_first, rank, size
 from zeroskip.pruning.training import Forward, Phase, Task, make_optimizer, outputs, train
 
@@ -64,6 +64,7 @@ class Run:
             self.checkpoints = Checkpoints(None)
         self.source = fold_channels(self.model, self.train.x, self.recipe.input)
         check_stages(self.model, self.recipe.stages)
+        self._check_updates()
         start = hashlib.sha256()
         for name, value in self.model.state_dict().items():
             start.update(name.encode() + value.detach().contiguous().numpy().tobytes())
@@ -80,6 +81,17 @@ class Run:
                 "torch": torch.__version__,
             },
         )
+
+    def _check_updates(self) -> None:
+        """Refuse more updates an epoch than it has steps: so many could not be done."""
+        steps = max(1, len(self.train) // self.recipe.batch)
+        for stage in self.recipe.stages:
+            if stage.method in (Method.ADMM, Method.GRADUAL) and stage.admm.epochs and stage.updates_per_epoch > steps:
+                raise PruningError(
+                    f"Stage '{stage.name}' has updates_per_epoch {stage.updates_per_epoch}, but an epoch of "
+                    f"{len(self.train)} samples has {steps} steps of batch {self.recipe.batch}; choose fewer updates "
+                    "or a smaller batch"
+                )
 
     def held(self) -> dict[str, ConstraintSet]:
         """Return the sets that the stages so far have left the weights on, by layer."""

@@ -342,6 +342,32 @@ def test_sets_of_earlier_weights_bring_fresh_ones_onto_them():
     assert first.constraint("fc1").violation(model.fc1.weight) == 0
 
 
+def warnings(caplog):
+    return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_hardening_far_from_the_sets_warns(caplog):
+    model = Toy()
+    admm = Admm(model, {"fc*": NonStructured(0.1)}, rho=(0.1, 1.0), updates=3)
+    admm.update()
+    admm.harden()
+    (text,) = warnings(caplog)
+    assert text.startswith("ADMM ended far from the sets: residual of fc1 0.")
+    assert "residual of fc2" in text and "a larger last rho" in text
+    assert text.endswith("update was called 1 of 3 times, too few for rho's last value")
+    caplog.clear()
+    # What lies on its set, was never updated, or is judged elsewhere needs no words.
+    Admm(model, {"fc*": NonStructured(0.1)}, updates=1).update()
+    close = Admm(model, {"fc*": NonStructured(0.1)}, updates=1)
+    close.update()
+    close.harden()
+    Admm(Toy(), {"fc*": NonStructured(0.1)}).harden()
+    quiet = Admm(Toy(), {"fc*": NonStructured(0.1)}, updates=1)
+    quiet.update()
+    quiet.harden(warn=False)
+    assert not warnings(caplog)
+
+
 def test_a_layer_that_cannot_move_is_named():
     model = Toy()
     model.fc1.weight.requires_grad_(False)

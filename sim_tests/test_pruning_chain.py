@@ -276,7 +276,7 @@ def test_damaged_checkpoint_is_trained_again(tmp_path, split):
     assert first.path.read_bytes() == second.path.read_bytes()
 
 
-def test_prune_in_one_call_keeps_the_structure(split):
+def test_prune_in_one_call_keeps_the_structure(split, tmp_path):
     torch.manual_seed(0)
     recipe = parse_recipe(values(dense={"epochs": 25, "lr": [8e-3, 1e-3]}))
     elapsed = []
@@ -285,8 +285,12 @@ def test_prune_in_one_call_keeps_the_structure(split):
         split.train,
         split.validation,
         recipe,
+        log=tmp_path / "log.jsonl",
         progress=lambda s, e, x: elapsed.append((e, x)),
     )
+    phases = [json.loads(line)["phase"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert phases[0] == "dense" and phases[-1] == "finetune" and phases.count("residual") == 4 * 3
+    assert list(net.record.provenance["goals"]) == ["half"]
     assert net.accuracy(split.validation) > 0.85
     weights = {layer.name: layer.weight for layer in net.golden.layers if layer.weight is not None}
     assert int((weights["conv2"] != 0).sum()) == 576
@@ -348,6 +352,10 @@ def second_stage(**layers):
         (
             {"recipe": second_stage(conv2={"kind": "micro_block", "mode": "unify"})},
             "Layer 'conv2' has pruned weights of an earlier stage to which MicroBlock",
+        ),
+        (
+            {"recipe": {"batch": 600}},
+            "Stage 'half' has updates_per_epoch 2, but an epoch of 1097 samples has 1 steps of batch 600; choose fewer",
         ),
         (
             {"model": make_network("digits_cnn").double()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zeroskip.pruning.admm import Residual
-from zeroskip.pruning.goals import accuracy_goal, residual_goals, verdict
+from zeroskip.pruning.goals import accuracy_goal, residual_goals, verdict, verdicts
 
 
 def residual(update, layer, relative):
@@ -31,6 +31,24 @@ def test_the_verdict_names_the_furthest_and_a_remedy():
     assert verdict(goals[1:2]) == "goals met"
     assert verdict([*goals, accuracy_goal(0.28, 0.91)]) == (
         "goals missed: gap to the retrained network 63 (at most 1), residual of c 0.9 (at most 0.05), "
-        "residual of a 0.2 (at most 0.05) and 1 more; a higher learning rate or more epochs of ADMM, more updates or a "
-        "larger last rho bring the weights closer to their sets"
+        "residual of a 0.2 (at most 0.05) and 1 more; a larger last rho, a higher learning rate, more updates or more "
+        "epochs of ADMM bring the weights closer to their sets"
     )
+
+
+def test_a_log_has_a_verdict_for_every_stage_of_admm():
+    goals = [
+        {
+            "phase": "goal",
+            "stage": stage,
+            "name": f"residual of {name}",
+            "found": found,
+            "limit": 0.05,
+            "met": found < 0.05,
+        }
+        for stage, name, found in (("a", "x", 0.01), ("a", "y", 0.02), ("b", "x", 0.3), ("b", "y", 0.02))
+    ]
+    found = verdicts([{"phase": "dense", "stage": "dense"}, *goals, {"phase": "integer", "stage": "test"}])
+    assert found["a"] == "goals met"
+    assert found["b"].startswith("goals missed: residual of x 0.3 (at most 0.05); ")
+    assert verdicts([]) == {}

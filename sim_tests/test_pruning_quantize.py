@@ -137,6 +137,52 @@ def test_masks_and_structures_of_an_admm_hold():
     assert "43 of 150 weights, 3.5x" in repr(net)
 
 
+@pytest.mark.parametrize("y", [torch.zeros(8, 1), torch.zeros(1).long(), torch.zeros(8), torch.eye(8).long()])
+def test_labels_must_be_one_class_a_sample(y):
+    model, x = small(), torch.randn(8, 1, 6, 6)
+    net = quantize(model, x[:1], x)
+    with pytest.raises(PruningError, match=r"Labels must be class numbers of shape \(8,\), one a sample, but they are"):
+        net.accuracy((x, y))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"calibration": torch.randn(4, 1, 6, 7)}, r"samples have shape \(1, 6, 7\), but sample \(1, 6, 6\)"),
+        ({"calibration": torch.full((4, 1, 6, 6), float("nan"))}, "calibration samples hold a NaN or an infinity"),
+        ({"sample": np.zeros((1, 1, 6, 6))}, "sample must be a tensor with a batch axis, not ndarray"),
+    ],
+)
+def test_calibration_that_does_not_fit_is_refused(change, text):
+    x = torch.randn(4, 1, 6, 6)
+    with pytest.raises(PruningError, match=text):
+        quantize(small(), **{"sample": x[:1], "calibration": x} | change)
+
+
+def test_samples_of_another_normalization_are_noticed(caplog):
+    source, codes = Input(range=255, mean=33 / 255, std=0.31), pixels()
+    # Mostly background, as images are.
+    codes[:, :, 1:] = 0
+    right, unit, raw = source.normalize(codes), codes / 255, codes.to(torch.float32)
+    labels = torch.zeros(len(codes), dtype=torch.int64)
+    net = quantize(small(), right[:1], right, input=source)
+    net.accuracy((right, labels))
+    net.accuracy((codes, labels))
+    quantize(small(), right[:1], codes, input=source)
+
+    def warnings():
+        return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+    assert not warnings()
+    for wrong in (unit, raw):
+        quantize(small(), wrong[:1], wrong, input=source)
+        net.accuracy((wrong, labels))
+        assert [text.partition(" are not ")[0] for text in warnings()] == [
+            "Most values of the calibration samples", "Most values of the samples",
+        ]  # fmt: skip
+        caplog.clear()
+
+
 def test_a_copy_that_is_off_the_sets_is_refused():
     model, x = small(), torch.randn(20, 1, 6, 6)
     admm = Admm(model, {"fc": NonStructured(0.1)})

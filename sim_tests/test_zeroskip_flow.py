@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from zeroskip import api
+from zeroskip import api, cli
 from zeroskip.boards.simulation import Cycles, SimulationResult
 from zeroskip.boards.steps import StepRecord, file_digest
 from zeroskip.compiler.cycle_model import program_cycles
@@ -209,6 +209,17 @@ def test_every_board_is_a_step_of_its_own(project, monkeypatch):
     assert "[4/6] synth ulx3s-85f ... unchanged, reused" in stream.getvalue()
     assert "      synthesis ulx3s-25f ... 1.0 s" in stream.getvalue()
     assert sorted(result.to_dict()["boards"]) == ["ulx3s-25f", "ulx3s-85f"]
+
+
+def test_what_admm_missed_is_said(built, project, capsys):
+    verdict = read_header(built[1].artifact)["provenance"]["goals"]["prune"]
+    assert verdict.startswith("goals missed: ")
+    assert f"stage 'prune': {verdict}" in built[2]
+    lines = [json.loads(line) for line in built[1].artifact.with_suffix(".log.jsonl").read_text().splitlines()]
+    assert {"residual", "mapped", "goal"} <= {line["phase"] for line in lines}
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["prune", str(project)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"stage 'prune': {verdict}"
 
 
 def test_seed_is_instead_of_the_files(project):

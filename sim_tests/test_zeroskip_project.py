@@ -84,7 +84,7 @@ def test_recipe_has_one_stage_of_layers_or_the_stages(path):
         )
     )
     assert [stage["name"] for stage in two["stages"]] == ["half", "more"]
-    assert [stage["rho"] for stage in two["stages"]] == [[1e-3, 0.3], [1, 2]]
+    assert [stage["rho"] for stage in two["stages"]] == [[1e-3, 3.0], [1, 2]]
     assert [stage["updates_per_epoch"] for stage in two["stages"]] == [3, 3]
     assert two["stages"][1]["admm"]["epochs"] == 9
     assert parse_recipe(two).stages[1].admm.lr == (1, 1)

@@ -161,7 +161,7 @@ def new(options: Options, folder: Path) -> None:
 
 @cli.command()
 @click.argument("project", type=FILE, metavar="PROJECT.toml")
-@click.option("--out", type=FILE, default=None, metavar="ART", help="the artifact to write")
+@click.option("--out", type=click.Path(path_type=Path), default=None, metavar="ART", help="the artifact to write")
 @click.option(
     "--data", type=FOLDER, default=None, metavar="DIR", help="folder with the data sets  [default: $ZEROSKIP_DATA]"
 )
@@ -169,13 +169,12 @@ def new(options: Options, folder: Path) -> None:
 @common
 def prune(options: Options, project: Path, out: Path | None, data: Path | None, resume: bool) -> None:
     """train, prune and quantize the network of a project or recipe file"""
+    from zeroskip.inspection import missed_goals
     from zeroskip.prune import prune_file
 
     path, summary = prune_file(project, out, data=data, seed=options.seed, quiet=options.quiet, say=options.say)
-    options.result(
-        f"wrote {path}: integer accuracy {100 * summary['accuracy']['integer']:.2f} %",
-        {"artifact": str(path), **summary},
-    )
+    lines = [f"wrote {path}: integer accuracy {100 * summary['accuracy']['integer']:.2f} %", *missed_goals(summary)]
+    options.result("\n".join(lines), {"artifact": str(path), **summary})
 
 
 @cli.command(name="compile")

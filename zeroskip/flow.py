@@ -23,6 +23,8 @@ from zeroskip.boards.steps import StepRecord, Steps, file_digest
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.importers import stored_model
 from zeroskip.disk import require_space
+from zeroskip.inspection import inspect_source, missed_goals
+from zeroskip.origin import located
 from zeroskip.progress import Progress, Step
 from zeroskip.project import Project, load_project, recipe_values
 from zeroskip.report import design_text, html_page
@@ -80,7 +82,8 @@ def build(
     """Prune, compile, simulate, synthesize for each board, and report; what is there and unchanged is kept.
 
     A step is skipped when the hashes of its inputs, its options and the tool versions are those of its last run and its
-    outputs are intact, so that a killed build goes on where it was. ``out/build.json`` records every step.
+    outputs are intact; a killed build starts the step in progress again, of training only the stage in progress.
+    ``out/build.json`` records every step.
 
     Parameters
     ----------
@@ -106,6 +109,8 @@ def build(
     with _exclusive(folder):
         run = _Build(chosen, folder, shown)
         artifact = run.prune(data)
+        for line in missed_goals(inspect_source(artifact)[0]):
+            shown.note(line)
         design = run.compile(artifact)
         run.simulate(design)
         for board in boards:
@@ -169,12 +174,13 @@ class _Build:
             def action(scratch: Path) -> None:
                 # Beside the scratch folder, which is emptied when a run is killed.
                 checkpoints = self.out / "checkpoints"
-                train_artifact(
-                    self.project, images, scratch / artifact.name,
-                    checkpoints=checkpoints, report=lambda text, elapsed, expected: step.detail(text, expected),
-                )  # fmt: skip
+                with located(self.project):
+                    train_artifact(
+                        self.project, images, scratch / artifact.name,
+                        checkpoints=checkpoints, report=lambda text, elapsed, expected: step.detail(text, expected),
+                    )  # fmt: skip
 
-            self._run(step, "prune", identity, [artifact.name], action)
+            self._run(step, "prune", identity, [artifact.name, artifact.with_suffix(".log.jsonl").name], action)
         return artifact
 
     def compile(self, artifact: Path) -> api.Design:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from zeroskip.compiler.importers import MODEL_SUFFIXES, load_model, stored_model
 from zeroskip.compiler.inspect import describe
 from zeroskip.report import render
 
-__all__ = ["find_artifact", "inspect_source", "list_zoo", "zoo_artifact"]
+__all__ = ["find_artifact", "inspect_source", "list_zoo", "missed_goals", "zoo_artifact"]
 
 
 def inspect_source(source: Path) -> tuple[dict[str, Any], str]:
@@ -137,3 +138,9 @@ def list_zoo() -> tuple[list[dict[str, Any]], str]:
         integer = "-" if row["integer"] is None else f"{100 * row['integer']:.2f} %"
         table.add_row(name, f"{row['kept']:,}", rate, f"{row['macs_nonzero']:,}", integer, row["path"])
     return rows, render(table, width=160) if rows else "the zoo is empty; make an artifact with: zeroskip prune RECIPE"
+
+
+def missed_goals(content: Mapping[str, Any]) -> list[str]:
+    """Return a line for every ADMM stage of an artifact that ended far from its sets."""
+    goals = (content.get("provenance") or {}).get("goals") or {}
+    return [f"stage '{stage}': {verdict}" for stage, verdict in goals.items() if verdict != "goals met"]

@@ -28,7 +28,7 @@ module = "data.py"
 seed = 0
 batch = 64
 dense = {{ epochs = 100, lr = [8e-3, 1e-4], shift = 1 }}
-rho = [1e-3, 0.3]                                        # first and last penalty; or by layer, as in [prune.layers]
+rho = [1e-3, 3.0]                                        # first and last penalty; or by layer, as in [prune.layers]
 updates_per_epoch = 1
 admm = {{ epochs = 40, lr = [4e-3, 1e-3] }}
 retrain = {{ epochs = 120, lr = [6e-3, 1e-4] }}
@@ -133,7 +133,8 @@ README = """\
 
 trains the network of `network.py` on the images of `data.py`, prunes and quantizes it as `project.toml` says, compiles
 it to Verilog, simulates that against the integer network, and places and routes it for the boards named there. Finished
-steps are kept: after a change only what depends on it runs again, and a stopped build goes on where it was.
+steps and training stages are kept: after a change only what depends on it runs again, and a stopped build starts only
+the one in progress again.
 
 | file | what it is for |
 |---|---|

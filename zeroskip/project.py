@@ -147,7 +147,7 @@ class Prune:
 
     layers: Layers = dataclasses.field(default_factory=dict)
     dense: Training = Training(20, (2e-3, 2e-5))
-    rho: Penalty = (1e-3, 0.3)
+    rho: Penalty = (1e-3, 3.0)
     updates_per_epoch: Count = 1
     admm: Training = Training(24, (1e-3, 3e-4))
     retrain: Training = Training(20, (1e-3, 3e-5))
@@ -297,7 +297,7 @@ def parse_project(values: Mapping[str, Any], path: Path) -> Project:
 def recipe_values(project: Project) -> dict[str, Any]:
     """Return the training recipe of a project, as :func:`zeroskip.pruning.recipe.parse_recipe` takes it."""
     prune, quantize = project.prune, project.quantize
-    stages = prune.stages or ((Stage("prune", prune.layers),) if prune.layers else ())
+    stages = _stages(prune)
     settings = _plain(quantize)
     return {
         "name": project.name,
@@ -321,6 +321,11 @@ def recipe_values(project: Project) -> dict[str, Any]:
         "input": settings.pop("input"),
         "quantization": settings,
     }
+
+
+def _stages(prune: Prune) -> tuple[Stage, ...]:
+    """Return the pruning steps; ``[prune.layers]`` are one of the name ``prune``."""
+    return prune.stages or ((Stage("prune", prune.layers),) if prune.layers else ())
 
 
 def _penalty(rho: Penalty) -> list[float] | dict[str, list[float]]:
@@ -439,7 +444,15 @@ def _check_stages(prune: Prune, where: str) -> None:
         )
     _check_layers(prune.layers, where, "prune")
     for number, stage in enumerate(prune.stages):
+        if not stage.layers:
+            raise InputError(f"{where}: stage '{stage.name}' must have at least one layer in its 'layers'; add it")
         _check_layers(stage.layers, where, f"prune.stages[{number}]")
+    for stage in _stages(prune):
+        if not (stage.admm or prune.admm).epochs:
+            raise InputError(
+                f"{where}: stage '{stage.name}' must have at least 1 ADMM epoch, not 0; raise 'epochs' of its "
+                "'admm', or of that in [prune], or leave out its layers"
+            )
 
 
 def _check_layers(layers: Layers, where: str, table: str) -> None:

@@ -39,7 +39,7 @@ def train_artifact(
     checkpoints: Path | None = None,
     report: TrainingReport | None = None,
 ) -> None:
-    """Train, prune and quantize the project's network and write its artifact.
+    """Train, prune and quantize the project's network and write its artifact, and the log of the run beside it.
 
     ``checkpoints`` keeps finished stages, from which a killed run goes on. The test images are read once, at the end.
 
@@ -72,7 +72,8 @@ def train_artifact(
         quick = replace(recipe, quantization=replace(settings, finetune=replace(settings.finetune, epochs=0)))
         first, second = _clocks(report, recipe.epochs() / max(1, quick.epochs()))
         prune(pruned, parts["train"], parts["validation"], quick, checkpoints=kept, progress=first)
-        net = prune(network(), parts["train"], parts["validation"], recipe, checkpoints=kept, progress=second)
+        log = artifact.with_suffix(".log.jsonl")
+        net = prune(network(), parts["train"], parts["validation"], recipe, checkpoints=kept, log=log, progress=second)
         shares = {"float": accuracy(pruned.eval(), test, source), "integer": net.accuracy(test)}
     name = project.network.start
     start = {} if name is None else {"start": f"weights of {name}, sha256 {file_digest(project.folder / name)}"}
@@ -84,6 +85,7 @@ def train_artifact(
             "recipe_sha256": recipe.digest(),
             "data_sha256": {name: part.digest() for name, part in images.items()},
             **start,
+            **net.record.provenance,
             "split": f"{len(parts['train'])} train, {len(parts['validation'])} validation (all choices), "
             f"{len(test)} test (read once)",
             "accuracy": "on the test images; float is that of the pruned network before quantization and fine-tuning",
