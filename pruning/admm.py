@@ -320,10 +320,8 @@ class Admm:
                 raise PruningError(f"Layer '{name}' has shape {own}, but the state has {stored}")
         _check_settings(self._settings(), state["asked"])
         for name, layer in self._layers.items():
-            layer.z, layer.u = tensors[f"{name}.z"].clone(), tensors[f"{name}.u"].clone()
-            parent, mask = tensors.get(f"{name}.parent"), tensors.get(f"{name}.mask")
-            layer.parent = None if parent is None else parent.clone()
-            layer.mask = None if mask is None else mask.clone()
+            held = {key: value.to(layer.weight.device, copy=True) for key, value in _of_layer(tensors, name).items()}
+            layer.z, layer.u, layer.parent, layer.mask = held["z"], held["u"], held.get("parent"), held.get("mask")
             if layer.constraint is not None:
                 layer.constraint = from_values(sets[name]) if name in sets else layer.constraint
                 layer.ties = layer.constraint.ties(layer.z) if state["hardened"] or layer.inherited else None
@@ -382,6 +380,12 @@ class Admm:
                 for value in optimizer.state.get(layer.weight, {}).values():
                     if isinstance(value, Tensor) and value.shape == layer.weight.shape:
                         mask_(value, layer.held())
+
+
+def _of_layer(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return a layer's tensors by their own names."""
+    split = ((*key.rpartition("."), value) for key, value in tensors.items())
+    return {what: value for layer, _, what, value in split if layer == name}
 
 
 def _options(constraint: ConstraintSet | None) -> dict[str, Any] | None:

@@ -42,7 +42,7 @@ def shifted(x: Tensor, margins: tuple[int, ...], fill: Tensor, generator: torch.
 def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
     """Return the images (N, C, H, W), about half of them mirrored left to right."""
     chosen = torch.rand(len(x), generator=generator) < 0.5
-    return torch.where(chosen.reshape(-1, 1, 1, 1), x.flip(3), x)
+    return torch.where(chosen.reshape(-1, 1, 1, 1).to(x.device), x.flip(3), x)
 
 
 def cropped(x: Tensor, margin: int, fill: Tensor, generator: torch.Generator) -> Tensor:
@@ -53,4 +53,5 @@ def cropped(x: Tensor, margin: int, fill: Tensor, generator: torch.Generator) ->
     columns = (offsets[1, :, None] + torch.arange(width)).reshape(count, 1, 1, width)
     samples = torch.arange(count).reshape(-1, 1, 1, 1)
     channels = torch.arange(x.shape[1]).reshape(1, -1, 1, 1)
-    return _padded(x, (margin, margin), fill)[samples, channels, rows, columns]
+    places = [index.to(x.device) for index in (samples, channels, rows, columns)]
+    return _padded(x, (margin, margin), fill)[places[0], places[1], places[2], places[3]]

@@ -19,6 +19,7 @@ from zeroskip.pruning.calibration import Plan, calibrate, fake_quant_forward
 from zeroskip.pruning.capture import capture
 from zeroskip.pruning.checkpoints import Checkpoints, plain_values, replace_bytes
 from zeroskip.pruning.data import ImageSet, Split, data_folder, load
+from zeroskip.pruning.devices import repeatable
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
 from zeroskip.pruning.goals import verdicts
@@ -30,7 +31,7 @@ from zeroskip.pruning.quantizers import as_factor
 from zeroskip.pruning.recipe import Recipe, load_recipe
 from zeroskip.pruning.replicas import from_first, rank
 from zeroskip.pruning.retrain import Progress, Run, run_stages
-from zeroskip.pruning.training import Task, fixed_threads
+from zeroskip.pruning.training import Task
 
 __all__ = ["Built", "build_artifact", "prune"]
 
@@ -73,7 +74,7 @@ def prune(
     """
     chosen = load_recipe(recipe)
     _check_network(model, {"train": train, "val": val}, chosen)
-    with fixed_threads(chosen.threads):
+    with repeatable(chosen.threads):
         run = Run(chosen, model, train, val, Checkpoints(checkpoints), progress)
         net, unquantized = _finish(run)
         float_score = score(unquantized, val, run.source, chosen.task)
@@ -135,7 +136,8 @@ def _structured(run: Run) -> Admm | None:
 def _finish(run: Run) -> tuple[QuantizedNetwork, nn.Module]:
     """Run all stages, fine-tune under fake quantization; return the integer network, and the float one before that."""
     run_stages(run)
-    run.model.eval()
+    # What follows but for the fine-tuning is exact, or small.
+    run.model.eval().to("cpu")
     unquantized = copy.deepcopy(run.model)
     task = run.recipe.task
     settings = run.recipe.quantization
@@ -149,9 +151,13 @@ def _finish(run: Run) -> tuple[QuantizedNetwork, nn.Module]:
         reconstruct=task is Task.RECONSTRUCT, fixed=fixed_levels(graph, tensors, admm),
         per_channel=settings.per_channel,
     )  # fmt: skip
-    forward = fake_quant_forward(graph, tensors, plan, layer_masks(graph, tensors, admm))
 
     def finetune(generator: torch.Generator) -> None:
+        run.model.to(run.device)
+        # Buffers and constants of another device are other tensors there.
+        live = {name: value.to(run.device) for name, value in graph.tensors(run.model).items()}
+        masks = {name: mask.to(run.device) for name, mask in layer_masks(graph, tensors, admm).items()}
+        forward = fake_quant_forward(graph, live, plan, masks)
         run.note("finetune", "calibrated", validation=round(run.judge(forward), 6))
         if settings.finetune.epochs:
             free = admm.released() if admm else None
@@ -160,6 +166,7 @@ def _finish(run: Run) -> tuple[QuantizedNetwork, nn.Module]:
 
     key = {"quantization": plain_values(settings), "plan": plain_values(plan)}
     run.advance("finetune", key, finetune, settings.finetune.epochs)
+    run.model.to("cpu")
     return quantize(run.model, inputs[:1], inputs, layers=admm, plan=plan), unquantized
 
 
@@ -195,7 +202,7 @@ def build_artifact(
     if built is not None:
         return built
     parts = split or load(chosen.dataset, data, chosen.validation, chosen.fold)
-    with fixed_threads(chosen.threads):
+    with repeatable(chosen.threads):
         torch.manual_seed(chosen.seed)
         model = make_network(chosen.network)
         start = data_folder(data) / chosen.start if chosen.start else None

@@ -58,11 +58,13 @@ def auc(errors: NDArray[np.int64] | NDArray[np.float64], labels: Tensor) -> floa
     return float(roc_auc_score(anomalous, errors))
 
 
-def score(forward: Forward, data: ImageSet, source: Input, task: Task) -> float:
-    """Return the float network's accuracy, or for ``RECONSTRUCT`` the AUC of its mean squared error."""
+def score(
+    forward: Forward, data: ImageSet, source: Input, task: Task, device: torch.device | None = None
+) -> float:
+    """Return the accuracy of the float network on ``device``, or for ``RECONSTRUCT`` the AUC of its squared error."""
     if task is Task.CLASSIFY:
-        return accuracy(forward, data, source)
-    difference = outputs(forward, data, source).flatten(1) - source.normalize(data.x).flatten(1)
+        return accuracy(forward, data, source, device)
+    difference = outputs(forward, data, source, device).flatten(1) - source.normalize(data.x).flatten(1)
     return auc(difference.to(torch.float64).square().mean(1).numpy(), data.y)
 
 

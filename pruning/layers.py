@@ -125,7 +125,7 @@ def collect(
         if parent is not None and parent.shape != weight.shape:
             raise PruningError(f"Layer '{name}' has shape {tuple(weight.shape)}, but its mask {tuple(parent.shape)}")
         zeros = torch.zeros_like(weight, requires_grad=False)
-        held = None if parent is None else parent.bool().clone()
+        held = None if parent is None else parent.to(weight.device, torch.bool, copy=True)
         layers[name] = Layer(name, weight, chosen.get(name), zeros, zeros.clone(), held)
     return layers
 

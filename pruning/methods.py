@@ -72,7 +72,7 @@ def _allocated(
     try:
         found = allocate(
             run.model, sets, replace(settings, budget=budget), judge,
-            sample=float_inputs(run.validation.x[:1], run.source), parent=run.masks, held=run.held(), on_trial=on_trial,
+            sample=float_inputs(run.validation.x[:1], run.source).to(run.device), parent=run.masks, held=run.held(), on_trial=on_trial,
         )  # fmt: skip
     except PruningError as error:
         raise type(error)(f"Stage '{stage.name}': {error}") from error
@@ -182,7 +182,7 @@ def _magnitude(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -
             )
         weight = run.model.get_parameter(f"{name}.weight" if name else "weight")
         support = torch.from_numpy(constraint.support(finite_values(weight.abs())))
-        masks[name] = support & masks[name] if name in masks else support
+        masks[name] = support & masks[name].cpu() if name in masks else support
     admm = Admm(run.model, sets, parent=masks, held=run.held())
     _map(run, stage, admm)
     _retrain_all_epochs(run, stage, generator, admm)

@@ -221,7 +221,8 @@ def _warn_off_codes(x: Tensor, form: Activation, source: Input | None, what: str
     if source is None or not x.is_floating_point():
         return
     # Of different values: in most images nearly all are the background.
-    codes = x.reshape(-1)[:_LOOKED_AT].unique().to(torch.float64) / form.scale + form.offset
+    values = np.unique(x.detach().cpu().reshape(-1)[:_LOOKED_AT].to(torch.float64).numpy())
+    codes = torch.from_numpy(values) / form.scale + form.offset
     off = (codes - codes.round().clamp(form.lo, form.hi)).abs() > _OFF_CODES
     if off.to(torch.float64).mean() > _OFF_SHARE:
         _log.warning(

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from zeroskip.pruning.devices import training_device
 from zeroskip.pruning.errors import PruningError
 
 __all__ = ["agree_", "average_", "check_same", "from_first", "joined", "rank", "share", "size"]
@@ -24,8 +25,13 @@ def joined() -> Iterator[None]:
     if not dist.is_torchelastic_launched():
         yield
         return
-    # Networks are trained on the CPU here, and gloo is in every build of torch.
-    dist.init_process_group("gloo")
+    device = training_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        # What is no tensor of a GPU goes through gloo, which is in every build of torch.
+        dist.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        dist.init_process_group("gloo")
     try:
         yield
         # A rank that leaves early would cut off those that still read from it.
@@ -56,7 +62,7 @@ def from_first(value: _Value) -> _Value:
 def agree_(model: nn.Module) -> None:
     """Give the model of every rank the state of rank 0's."""
     if size() > 1:
-        model.load_state_dict(from_first(model.state_dict()))
+        model.load_state_dict(from_first({name: value.cpu() for name, value in model.state_dict().items()}))
 
 
 def share(batch: Tensor) -> Tensor:

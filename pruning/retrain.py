@@ -19,6 +19,7 @@ from zeroskip.pruning.checkpoints import Checkpoints, StageResult, plain_values,
 from zeroskip.pruning.constraints import ConstraintSet
 from zeroskip.pruning.constraints.kinds import from_values
 from zeroskip.pruning.data import ImageSet
+from zeroskip.pruning.devices import training_device
 from zeroskip.pruning.errors import Diverged, PruningError
 from zeroskip.pruning.inputs import Input, fold_channels
 from zeroskip.pruning.judging import score
@@ -54,6 +55,7 @@ class Run:
     trained_epochs: int = 0
     trained_seconds: float = 0.0
     epochs_left: int = 0
+    device: torch.device = field(default_factory=training_device)
     source: Input = field(init=False)
     teacher: Tensor | None = None
 
@@ -67,7 +69,7 @@ class Run:
         self._check_updates()
         start = hashlib.sha256()
         for name, value in self.model.state_dict().items():
-            start.update(name.encode() + value.detach().contiguous().numpy().tobytes())
+            start.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         self.key = stage_key(
             start.hexdigest(),
             {
@@ -79,6 +81,7 @@ class Run:
                 "batch": self.recipe.batch,
                 "threads": self.recipe.threads,
                 "torch": torch.__version__,
+                **({} if self.device.type == "cpu" else {"device": self.device.type}),
             },
         )
 
@@ -104,12 +107,12 @@ class Run:
     def judge(self, forward: Forward | None = None) -> float:
         """Return the validation score of the model in eval mode, or of ``forward``."""
         with self._evaluating():
-            return score(forward or self.model, self.validation, self.source, self.recipe.task)
+            return score(forward or self.model, self.validation, self.source, self.recipe.task, self.device)
 
     def learn_teacher(self) -> None:
         """Keep the logits of the network as it is now for the phases that distill them."""
         with self._evaluating():
-            self.teacher = outputs(self.model, self.train, self.source)
+            self.teacher = outputs(self.model, self.train, self.source, self.device)
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -222,7 +225,7 @@ def check_stages(model: nn.Module, stages: Sequence[Stage]) -> None:
 
 def run_stages(run: Run) -> None:
     """Do the recipe's dense phase and pruning stages; finished ones come from their checkpoints."""
-    run.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run.model.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run.model.train()
     dense = run.recipe.dense
     settings = {"dense": plain_values(dense)}

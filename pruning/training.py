@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -21,7 +20,7 @@ from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.memory import keep_freed_memory
 from zeroskip.pruning.replicas import average_, share
 
-__all__ = ["Forward", "Phase", "Precision", "Task", "accuracy", "fixed_threads", "make_optimizer", "outputs", "train"]
+__all__ = ["Forward", "Phase", "Precision", "Task", "accuracy", "make_optimizer", "outputs", "train"]
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -101,17 +100,6 @@ def make_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
     return torch.optim.Adam(list(parameters), lr=lr, fused=True)
 
 
-@contextlib.contextmanager
-def fixed_threads(threads: int) -> Iterator[None]:
-    """Run torch with ``threads`` threads inside the block: the count is part of what makes a run repeatable."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _augmented(x: Tensor, phase: Phase, fill: Tensor, generator: torch.Generator) -> Tensor:
     """Return a batch of samples with the random changes of the phase."""
     margins = phase.margins(x.dim() - 2)
@@ -161,7 +149,8 @@ def train(
 
     The loss is cross entropy, with ``phase.distill`` mixed with ``temperature^2 * KL(teacher || network)``; for
     ``RECONSTRUCT`` the mean squared error to the (changed) sample. ``teacher`` holds the logits of every sample of
-    ``data`` as it is. ``on_step(step, steps_per_epoch)`` is called after each optimizer step (from 1),
+    ``data`` as it is. The samples go where the parameters of ``optimizer`` are. ``on_step(step, steps_per_epoch)`` is
+    called after each optimizer step (from 1),
     ``on_epoch(epoch, mean loss)`` after each epoch (from 1).
 
     In a process group each rank takes its part of every batch, and gradients, losses and the statistics of batch norm
@@ -177,13 +166,15 @@ def train(
     if phase.distill and (task is not Task.CLASSIFY or teacher is None or len(teacher) != len(data)):
         raise PruningError("distill needs a classifier and the dense network's logits of every training sample")
     keep_freed_memory()
-    x, y = source.normalize(data.x), data.y
-    fill = source.background(data.x)
+    device = next(parameter.device for group in optimizer.param_groups for parameter in group["params"])
+    x, y = source.normalize(data.x).to(device), data.y.to(device)
+    fill = source.background(data.x).to(device)
+    teacher = None if teacher is None else teacher.to(device)
     per_epoch = max(1, len(y) // batch)
     total = per_epoch * phase.epochs
     for epoch in range(phase.epochs):
-        order = torch.randperm(len(y), generator=generator)
-        losses = torch.zeros(())
+        order = torch.randperm(len(y), generator=generator).to(device)
+        losses = torch.zeros((), device=device)
         for i in range(per_epoch):
             chosen = order[i * batch : (i + 1) * batch]
             # All ranks change the whole batch, so that their random numbers stay together.
@@ -216,15 +207,15 @@ def _of_each_rank(forward: Forward, optimizer: Optimizer) -> list[Tensor]:
     return gradients + [buffer for buffer in buffers if buffer.is_floating_point()]
 
 
-def outputs(forward: Forward, data: ImageSet, source: Input, batch: int = _EVALUATED) -> Tensor:
-    """Return the network's float output for every sample, in order."""
+def outputs(forward: Forward, data: ImageSet, source: Input, device: torch.device | None = None) -> Tensor:
+    """Return the float output for every sample, in order, of a network that is on ``device``."""
     with torch.no_grad():
-        parts = (data.take(start, start + batch).x for start in range(0, len(data), batch))
-        return torch.cat([forward(_dense(source.normalize(x))) for x in parts])
+        parts = (data.take(start, start + _EVALUATED).x for start in range(0, len(data), _EVALUATED))
+        return torch.cat([forward(_dense(source.normalize(x).to(device))) for x in parts]).cpu()
 
 
-def accuracy(forward: Forward, data: ImageSet, source: Input, batch: int = _EVALUATED) -> float:
-    """Return the share of ``data`` that is classified correctly."""
+def accuracy(forward: Forward, data: ImageSet, source: Input, device: torch.device | None = None) -> float:
+    """Return the share of ``data`` that a network on ``device`` classifies correctly."""
     if not len(data):
         return 0.0
-    return int((outputs(forward, data, source, batch).argmax(1) == data.y).sum()) / len(data)
+    return int((outputs(forward, data, source, device).argmax(1) == data.y).sum()) / len(data)

@@ -120,6 +120,7 @@ def test_an_autoencoder_is_pruned_and_judged_by_its_auc(tmp_path):
             task="reconstruct",
             stages=stages,
             quantization=quantization,
+            batch=16,
         )
     )
     assert recipe.task is Task.RECONSTRUCT

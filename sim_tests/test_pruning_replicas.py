@@ -13,8 +13,8 @@ import torch
 
 import torchrun_digits
 from zeroskip.pruning import build_artifact
+from zeroskip.pruning.devices import repeatable
 from zeroskip.pruning.replicas import average_, check_same, from_first, joined, rank, share, size
-from zeroskip.pruning.training import fixed_threads
 
 RECIPE = """
 name = "tiny"
@@ -81,7 +81,7 @@ def test_ranks_hold_the_same_weights_and_see_different_samples(loop):
 
 
 def test_accuracy_of_two_ranks_is_within_the_noise_of_seeds(loop):
-    with fixed_threads(1):
+    with repeatable(1):
         alone = [torchrun_digits.prune(seed)["accuracy"] for seed in (0, 1)]
     # Two seeds show less than the whole noise, so each end may be passed by a few of the 500 test samples.
     assert min(alone) - 0.03 <= loop[0]["loop"]["accuracy"] <= max(alone) + 0.03

@@ -52,13 +52,14 @@ def train_artifact(
 
     from zeroskip.pruning import prune
     from zeroskip.pruning.data import ImageSet
+    from zeroskip.pruning.devices import repeatable
     from zeroskip.pruning.recipe import parse_recipe
-    from zeroskip.pruning.training import accuracy, fixed_threads
+    from zeroskip.pruning.training import accuracy
 
     recipe = parse_recipe(recipe_values(project), f"project file '{project.path}'")
     parts = {name: ImageSet(torch.tensor(part.codes), torch.tensor(part.labels)) for name, part in images.items()}
     test = parts["test"]
-    with fixed_threads(recipe.threads), _stages_kept(checkpoints) as kept:
+    with repeatable(recipe.threads), _stages_kept(checkpoints) as kept:
 
         def network() -> nn.Module:
             torch.manual_seed(recipe.seed)
