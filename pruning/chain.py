@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zeroskip.pruning.admm import Admm
 from zeroskip.pruning.calibration import Plan, calibrate, fake_quant_forward
@@ -24,6 +24,7 @@ from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
 from zeroskip.pruning.goals import verdicts
 from zeroskip.pruning.graph import Graph
+from zeroskip.pruning.inputs import fold_channels
 from zeroskip.pruning.judging import auc, integer_score, reconstruction_errors, score, wrong
 from zeroskip.pruning.networks import load_start, make_network
 from zeroskip.pruning.quantize import QuantizedNetwork, fixed_levels, float_inputs, layer_masks, quantize
@@ -34,6 +35,10 @@ from zeroskip.pruning.retrain import Progress, Run, run_stages
 from zeroskip.pruning.training import Task
 
 __all__ = ["Built", "build_artifact", "prune"]
+
+
+_CHECKED = 32
+"""So many samples are quantized by the untrained network."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def _check_network(model: nn.Module, parts: Mapping[str, ImageSet], recipe: Reci
         shape = shape or part.x.shape[1:]
         if part.x.shape[1:] != shape:
             raise PruningError(f"train has samples of shape {tuple(shape)}, but {name} of {tuple(part.x.shape[1:])}")
-    graph = capture(model, recipe.input.normalize(parts["train"].x[:1]))
+    graph = _check_quantization(model, parts["train"].x[:_CHECKED], recipe)
     outs = math.prod(graph.ops[-1].out_shape)
     for name, part in parts.items():
         if recipe.task is Task.CLASSIFY and int(part.y.max()) >= outs:
@@ -122,6 +127,19 @@ def _check_network(model: nn.Module, parts: Mapping[str, ImageSet], recipe: Reci
                 f"Layer '{graph.ops[-1].name}' has {outs} outputs, but {name} has the label {int(part.y.max())}; give "
                 "the network more outputs"
             )
+
+
+def _check_quantization(model: nn.Module, codes: Tensor, recipe: Recipe) -> Graph:
+    """Choose scales for the untrained network, so that what cannot be quantized is refused now; return its graph."""
+    untrained = copy.deepcopy(model).eval()
+    source = fold_channels(untrained, codes, recipe.input)
+    x, settings = source.normalize(codes), recipe.quantization
+    graph = capture(untrained, x[:1])
+    calibrate(
+        graph, graph.tensors(untrained), x, source, settings.weights, settings.activations, settings.power_of_two,
+        reconstruct=recipe.task is Task.RECONSTRUCT, per_channel=settings.per_channel,
+    )  # fmt: skip
+    return graph
 
 
 def _structured(run: Run) -> Admm | None:
@@ -208,6 +226,7 @@ def build_artifact(
         start = data_folder(data) / chosen.start if chosen.start else None
         if start is not None:
             load_start(model, start)
+        _check_network(model, {"train": parts.train, "validation": parts.validation}, chosen)
         run = Run(chosen, model, parts.train, parts.validation, Checkpoints(checkpoints), progress)
         net, unquantized = _finish(run)
         record = _zoo_record(run, parts, _test_scores(run, unquantized, net, parts.test), start)

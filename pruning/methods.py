@@ -175,11 +175,7 @@ def _magnitude(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -
     dense = Admm(run.model, sets, parent=run.masks, held=run.held())
     for name in dense.names():
         constraint = dense.constraint(name)
-        if not isinstance(constraint, Structure):
-            raise PruningError(
-                f"Layer '{name}' of stage '{stage.name}' has {constraint}, but method magnitude needs a set that says "
-                "which weights stay; choose such a set or method admm"
-            )
+        assert isinstance(constraint, Structure)
         weight = run.model.get_parameter(f"{name}.weight" if name else "weight")
         support = torch.from_numpy(constraint.support(finite_values(weight.abs())))
         masks[name] = support & masks[name].cpu() if name in masks else support

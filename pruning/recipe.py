@@ -16,7 +16,9 @@ from zeroskip.pruning.allocation import Allocation
 from zeroskip.pruning.budgets import Budget, groups_of
 from zeroskip.pruning.checkpoints import LATER, plain_values
 from zeroskip.pruning.constraints import ConstraintSet
+from zeroskip.pruning.constraints.base import Structure
 from zeroskip.pruning.constraints.kinds import KINDS, as_values, from_values, option_names
+from zeroskip.pruning.constraints.topk import check_size
 from zeroskip.pruning.errors import PruningError, nearest
 from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.layers import Rho
@@ -99,6 +101,10 @@ class StageAllocation(Allocation):
     retrain: Phase = Phase(0, (1e-3, 1e-4))
     samples: int = 10_000
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_size(self.samples, "samples")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -127,6 +133,12 @@ class Stage:
         updated = self.method in (Method.ADMM, Method.GRADUAL)
         if self.updates_per_epoch < 1 or (updated and self.admm.epochs < 1):
             raise PruningError(f"Stage '{self.name}' needs at least one ADMM epoch and one update an epoch")
+        for name, rule in self.layers.items():
+            if self.method is Method.MAGNITUDE and not isinstance(rule.constraint(), Structure):
+                raise PruningError(
+                    f"Stage '{self.name}' has {rule.kind} for layer '{name}', but method magnitude needs a set that says "
+                    "which weights stay; choose such a set or method admm"
+                )
         if self.allocation is None:
             return
         if self.method is Method.SCRATCH:
@@ -148,6 +160,12 @@ class Quantization:
     power_of_two: bool = False
     calibration: int = 1024
     per_channel: bool = field(default=False, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        for what, bits in (("weights", self.weights), ("activations", self.activations)):
+            if not 1 <= bits <= 8:
+                raise PruningError(f"{what} must be from 1 to 8 bits, not {bits!r}")
+        check_size(self.calibration, "calibration")
 
 
 @dataclass(frozen=True)
@@ -183,6 +201,8 @@ class Recipe:
             raise PruningError("Stage names must differ from each other and from 'dense' and 'finetune'")
         if self.dense.distill:
             raise PruningError("The dense phase has nothing to distill; use distill in the phases after it")
+        if self.task is Task.RECONSTRUCT and self.distills():
+            raise PruningError("A reconstruction has no classes whose logits could be distilled; leave out distill")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""

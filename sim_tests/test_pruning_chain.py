@@ -311,6 +311,15 @@ class Wide(nn.Module):
         return self.fc(x.flatten(1))
 
 
+def test_a_network_that_cannot_be_quantized_is_refused_before_training(split):
+    normed = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    recipe = parse_recipe(values(stages=[], quantization=values()["quantization"] | {"power_of_two": True}))
+    steps = []
+    with pytest.raises(PruningError, match="Layer '0' has BatchNorm, which needs a multiplier a channel"):
+        prune(normed, split.train, split.validation, recipe, progress=lambda *a: steps.append(a))
+    assert not steps
+
+
 def second_stage(**layers):
     first = values()["stages"][0]
     return {"stages": [first, first | {"name": "next", "layers": layers}]}
@@ -409,6 +418,10 @@ def test_defaults_of_a_rule_are_stated_in_its_recipe():
     assert plain["stages"][0]["layers"]["x"] == {"kind": "nonstructured", "keep": 0.5, "group": 1}
 
 
+def quantized(**changes):
+    return {"quantization": values()["quantization"] | changes}
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -455,6 +468,20 @@ def test_defaults_of_a_rule_are_stated_in_its_recipe():
             {"stages": [allocated({"macs": 9})["stages"][0] | {"method": "scratch"}]},
             "Stage 'half' keeps the zeros of the stages before it; leave out the allocation",
         ),
+        (allocated({"macs": 9}, samples=0), "allocation: samples must be at least 1, not 0"),
+        (quantized(weights=9), "quantization: weights must be from 1 to 8 bits, not 9"),
+        (quantized(activations=16), "quantization: activations must be from 1 to 8 bits, not 16"),
+        (quantized(calibration=0), "quantization: calibration must be at least 1, not 0"),
+        (
+            quantized(finetune={"epochs": 1, "lr": [1, 1], "distill": 0.5}) | {"task": "reconstruct"},
+            "A reconstruction has no classes whose logits could be distilled",
+        ),
+        (rule(kind="micro_block", keep=1), "mode unify prunes nothing, so keep must be 1.0, not 1; use mode both"),
+        (
+            rule(kind="micro_block", mode="prune", unified=1),
+            "mode prune unifies nothing, so unified must be 1.0, not 1",
+        ),
+        (rule(kind="pattern", patterns=[1, 2]), "A pattern must be a list of positions from 0 on, not 1"),
     ],
 )
 def test_bad_recipes(changes, text):

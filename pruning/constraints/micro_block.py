@@ -55,9 +55,10 @@ class MicroBlock(ConstraintSet):
         check_size(self.columns, "columns")
         if self.mode not in MODES:
             raise PruningError(f"mode must be one of {', '.join(MODES)}, not {self.mode!r}")
-        if self.mode == "unify" and self.keep != 1.0:
+        # A whole number counts blocks: 1 is one of them, 1.0 is all.
+        if self.mode == "unify" and not _all(self.keep):
             raise PruningError(f"mode unify prunes nothing, so keep must be 1.0, not {self.keep!r}; use mode both")
-        if self.mode == "prune" and self.unified != 1.0:
+        if self.mode == "prune" and not _all(self.unified):
             raise PruningError(f"mode prune unifies nothing, so unified must be 1.0, not {self.unified!r}; use both")
 
     def _blocks(self, shape: Sequence[int]) -> int:
@@ -144,9 +145,14 @@ class MicroBlock(ConstraintSet):
 
     def describe(self) -> dict[str, Any]:
         """Return the structure as the artifact's header names it."""
-        if self.mode != "prune" and self.unified == 1.0 and self.columns > 1:
+        if self.mode != "prune" and _all(self.unified) and self.columns > 1:
             whole = self.keep * self.rows if isinstance(self.keep, int) else 1.0
             return {"kind": "micro_block", "keep": self.keep if self.rows == 1 else whole, "size": self.columns}
         if self.mode == "unify":
             return {"kind": "dense"}
         return {"kind": "block", "keep": self.keep, "rows": self.rows, "columns": self.columns}
+
+
+def _all(share: float | int) -> bool:
+    """Return whether a fraction, or a count, is the fraction 1."""
+    return isinstance(share, float) and share == 1.0

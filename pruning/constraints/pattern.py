@@ -51,7 +51,8 @@ class Pattern(Structure):
         if not 1 <= len(self.patterns) <= _LIBRARY_LIMIT:
             raise PruningError(f"patterns must be 1 to {_LIBRARY_LIMIT} lists of positions, not {len(self.patterns)}")
         for pattern in self.patterns:
-            if not pattern or not all(type(at) is int and at >= 0 for at in pattern):
+            listed = isinstance(pattern, (list, tuple))
+            if not listed or not pattern or not all(type(at) is int and at >= 0 for at in pattern):
                 raise PruningError(f"A pattern must be a list of positions from 0 on, not {pattern!r}")
         object.__setattr__(self, "patterns", tuple(tuple(sorted(set(pattern))) for pattern in self.patterns))
 
