@@ -110,17 +110,55 @@ class Training:
     lr : first and last learning rate of a half cosine
     shift : each batch is moved by up to so many random pixels
     restarts : how often the cosine runs
+    flip, crop : half of the images are mirrored; each is moved by up to so many random pixels of its own
+    distill, temperature : share of the loss that follows the dense network's logits, softened by the temperature
+    precision : of products
     """
 
     epochs: Annotated[int, Field(ge=0)]
     lr: tuple[Rate, Rate]
     shift: Annotated[int, Field(ge=0)] = 0
     restarts: Count = 1
+    flip: bool = False
+    crop: Annotated[int, Field(ge=0)] = 0
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Rate = 4.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Budget:
+    """What the layers may cost together, as :class:`zeroskip.pruning.budgets.Budget` has it."""
+
+    weights: Count | None = None
+    macs: Count | None = None
+    cycles: Count | None = None
+    bits: Count | None = None
+    products: Count | None = None
+    value_bits: Count | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Allocation:
+    """How the layers of a stage share a budget, as :class:`zeroskip.pruning.recipe.StageAllocation` has it."""
+
+    budget: Budget
+    floor: Count | None = None
+    shares: tuple[Rate, ...] | None = None
+    trials: Count | None = None
+    retrain: Training | None = None
+    samples: Count | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Stage:
-    """One of several pruning steps; what is left out is as in ``[prune]``, and zeros of earlier stages stay."""
+    """One of several pruning steps; what is left out is as in ``[prune]``, and zeros of earlier stages stay.
+
+    Parameters
+    ----------
+    method : ADMM, or what it is compared with, see :class:`zeroskip.pruning.recipe.Method`
+    allocation : finds the ``keep`` of every layer from one budget; the rules then say the most a layer keeps
+    """
 
     name: Name
     layers: Layers
@@ -128,6 +166,8 @@ class Stage:
     updates_per_epoch: Count | None = None
     admm: Training | None = None
     retrain: Training | None = None
+    method: Literal["admm", "oneshot", "gradual", "scratch", "magnitude"] = "admm"
+    allocation: Allocation | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -315,6 +355,8 @@ def recipe_values(project: Project) -> dict[str, Any]:
                 "updates_per_epoch": stage.updates_per_epoch or prune.updates_per_epoch,
                 "admm": _plain(stage.admm or prune.admm),
                 "retrain": _plain(stage.retrain or prune.retrain),
+                "method": stage.method,
+                **({} if stage.allocation is None else {"allocation": _given(_plain(stage.allocation))}),
             }
             for stage in stages
         ],
@@ -331,6 +373,13 @@ def _stages(prune: Prune) -> tuple[Stage, ...]:
 def _penalty(rho: Penalty) -> list[float] | dict[str, list[float]]:
     """Return a penalty as JSON values."""
     return {name: list(pair) for name, pair in rho.items()} if isinstance(rho, Mapping) else list(rho)
+
+
+def _given(values: Any) -> Any:
+    """Return tables without the keys that were left out."""
+    if not isinstance(values, dict):
+        return values
+    return {key: _given(value) for key, value in values.items() if value is not None}
 
 
 def _plain(table: Any) -> dict[str, Any]:
@@ -406,6 +455,7 @@ def _check(project: Project, where: str) -> None:
     from zeroskip.hw.design import SETTINGS
 
     _check_stages(project.prune, where)
+    _check_recipe(project, where)
     boards = project.synthesize.boards
     if len(set(boards)) != len(boards):
         raise InputError(f"{where}: table [synthesize], key 'boards' must name each board once, not {list(boards)}")
@@ -448,11 +498,24 @@ def _check_stages(prune: Prune, where: str) -> None:
             raise InputError(f"{where}: stage '{stage.name}' must have at least one layer in its 'layers'; add it")
         _check_layers(stage.layers, where, f"prune.stages[{number}]")
     for stage in _stages(prune):
-        if not (stage.admm or prune.admm).epochs:
+        if stage.method in ("admm", "gradual") and not (stage.admm or prune.admm).epochs:
             raise InputError(
                 f"{where}: stage '{stage.name}' must have at least 1 ADMM epoch, not 0; raise 'epochs' of its "
                 "'admm', or of that in [prune], or leave out its layers"
             )
+
+
+def _check_recipe(project: Project, where: str) -> None:
+    """Refuse settings that cannot be together."""
+    if not _stages(project.prune):
+        return
+    from zeroskip.pruning.errors import PruningError
+    from zeroskip.pruning.recipe import parse_recipe
+
+    try:
+        parse_recipe(recipe_values(project), where)
+    except PruningError as error:
+        raise InputError(str(error)) from error
 
 
 def _check_layers(layers: Layers, where: str, table: str) -> None:
