@@ -216,11 +216,14 @@ def check_stages(model: nn.Module, stages: Sequence[Stage]) -> None:
     parent: Admm | None = None
     for stage in stages:
         sets = {name: rule.constraint() for name, rule in stage.layers.items()}
-        admm = Admm(untrained, sets, stage.rho, parent=parent)
-        # What a budget leaves of the layers is not known before.
-        if stage.allocation is None:
-            admm.harden()
-            parent = admm
+        try:
+            admm = Admm(untrained, sets, stage.rho, parent=parent)
+            # What a budget leaves of the layers is not known before.
+            if stage.allocation is None:
+                admm.harden()
+                parent = admm
+        except PruningError as error:
+            raise type(error)(f"Stage '{stage.name}': {error}") from error
 
 
 def run_stages(run: Run) -> None:

@@ -11,8 +11,9 @@ from constraint_sets import EVERY_SET
 from zeroskip.compiler.errors import InputError
 from zeroskip.new import write_project
 from zeroskip.project import Training, load_project, parse_project, recipe_values
+from zeroskip.pruning.budgets import Budget
 from zeroskip.pruning.constraints.kinds import as_values
-from zeroskip.pruning.recipe import parse_recipe
+from zeroskip.pruning.recipe import Method, parse_recipe
 
 
 @pytest.fixture
@@ -90,6 +91,30 @@ def test_recipe_has_one_stage_of_layers_or_the_stages(path):
     assert parse_recipe(two).stages[1].admm.lr == (1, 1)
 
 
+def test_methods_and_budgets_reach_the_recipe(path):
+    text = """
+[[prune.stages]]
+name = "cheap"
+layers."*" = { kind = "nonstructured", keep = 1.0 }
+allocation = { budget = { macs = 900 }, shares = [0.5], retrain = { epochs = 1, lr = [1, 1] } }
+retrain = { epochs = 2, lr = [1, 1], flip = true, crop = 2, distill = 0.5, temperature = 3.0, precision = "bfloat16" }
+[[prune.stages]]
+name = "control"
+method = "oneshot"
+admm = { epochs = 0, lr = [1, 1] }
+layers.a = { kind = "column", keep = 0.5 }
+"""
+    recipe = parse_recipe(recipe_values(read(path, text)) | {"name": "x"})
+    cheap, control = recipe.stages
+    assert (cheap.allocation.budget, cheap.allocation.shares) == (Budget(macs=900), (0.5,))
+    assert (cheap.allocation.retrain.epochs, cheap.allocation.trials, cheap.allocation.samples) == (1, 60, 10_000)
+    phase = cheap.retrain
+    assert (phase.flip, phase.crop, phase.distill, phase.temperature, phase.precision.value) == (
+        True, 2, 0.5, 3.0, "bfloat16",
+    )  # fmt: skip
+    assert (cheap.method, control.method) == (Method.ADMM, Method.ONESHOT)
+
+
 def test_rho_by_layer(path):
     rules = 'layers.a = { kind = "column", keep = 0.5 }\nlayers."b*" = { kind = "filter", keep = 0.5 }'
     project = read(path, f'[prune]\nrho = {{ a = [0.01, 2], "b*" = [1, 20.5] }}\n{rules}')
@@ -112,6 +137,14 @@ def test_every_set_can_be_said_in_a_project(path, constraint):
     ("text", "message"),
     [
         ("prun = 1", "the top level has an unknown key 'prun'; did you mean 'prune'?"),
+        (
+            "[[prune.stages]]\nname = 'a'\nlayers.b = { kind = 'column', keep = 1 }\nallocation.budget = { macs = 1, bits = 1 }",
+            "A budget must be one of weights, macs, cycles, bits, not macs and bits",
+        ),
+        (
+            "[[prune.stages]]\nname = 'a'\nlayers.b = { kind = 'codebook', k = 3 }\nmethod = 'magnitude'",
+            "Stage 'a' has codebook for layer 'b', but method magnitude needs a set that says which weights stay",
+        ),
         ("zzz = 1", "the top level has an unknown key 'zzz'; the keys are name, network, data, prune, quantize, "),
         ("path = 'x'", "the top level has an unknown key 'path'"),
         ("prune = 3", "the top level, key 'prune' must be a table, not 3"),
@@ -152,6 +185,15 @@ def test_every_set_can_be_said_in_a_project(path, constraint):
             "[[prune.stages]]\nname = 'a'\nlayers.b = { kind = 'nm', n = 2 }",
             "table [prune.stages[0].layers.b] lacks the key 'm'",
         ),
+        (
+            "[prune]\nlayers.a = { kind = 'column', keep = 1 }\nadmm = { epochs = 0, lr = [1, 1] }",
+            "stage 'prune' must have at least 1 ADMM epoch, not 0; raise 'epochs' of its 'admm', or of that in [prune]",
+        ),
+        (
+            "[[prune.stages]]\nname = 'a'\nadmm = { epochs = 0, lr = [1, 1]}\nlayers.b = { kind = 'nm', n = 1, m = 2 }",
+            "stage 'a' must have at least 1 ADMM epoch, not 0",
+        ),
+        ("[[prune.stages]]\nname = 'a'\nlayers = {}", "stage 'a' must have at least one layer in its 'layers'; add it"),
         ("[[prune.stages]]\nname = 'a'", "table [prune.stages[0]] lacks the key 'layers'; add it"),
         ("[[prune.stages]]\nrh = 3", "table [prune.stages[0]] has an unknown key 'rh'; did you mean 'rho'?"),
         ("[[prune.stages]]\nname = 'dense'\nlayers = {}", "key 'name' must differ from stage to stage, and from 'd"),

@@ -513,9 +513,9 @@ def _check_recipe(project: Project, where: str) -> None:
     from zeroskip.pruning.recipe import parse_recipe
 
     try:
-        parse_recipe(recipe_values(project), where)
+        parse_recipe(recipe_values(project), "prune")
     except PruningError as error:
-        raise InputError(str(error)) from error
+        raise InputError(f"{where}: {error}") from error
 
 
 def _check_layers(layers: Layers, where: str, table: str) -> None:
