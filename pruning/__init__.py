@@ -25,9 +25,11 @@ from zeroskip.pruning.constraints import (
     Vector,
 )
 from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.export import Record
 from zeroskip.pruning.inputs import Input, fold_channels
 from zeroskip.pruning.networks import load_start
 from zeroskip.pruning.quantize import QuantizedNetwork, quantize
+from zeroskip.pruning.sensitivity import Sensitivity, sensitivities
 
 __all__ = [
     "NM",
@@ -51,6 +53,8 @@ __all__ = [
     "Pattern",
     "PruningError",
     "QuantizedNetwork",
+    "Record",
+    "Sensitivity",
     "Vector",
     "allocate",
     "build_artifact",
@@ -58,4 +62,5 @@ __all__ = [
     "load_start",
     "prune",
     "quantize",
+    "sensitivities",
 ]

@@ -140,8 +140,8 @@ def allocate(
     return {name: with_keep(constraint, keep[name]) for name, constraint in constraints.items()}
 
 
-def with_keep(constraint: ConstraintSet, keep: int) -> ConstraintSet:
-    """Return the set with another number of groups."""
+def with_keep(constraint: ConstraintSet, keep: float | int) -> ConstraintSet:
+    """Return the set with another number of groups, or another share of them."""
     if isinstance(constraint, Joint):
         return replace(constraint, structure=with_keep(constraint.structure, keep))  # type: ignore[arg-type]
     return replace(constraint, keep=keep)  # type: ignore[type-var]

@@ -72,7 +72,8 @@ def _allocated(
     try:
         found = allocate(
             run.model, sets, replace(settings, budget=budget), judge,
-            sample=float_inputs(run.validation.x[:1], run.source).to(run.device), parent=run.masks, held=run.held(), on_trial=on_trial,
+            sample=float_inputs(run.validation.x[:1], run.source).to(run.device),
+            parent=run.masks, held=run.held(), on_trial=on_trial,
         )  # fmt: skip
     except PruningError as error:
         raise type(error)(f"Stage '{stage.name}': {error}") from error

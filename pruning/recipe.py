@@ -136,8 +136,8 @@ class Stage:
         for name, rule in self.layers.items():
             if self.method is Method.MAGNITUDE and not isinstance(rule.constraint(), Structure):
                 raise PruningError(
-                    f"Stage '{self.name}' has {rule.kind} for layer '{name}', but method magnitude needs a set that says "
-                    "which weights stay; choose such a set or method admm"
+                    f"Stage '{self.name}' has {rule.kind} for layer '{name}', but method magnitude needs a set that "
+                    "says which weights stay; choose such a set or method admm"
                 )
         if self.allocation is None:
             return

@@ -70,7 +70,7 @@ def names(tmp_path, monkeypatch):
 
 
 def test_the_lines_that_prune_a_network(names, tmp_path, capsys):
-    prune, _, _ = snippets("Prune your own network")
+    prune, _, _, _ = snippets("Prune your own network")
     exec(compile(prune, str(TUTORIAL), "exec"), names)
     assert (tmp_path / "net.safetensors").exists()
     assert float(capsys.readouterr().out) == names["net"].accuracy(names["test"]) > 0.3
@@ -85,7 +85,7 @@ def test_the_lines_that_prune_a_network(names, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_lines_that_make_a_design(names, monkeypatch, capsys):
-    prune, design, _ = snippets("Prune your own network")
+    prune, design, _, _ = snippets("Prune your own network")
     asked = []
     monkeypatch.setattr(Design, "synthesize", lambda self, **options: asked.append(options) or "placed")
     exec(compile(prune, str(TUTORIAL), "exec"), names)
@@ -95,14 +95,24 @@ def test_the_lines_that_make_a_design(names, monkeypatch, capsys):
     assert names["design"].is_simulated()
 
 
+def accuracy(model, validation):
+    x, y = validation
+    with torch.no_grad():
+        return float((model(x).argmax(1) == y).float().mean())
+
+
+def test_the_lines_that_scan_the_layers(names, capsys):
+    _, _, _, scan = snippets("Prune your own network")
+    x, y = names["test"]
+    names |= {"accuracy": accuracy, "validation": (PIXELS.normalize(x), y)}
+    exec(compile(scan, str(TUTORIAL), "exec"), names)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 * 6
+    assert re.fullmatch(r"conv1 at 50% \(36 weights\): \d+\.\d\d%", lines[0])
+
+
 def test_the_lines_that_share_a_budget(names):
-    _, _, share = snippets("Prune your own network")
-
-    def accuracy(model, validation):
-        x, y = validation
-        with torch.no_grad():
-            return float((model(x).argmax(1) == y).float().mean())
-
+    _, _, share, _ = snippets("Prune your own network")
     x, y = names["test"]
     x = PIXELS.normalize(x)
     names |= {"accuracy": accuracy, "validation": (x, y), "sample": x[:1]}
