@@ -276,19 +276,23 @@ def _shared_codes(graph: Graph) -> dict[str, str]:
 
 
 def fake_quant_forward(
-    graph: Graph, tensors: Mapping[str, Tensor], plan: Plan, masks: Mapping[str, Tensor]
+    graph: Graph,
+    tensors: Mapping[str, Tensor],
+    plan: Plan,
+    masks: Mapping[str, Tensor],
+    weight: Callable[[Op, Tensor], Tensor] | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """Return the network with fake-quantized weights and activations, straight-through, for fine-tuning.
 
-    ``masks`` holds the kept weights by layer name; pruned weights stay zero.
+    ``masks`` holds the kept weights by layer name; pruned weights stay zero. ``weight`` says what becomes of a layer's
+    weights in place of rounding.
     """
-
     pooled = _pooled(graph)
     before = {op.name: op for op in graph.ops if op.name in pooled.values()}
     plain = {op.name: replace(op, clip=(-math.inf, math.inf)) for op in before.values()}
     network = Graph(tuple(plain.get(op.name, op) for op in graph.ops), graph.in_shape)
 
-    def weight(op: Op, value: Tensor) -> Tensor:
+    def rounded(op: Op, value: Tensor) -> Tensor:
         factor = as_factor(plan.weight_scales[op.name], value)
         return fake_quantize(value, plan.grids[op.name], factor, masks.get(op.name))
 
@@ -301,7 +305,7 @@ def fake_quant_forward(
         return plan.activations[output_name(graph, op)].fake(y)
 
     def forward(x: Tensor) -> Tensor:
-        return network.forward(tensors, x, weight, activation)
+        return network.forward(tensors, x, weight or rounded, activation)
 
     return forward
 

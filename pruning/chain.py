@@ -22,6 +22,7 @@ from zeroskip.pruning.data import ImageSet, Split, data_folder, load
 from zeroskip.pruning.devices import repeatable
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, read_header
+from zeroskip.pruning.freezing import Freezing
 from zeroskip.pruning.goals import verdicts
 from zeroskip.pruning.graph import Graph
 from zeroskip.pruning.inputs import fold_channels
@@ -177,13 +178,20 @@ def _finish(run: Run) -> tuple[QuantizedNetwork, nn.Module]:
         masks = {name: mask.to(run.device) for name, mask in layer_masks(graph, tensors, admm).items()}
         forward = fake_quant_forward(graph, live, plan, masks)
         run.note("finetune", "calibrated", validation=round(run.judge(forward), 6))
-        if settings.finetune.epochs:
-            free = admm.released() if admm else None
+        free = admm.released() if admm else None
+        if settings.freeze:
+            freezing = Freezing(graph, live, plan, masks)
+            for number in range(settings.rounds):
+                freezing.grow(settings.freeze)
+                kind = f"frozen{number + 1}"
+                run.train_phase("finetune", kind, settings.finetune, generator, forward=freezing.forward, admm=free)
+            freezing.finish()
+        elif settings.finetune.epochs:
             run.train_phase("finetune", "finetune", settings.finetune, generator, forward=forward, admm=free)
             _settle(graph, run.model, plan, admm)
 
     key = {"quantization": plain_values(settings), "plan": plain_values(plan)}
-    run.advance("finetune", key, finetune, settings.finetune.epochs)
+    run.advance("finetune", key, finetune, settings.epochs())
     run.model.to("cpu")
     return quantize(run.model, inputs[:1], inputs, layers=admm, plan=plan), unquantized
 

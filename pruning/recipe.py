@@ -152,7 +152,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Quantization:
-    """Bits, scales, and the straight-through fine-tuning with the mask held."""
+    """Bits, scales, and the fine-tuning with the mask held.
+
+    Parameters
+    ----------
+    finetune : straight through rounded weights and activations
+    freeze : share of the free weights that each round puts on their levels for good; 0: all are rounded all the time
+    rounds : of freezing, each with the epochs of ``finetune``
+    """
 
     finetune: Phase
     weights: int = 4
@@ -160,8 +167,17 @@ class Quantization:
     power_of_two: bool = False
     calibration: int = 1024
     per_channel: bool = field(default=False, metadata=LATER)
+    freeze: float = field(default=0.0, metadata=LATER)
+    rounds: int = field(default=1, metadata=LATER)
+
+    def epochs(self) -> int:
+        """Return the number of epochs of all rounds."""
+        return self.rounds * self.finetune.epochs
 
     def __post_init__(self) -> None:
+        check_size(self.rounds, "rounds")
+        if not 0 <= self.freeze < 1 or (self.rounds > 1 and not self.freeze):
+            raise PruningError(f"freeze must be a share from 0 to 1, and above 0 for rounds, not {self.freeze!r}")
         for what, bits in (("weights", self.weights), ("activations", self.activations)):
             if not 1 <= bits <= 8:
                 raise PruningError(f"{what} must be from 1 to 8 bits, not {bits!r}")
@@ -221,7 +237,7 @@ class Recipe:
     def epochs(self) -> int:
         """Return the number of epochs of all phases."""
         stages = sum(stage.admm.epochs + stage.retrain.epochs for stage in self.stages)
-        return self.dense.epochs + stages + self.quantization.finetune.epochs
+        return self.dense.epochs + stages + self.quantization.epochs()
 
 
 def _build(cls: type[Any], values: Any, where: str, convert: Mapping[str, Any] | None = None) -> Any:

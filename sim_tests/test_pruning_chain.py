@@ -471,6 +471,8 @@ def quantized(**changes):
         (allocated({"macs": 9}, samples=0), "allocation: samples must be at least 1, not 0"),
         (quantized(weights=9), "quantization: weights must be from 1 to 8 bits, not 9"),
         (quantized(activations=16), "quantization: activations must be from 1 to 8 bits, not 16"),
+        (quantized(freeze=1.0), "quantization: freeze must be a share from 0 to 1, and above 0 for rounds, not 1.0"),
+        (quantized(rounds=2), "quantization: freeze must be a share from 0 to 1, and above 0 for rounds, not 0.0"),
         (quantized(calibration=0), "quantization: calibration must be at least 1, not 0"),
         (
             quantized(finetune={"epochs": 1, "lr": [1, 1], "distill": 0.5}) | {"task": "reconstruct"},

@@ -215,6 +215,7 @@ class Quantize:
     weights, activations : bits; below 8 bits the weights have no level 0, a pruned weight has no code
     power_of_two : scales that need no requantization multiplier
     per_channel : a weight scale for each output channel
+    freeze, rounds : share of the free weights that each of so many rounds of ``finetune`` puts on their levels for good
     calibration : validation images that set the activation ranges
     finetune : training with quantized weights and activations
     input : range, mean and deviation of the pixels
@@ -224,6 +225,8 @@ class Quantize:
     activations: Annotated[int, Field(ge=1, le=8)] = 8
     power_of_two: bool = False
     per_channel: bool = False
+    freeze: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rounds: Count = 1
     calibration: Count = 1024
     finetune: Training = Training(10, (3e-4, 1e-5))
     input: InputPixels = InputPixels()

@@ -70,7 +70,8 @@ def train_artifact(
         # call takes the stages up to there from their checkpoints.
         pruned = network()
         settings = recipe.quantization
-        quick = replace(recipe, quantization=replace(settings, finetune=replace(settings.finetune, epochs=0)))
+        rounded = replace(settings, finetune=replace(settings.finetune, epochs=0), freeze=0.0, rounds=1)
+        quick = replace(recipe, quantization=rounded)
         first, second = _clocks(report, recipe.epochs() / max(1, quick.epochs()))
         prune(pruned, parts["train"], parts["validation"], quick, checkpoints=kept, progress=first)
         log = artifact.with_suffix(".log.jsonl")
