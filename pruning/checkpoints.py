@@ -19,12 +19,25 @@ from torch import Tensor, nn
 
 from zeroskip.pruning.errors import PruningError, nearest
 
-__all__ = ["LATER", "Checkpoints", "StageResult", "plain_values", "replace_bytes", "stage_key"]
+__all__ = [
+    "LATER",
+    "OF_RUN",
+    "Checkpoints",
+    "StageResult",
+    "model_tensors",
+    "plain_values",
+    "replace_bytes",
+    "stage_key",
+]
 
 _FORMAT = 1
+_MODEL, _MASK = "model/", "mask/"
 
 LATER = {"later": True}
 """Metadata of a settings field that came after others were hashed: left out where it has its default."""
+
+OF_RUN = "zeroskip_of_run"
+"""Attribute of a network whose weights are a run's: statistics of each channel are part of its first layer already."""
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
@@ -54,6 +67,11 @@ def plain_values(settings: Any) -> Any:
     if isinstance(settings, (list, tuple)):
         return [plain_values(value) for value in settings]
     return settings.value if isinstance(settings, enum.Enum) else settings
+
+
+def model_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the model's tensors of a file that a run left, by their names in the model; none of any other file."""
+    return {name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)}
 
 
 def stage_key(previous: str, settings: Mapping[str, Any]) -> str:
@@ -93,15 +111,15 @@ class Checkpoints:
         path = self.path(stage, key)
         if path is None:
             return
-        tensors = {f"model/{name}": value.detach().contiguous() for name, value in model.state_dict().items()}
-        tensors |= {f"mask/{name}": mask.to(torch.uint8).contiguous() for name, mask in result.masks.items()}
+        tensors = {f"{_MODEL}{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        tensors |= {f"{_MASK}{name}": mask.to("cpu", torch.uint8).contiguous() for name, mask in result.masks.items()}
         replace_bytes(path, save(tensors, {"key": key, "log": json.dumps(result.log), "sets": json.dumps(result.sets)}))
 
     def save_good(self, stage: str, kind: str, key: str, state: Mapping[str, Tensor]) -> Path | None:
         """Write the last good state of a phase that diverged; return the file, None where nothing is kept."""
         path = self.path(f"{stage}-{kind}-last-good", key)
         if path is not None:
-            replace_bytes(path, save({f"model/{name}": value.contiguous() for name, value in state.items()}))
+            replace_bytes(path, save({f"{_MODEL}{name}": value.cpu().contiguous() for name, value in state.items()}))
         return path
 
     def load(self, stage: str, key: str, model: nn.Module) -> StageResult | None:
@@ -122,14 +140,12 @@ class Checkpoints:
         except SafetensorError:
             # A damaged checkpoint only costs the stage's time.
             return None
-        state = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
+        state = model_tensors(tensors)
         if metadata.get("key") != key:
             raise PruningError(f"Checkpoint '{path}' is of another run than its name says; remove it to train again")
         _check_state(state, model, path)
         model.load_state_dict(state)
-        masks = {
-            name.removeprefix("mask/"): value.bool() for name, value in tensors.items() if name.startswith("mask/")
-        }
+        masks = {name.removeprefix(_MASK): value.bool() for name, value in tensors.items() if name.startswith(_MASK)}
         return StageResult(masks, json.loads(metadata.get("sets", "{}")), json.loads(metadata["log"]))
 
 

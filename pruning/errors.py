@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["Diverged", "PruningError", "nearest"]
+__all__ = ["DataError", "Diverged", "PruningError", "nearest"]
 
 _LISTED = 12
 """How many names an error lists at most where none is close."""
@@ -15,6 +15,10 @@ class PruningError(ValueError):
     """A model, recipe, data set or setting given by the user is not usable."""
 
     exit_code = 2
+
+
+class DataError(PruningError):
+    """The files of a data set are missing or not what they must be: nothing that reads the set can run."""
 
 
 class Diverged(PruningError):

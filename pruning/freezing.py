@@ -48,7 +48,7 @@ class Freezing:
         return torch.where(self.frozen[op.name], self._on_levels(op.name), value)
 
     def grow(self, share: float) -> None:
-        """Put ``share`` of the free weights of every level of a layer on it, the nearest first; one of each at least."""
+        """Put ``share`` of the free weights of every level of a layer on it, the nearest first, and one at least."""
         for name, weight in self._weights.items():
             levels = self._on_levels(name)
             distance = (weight.detach() - levels).abs().cpu().to(torch.float64).reshape(-1).numpy()

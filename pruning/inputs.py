@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip.pruning.capture import capture
-from zeroskip.pruning.checkpoints import LATER
+from zeroskip.pruning.checkpoints import LATER, OF_RUN
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.graph import Graph, Kind, Op
 
@@ -99,7 +99,7 @@ def fold_channels(model: nn.Module, codes: Tensor, source: Input) -> Input:
     Raises
     ------
     PruningError
-        If a layer on the input has neither bias nor BatchNorm.
+        If a layer on the input has neither bias nor BatchNorm, or the weights are of a run that did this already.
     """
     if not isinstance(source.mean, tuple) and not isinstance(source.std, tuple):
         return source
@@ -110,6 +110,11 @@ def fold_channels(model: nn.Module, codes: Tensor, source: Input) -> Input:
     mean, std = float(means.mean()), float(stds.mean())
     if any(any(op.padding) for op in graph.first_layers()):
         mean = round(mean * source.range) / source.range
+    if getattr(model, OF_RUN, False):
+        raise PruningError(
+            "The network starts from the weights of a run, whose first layer has the statistics of each channel in it "
+            f"already; give the input mean = {mean!r} and std = {std!r}, or start from other weights"
+        )
     tensors = graph.tensors(model)
     with torch.no_grad():
         for op in graph.first_layers():

@@ -58,9 +58,7 @@ def auc(errors: NDArray[np.int64] | NDArray[np.float64], labels: Tensor) -> floa
     return float(roc_auc_score(anomalous, errors))
 
 
-def score(
-    forward: Forward, data: ImageSet, source: Input, task: Task, device: torch.device | None = None
-) -> float:
+def score(forward: Forward, data: ImageSet, source: Input, task: Task, device: torch.device | None = None) -> float:
     """Return the accuracy of the float network on ``device``, or for ``RECONSTRUCT`` the AUC of its squared error."""
     if task is Task.CLASSIFY:
         return accuracy(forward, data, source, device)

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from zeroskip.pruning.chain import build_artifact
 from zeroskip.pruning.checkpoints import replace_bytes
 from zeroskip.pruning.curves import draw
-from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.errors import DataError, PruningError
 from zeroskip.pruning.figures import figures
 from zeroskip.pruning.ledger import Ledger
 from zeroskip.pruning.replicas import from_first, joined, rank, size
@@ -83,7 +83,8 @@ def run_queue(rows: Sequence[Row], folders: Folders, jobs: int = 1, until: float
     """Build the rows that have no result yet, in order, and return the names of those that failed.
 
     Several at a time are always of different seeds, so that no stage is trained twice. A row that fails is reported and
-    the queue goes on. In a process group all ranks train one row together, and rank 0 says what is to be done.
+    the queue goes on; where its data set is missing or damaged, without the other rows of that set, which count as
+    failed. In a process group all ranks train one row together, and rank 0 says what is to be done.
     """
     if jobs > 1 and size() > 1:
         raise PruningError(f"The ranks of a process group train one row at a time, not {jobs}; leave --jobs out")
@@ -91,9 +92,11 @@ def run_queue(rows: Sequence[Row], folders: Folders, jobs: int = 1, until: float
     open_rows = from_first([row for row in rows if read_result(row, folders.out) is None])
     with _shown(len(open_rows), len(rows)) as show:
         if jobs == 1:
-            for row in open_rows:
+            waiting = list(open_rows)
+            while waiting:
                 if from_first(time.time() > deadline):
                     break
+                row = waiting.pop(0)
                 try:
                     show.done(build_row(row, folders, deadline, show.reporter(row)))
                 except TimeUp:
@@ -102,7 +105,7 @@ def run_queue(rows: Sequence[Row], folders: Folders, jobs: int = 1, until: float
                     if size() > 1:
                         # Whether the other ranks failed at the same place is not known.
                         raise
-                    show.failed(row, error)
+                    show.failed(row, error, waiting)
         else:
             _run_parallel(open_rows, folders, jobs, deadline, show)
     return show.failures
@@ -128,7 +131,7 @@ def _run_parallel(rows: Sequence[Row], folders: Folders, jobs: int, deadline: fl
                 except TimeUp:
                     waiting.clear()
                 except PruningError as error:
-                    show.failed(row, error)
+                    show.failed(row, error, waiting)
 
 
 class _Display:
@@ -139,6 +142,7 @@ class _Display:
         self._total = open_rows
         self._finished = 0
         self.failures: list[str] = []
+        self._unusable: set[str] = set()
         self._started = self._last = time.monotonic()
         self._queue: TaskID | None = bars.add_task("queue", total=open_rows) if bars else None
         self._row: TaskID | None = bars.add_task("", total=None) if bars else None
@@ -169,17 +173,34 @@ class _Display:
         accuracy = result["accuracy"]
         self._step(f"{result['row']}: {100 * accuracy['integer']:.2f} % of {accuracy['samples']} (integer)")
 
-    def failed(self, row: Row, error: PruningError) -> None:
-        """Say why a row has no result."""
+    def failed(self, row: Row, error: PruningError, waiting: list[Row]) -> None:
+        """Say why a row has no result; where its data set is to blame, take the rows of that set out of ``waiting``."""
+        name = row.recipe.dataset
+        if name in self._unusable and isinstance(error, DataError):
+            # It ran beside the row that said so.
+            self._skip([row])
+            return
         self.failures.append(row.name)
         self._step(f"{row.name}: failed: {error}", sys.stderr)
+        if not isinstance(error, DataError):
+            return
+        self._unusable.add(name)
+        same = [other for other in waiting if other.recipe.dataset == name]
+        if same:
+            waiting[:] = [other for other in waiting if other.recipe.dataset != name]
+            self._skip(same, f"rows left out because they need the data set '{name}' too: {len(same)}")
 
-    def _step(self, text: str, stream: TextIO | None = None) -> None:
-        self._finished += 1
+    def _skip(self, rows: Sequence[Row], text: str | None = None) -> None:
+        self.failures += [row.name for row in rows]
+        self._step(text, sys.stderr, len(rows))
+
+    def _step(self, text: str | None, stream: TextIO | None = None, rows: int = 1) -> None:
+        self._finished += rows
         if self._bars is not None and self._queue is not None:
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            self._bars.advance(self._queue)
-        else:
+            if text:
+                self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.advance(self._queue, rows)
+        elif text:
             print(text, file=stream, flush=True)
 
 
@@ -222,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, build or print, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m zeroskip.pruning.zoo_build",
-        description="build rows of the accuracy tables; finished rows are skipped, a killed run goes on",
+        description="build rows of the accuracy tables; finished rows are skipped, a killed run keeps finished stages",
     )
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="names, globs or TOML files (default: the queue)")
     parser.add_argument("--seeds", type=_seeds, metavar="N,N", help="such as 0,1,2 (default: the recipe's own)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -240,6 +241,56 @@ def test_data_dependent_control_flow_is_refused(capfd):
         capture(Chosen(), torch.randn(2, 4))
     assert "\n" not in str(error.value)
     assert capfd.readouterr().err == ""
+
+
+class Images(nn.Module):
+    """A network of images of two channels."""
+
+    def __init__(self, channels=2):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 3)
+        self.fc = nn.Linear(144, 3)
+
+    def forward(self, x):
+        x = F.relu(self.conv(x))
+        return self.fc(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("channels", "shape", "remedy"),
+    [
+        (2, (2, 8, 8), "; the input of shape (2, 8, 8) lacks the batch axis: give it as (1, 2, 8, 8), as by x[None]"),
+        (1, (8, 8), "lacks the axes of batch and channels: give it as (1, 1, 8, 8), as by x[None, None]"),
+        (1, (5, 8, 8), "lacks the axis of channels: give it as (5, 1, 8, 8), as by x[:, None]"),
+        (2, (5, 8, 8, 2), "has its channels last: give it as (5, 2, 8, 8), as by x.movedim(-1, 1)"),
+        (2, (8, 8, 2), "channels last and no batch axis: give it as (1, 2, 8, 8), as by x.movedim(-1, 0)[None]"),
+        (2, (5, 2, 9, 9), "(5x196 and 144x3)"),
+    ],
+)
+def test_a_sample_of_a_wrong_shape_is_named_with_what_helps(channels, shape, remedy):
+    with pytest.raises(PruningError, match=re.escape(remedy)) as error:
+        capture(Images(channels), torch.randn(shape))
+    text = str(error.value)
+    start = r"The network cannot be captured with samples of shape \(.*\): .* at .*test_pruning_capture\.py:\d+ \("
+    assert re.match(start, text)
+    assert len(text) < 400 and "Supported are" not in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "text"),
+    [
+        (lambda: nn.Conv2d(3, 4, 3), (3, 8, 8), "a convolution reads an input of shape (3, 8, 8) without the batch"),
+        (lambda: nn.Conv2d(4, 4, 3), (4, 8, 8), "a convolution reads an input of shape (4, 8, 8) without the batch"),
+        (lambda: nn.Linear(8, 3), (8,), "a linear layer reads an input of shape (8,) without the batch axis"),
+        (lambda: nn.Linear(8, 3), (2, 5, 8), "a linear layer reads an input of shape (2, 5, 8)"),
+        (lambda: nn.Flatten(0), (1, 5, 8), "node 'flatten' has shape (40,) without the batch axis of 1"),
+    ],
+)
+def test_shapes_that_torch_takes_but_a_graph_has_not(network, shape, text):
+    with pytest.raises(PruningError, match=re.escape(f"The network cannot be captured: {text}")) as error:
+        capture(nn.Sequential(network(), nn.ReLU()), torch.randn(shape))
+    assert re.search("; (give a sample with a batch axis, as by x.None.|flatten it to .N, features.)", str(error.value))
+    assert "Supported are" not in str(error.value)
 
 
 def test_a_layer_used_twice_is_refused():

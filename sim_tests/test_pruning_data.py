@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from zeroskip.pruning import PruningError
-from zeroskip.pruning.data import ImageSet, load, load_digits
+from zeroskip.pruning.data import DATA_SETS, ImageSet, idx, load, load_digits
+from zeroskip.pruning.errors import DataError
 
 
 def test_digits_split_is_fixed_disjoint_and_stratified():
@@ -36,6 +39,34 @@ def test_unknown_sets_and_folds_are_refused():
         PruningError, match="Data set 'digits' has a test part of its own and no folds; folds have ecg5"
     ):
         load("digits", fold=1)
+
+
+FILES = {
+    "cifar10": "cifar10/cifar10_train10k_test1k.npz",
+    "ecg5000": "ecg5000/ecg5000_500.npz",
+    "ecg5000_normal": "ecg5000/ecg5000_500.npz",
+    "fashion_mnist": "fashion_mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz",
+    "fsdd": "fsdd/fsdd_logmel.npz",
+    "mnist": "mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_data_are_named_by_folder_and_file(name, tmp_path, monkeypatch):
+    assert FILES.keys() == DATA_SETS.keys()
+    monkeypatch.delenv("ZEROSKIP_DATA", raising=False)
+    monkeypatch.setattr(idx, "_DEBIAN_FASHION", tmp_path / "debian")
+    wanted = f"; give --data DIR or set ZEROSKIP_DATA to a folder with {FILES[name]}"
+    for folder, text in (
+        (None, "No data folder is known"),
+        (tmp_path / "x", f"Data folder '{tmp_path}/x' does not exist"),
+    ):
+        with pytest.raises(DataError, match=re.escape(text + wanted)):
+            load(name, folder)
+    place, file = FILES[name].split("/")
+    with pytest.raises(DataError, match=re.escape(f"'{tmp_path / place}")) as error:
+        load(name, tmp_path)
+    assert file in str(error.value) and "does not exist" in str(error.value)
 
 
 def test_validation_part_can_be_chosen():

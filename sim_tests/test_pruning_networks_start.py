@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from zeroskip.pruning import Input, PruningError, fold_channels
+from zeroskip.pruning.checkpoints import Checkpoints, StageResult
 from zeroskip.pruning.data import load_cifar10
 from zeroskip.pruning.networks import ResNet20, load_start
 from zeroskip.pruning.networks import start as start_module
@@ -50,6 +53,40 @@ def test_sparse_checkpoints_keep_their_zeros_and_values(tmp_path):
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(PruningError, match=r"plain.safetensors' cannot be read \(.*\); fetch it again"):
         load_start(network(), path)
+
+
+def test_the_files_of_a_run_are_loaded(tmp_path):
+    first = network()
+    with torch.no_grad():
+        first[0].weight[0] = 0
+    kept = Checkpoints(tmp_path)
+    kept.save("half", "a" * 64, first, StageResult({"0": first[0].weight != 0}, {}, []))
+    kept.save_good("dense", "dense", "b" * 64, {f"module.{n}": v for n, v in first.state_dict().items()})
+    paths = sorted(tmp_path.iterdir())
+    assert [path.name.rpartition("-")[0] for path in paths] == ["dense-dense-last-good", "half"]
+    for path in paths:
+        second = network()
+        load_start(second, path)
+        assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items()), path
+    with pytest.raises(PruningError, match="half-.*' has no tensor '2.weight', which the network needs"):
+        load_start(nn.Sequential(*network(), nn.Linear(3, 3)), paths[1])
+
+
+def test_statistics_of_channels_are_not_folded_twice(tmp_path):
+    codes = torch.randint(0, 256, (2, 3, 6, 6), dtype=torch.uint8)
+    model, source = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()), Input(255, (0.1, 0.2, 0.6), 0.5)
+    wanted = fold_channels(model, codes, source)
+    path = Checkpoints(tmp_path).save_good("dense", "dense", "a" * 64, model.state_dict())
+    again = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    load_start(again, path)
+    text = f"already; give the input mean = {wanted.mean!r} and std = 0.5, or start from other weights"
+    for started in (again, copy.deepcopy(again)):
+        with pytest.raises(PruningError, match=re.escape(text)):
+            fold_channels(started, codes, source)
+    assert fold_channels(again, codes, wanted) is wanted
+    torch.save(model.state_dict(), tmp_path / "plain.th")
+    load_start(again, tmp_path / "plain.th")
+    assert fold_channels(again, codes, source) == wanted
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,34 @@ def test_a_row_that_fails_does_not_stop_the_queue(folders, uncounted, capsys):
     wrong = replace(SHORT, name="wrong", stages=(stage("half", 10**6),))
     assert run_queue([Row("wrong", None, wrong), Row("short", None, SHORT)], folders) == ["wrong"]
     captured = capsys.readouterr()
-    assert "wrong: failed: Layer 'fc1'" in captured.err
+    assert "wrong: failed: Stage 'half': Layer 'fc1'" in captured.err
     assert "short: " in captured.out
+
+
+def without_data(seeds=(0, 1, 2)):
+    """Rows of a data set that is not there, with one of another set among them."""
+    fashion = [replace(SHORT, name=f"fashion-{seed}", dataset="fashion_mnist", seed=seed) for seed in seeds]
+    return [Row("x", None, recipe) for recipe in (fashion[0], SHORT, *fashion[1:])]
+
+
+def test_missing_data_are_said_once_and_their_rows_left_out(folders, uncounted, tmp_path, capsys):
+    (tmp_path / "data" / "fashion_mnist").mkdir(parents=True)
+    folders = replace(folders, data=tmp_path / "data")
+    assert run_queue(without_data(), folders) == ["fashion-0", "fashion-1", "fashion-2"]
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if "fashion" in line]
+    assert len(lines) == 2 and "fashion-0: failed: Data file '" in lines[0]
+    assert lines[1] == "rows left out because they need the data set 'fashion_mnist' too: 2"
+    assert captured.out.startswith("short: ")
+
+
+@pytest.mark.slow
+def test_missing_data_end_no_other_job(folders, tmp_path, capsys):
+    (tmp_path / "data" / "fashion_mnist").mkdir(parents=True)
+    rows = without_data(seeds=range(1, 8))
+    assert len(run_queue(rows, replace(folders, data=tmp_path / "data"), jobs=3)) == 7
+    captured = capsys.readouterr()
+    assert captured.err.count(": failed: ") == captured.err.count("rows left out") == 1
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from zeroskip.boards import tools
 from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.ir import Tensor
 from zeroskip.hw.design import SETTINGS
+from zeroskip.new import write_project
 from zeroskip.pruning.errors import PruningError
 
 VERBS = (
@@ -464,15 +465,62 @@ def test_prune_names_the_recipes(here, zeroskip):
 def test_prune_without_data_leaves_nothing(here, zeroskip, monkeypatch):
     monkeypatch.delenv("ZEROSKIP_DATA", raising=False)
     result = zeroskip("prune", "lenet5-mnist-dense-w4a8", "--out", "fresh/net.safetensors")
-    assert (result.code, result.err) == (
-        2,
-        "zeroskip: No data folder is known; give --data DIR or set ZEROSKIP_DATA to a folder with mnist/*.gz\n",
-    )
+    text = "zeroskip: No data folder is known; give --data DIR or set ZEROSKIP_DATA to a folder with "
+    assert (result.code, result.err) == (2, f"{text}mnist/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte.gz\n")
     assert not (here / "fresh").exists()
     result = zeroskip("prune", "lenet5-mnist-dense-w4a8", "--out", "fresh/net.safetensors", "--data", "none")
     assert result.code == 2
     assert result.err.startswith("zeroskip: Data folder 'none' does not exist; give --data DIR")
     assert not (here / "fresh").exists()
+
+
+UNWRITABLE = {
+    "in a file": ("taken/net.safetensors", "Folder 'taken' cannot be made: File exists; name another folder"),
+    "below a file": (
+        "taken/a/net.safetensors",
+        "Folder 'taken/a' cannot be made: Not a directory; name another folder",
+    ),
+    "a folder": ("design", "File 'design' cannot be written: it is a folder; name a file in it with --out"),
+    "long": ("fresh/a/" + "n" * 254, f"File 'fresh/a/{'n' * 254}' cannot be written: File name too long; name another"),
+    "read-only": ("fresh/a/net", "File 'fresh/a/net' cannot be written: Read-only file system; name another one with"),
+}
+
+
+@pytest.mark.parametrize("source", ["digits-dense-w4a8", "project/project.toml"])
+@pytest.mark.parametrize("case", UNWRITABLE)
+def test_prune_tries_its_output_before_training(here, zeroskip, monkeypatch, source, case):
+    monkeypatch.setattr("zeroskip.pruning.chain.build_artifact", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("zeroskip.flow.prune_step", lambda *_, **__: pytest.fail("trained"))
+    write_project(here / "project")
+    (here / "taken").write_text("")
+    out, text = UNWRITABLE[case]
+
+    def refuse(path):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    before = sorted(here.rglob("*"))
+    with monkeypatch.context() as patch:
+        if case == "read-only":
+            patch.setattr(Path, "touch", refuse)
+        result = zeroskip("prune", source, "--out", out)
+    assert (result.code, result.out) == (2, "") and result.err.startswith(f"zeroskip: {text}")
+    assert sorted(here.rglob("*")) == before
+
+
+def test_prune_copies_the_artifact_whole_or_not_at_all(here, zeroskip, monkeypatch):
+    project = write_project(here / "project")
+    monkeypatch.setattr("zeroskip.flow.prune_step", lambda *_, **__: here / "model.safetensors")
+    monkeypatch.setattr("zeroskip.prune.inspect_source", lambda path: ({"accuracy": {"integer": 1.0}}, ""))
+    assert zeroskip("prune", project, "--out", "fresh/a/net.safetensors").code == 0
+    assert [path.name for path in (here / "fresh" / "a").iterdir()] == ["net.safetensors"]
+
+    def full(source, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    assert zeroskip("prune", project, "--out", "other/net.safetensors").code == 2
+    assert not (here / "other").exists()
 
 
 def test_new_does_not_write_into_a_folder_with_files(here, zeroskip):

@@ -20,6 +20,7 @@ from zeroskip.compiler.errors import CapacityError, InputError, ToolError
 from zeroskip.flow import build, prune_step
 from zeroskip.new import write_project
 from zeroskip.progress import Progress
+from zeroskip.pruning.errors import Diverged, PruningError
 from zeroskip.pruning.export import read_header
 
 
@@ -258,3 +259,52 @@ def test_a_second_build_of_the_same_folder_is_refused(project):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match=r"is in use by another build; wait for it or name another folder"):
             build(project)
+
+
+STAGES = """
+[[prune.stages]]
+name = "half"
+layers.fc1 = { kind = "nonstructured", keep = 0.5 }
+
+[[prune.stages]]
+name = "more"
+layers.fc1 = { kind = "nonstructured", keep = 5000 }
+"""
+
+
+def staged(path):
+    """Prune in two stages, of which the second asks for too much, instead of in one."""
+    text = path.read_text()
+    path.write_text(text[: text.index("# Sets by layer")] + STAGES + text[text.index("[quantize]") :])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda p: edit(p, "\nconv2 =", "\nconv3 ="), "Stage 'prune': No layer with weights is called 'conv3'; the"),
+        (lambda p: edit(p, "\nrho = ", "\nrho = { fc9 = [1, 2] } # "), "Stage 'prune': No layer with a set is called"),
+        (staged, "Stage 'more': Layer 'fc1': keep is 5000, but the layer has 2048 groups"),
+        (lambda p: edit(p.parent / "network.py", "(64, 32)", "(65, 32)"), "The network cannot be captured with"),
+    ],
+)
+def test_refusals_of_a_project_name_its_file_and_stage(tmp_path, monkeypatch, change, text):
+    monkeypatch.setattr("zeroskip.pruning.retrain.train", lambda *_, **__: pytest.fail("trained"))
+    path = write_project(tmp_path / "digits")
+    change(path)
+    with pytest.raises(PruningError, match=re.escape(f"Project file '{path}': {text}")) as error:
+        prune_step(path)
+    assert record(path)["failed"] == {"name": "prune", "error": str(error.value)}
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_a_diverged_project_is_named_once(tmp_path, monkeypatch, said):
+    path = write_project(tmp_path / "digits")
+    text = f"Project file '{path}': Stage 'dense', phase 'dense': The loss became nan"
+
+    def diverge(*_, **__):
+        raise Diverged(text if said else text.partition(": ")[2])
+
+    monkeypatch.setattr("zeroskip.flow.train_artifact", diverge)
+    with pytest.raises(Diverged) as error:
+        prune_step(path)
+    assert str(error.value) == text

@@ -138,8 +138,8 @@ def test_every_set_can_be_said_in_a_project(path, constraint):
     [
         ("prun = 1", "the top level has an unknown key 'prun'; did you mean 'prune'?"),
         (
-            "[[prune.stages]]\nname = 'a'\nlayers.b = { kind = 'column', keep = 1 }\nallocation.budget = { macs = 1, bits = 1 }",
-            "A budget must be one of weights, macs, cycles, bits, not macs and bits",
+            "[[prune.stages]]\nname = 'a'\nlayers.b = { kind = 'channel', keep = 1 }\nallocation.budget.products = 2",
+            "A budget must be one of weights, macs, cycles, bits, not none",
         ),
         (
             "[[prune.stages]]\nname = 'a'\nlayers.b = { kind = 'codebook', k = 3 }\nmethod = 'magnitude'",

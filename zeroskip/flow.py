@@ -24,7 +24,6 @@ from zeroskip.compiler.errors import InputError
 from zeroskip.compiler.importers import stored_model
 from zeroskip.disk import require_space
 from zeroskip.inspection import inspect_source, missed_goals
-from zeroskip.origin import located
 from zeroskip.progress import Progress, Step
 from zeroskip.project import Project, load_project, recipe_values
 from zeroskip.report import design_text, html_page
@@ -174,7 +173,7 @@ class _Build:
             def action(scratch: Path) -> None:
                 # Beside the scratch folder, which is emptied when a run is killed.
                 checkpoints = self.out / "checkpoints"
-                with located(self.project):
+                with _located(self.project):
                     train_artifact(
                         self.project, images, scratch / artifact.name,
                         checkpoints=checkpoints, report=lambda text, elapsed, expected: step.detail(text, expected),
@@ -311,6 +310,19 @@ class _Build:
             "versions": _versions(),
         }
         api.write_json(self.out / RECORD_NAME, content)
+
+
+@contextlib.contextmanager
+def _located(project: Project) -> Iterator[None]:
+    """Name the project file in errors of pruning; they say the stage themselves."""
+    from zeroskip.pruning.errors import PruningError
+
+    try:
+        yield
+    except PruningError as error:
+        if str(project.path) in str(error):
+            raise
+        raise type(error)(f"Project file '{project.path}': {error}") from error
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def prune_file(
 ) -> tuple[Path, dict[str, Any]]:
     """Train, prune and quantize what ``source`` describes; return the artifact's path and its description.
 
-    Finished stages are kept beside the artifact, so a killed run goes on with the same bytes.
+    Finished stages are kept beside the artifact: a killed run starts its stage in progress again, with the same bytes.
 
     Parameters
     ----------
@@ -40,17 +40,58 @@ def prune_file(
     data : folder with the data sets, instead of ``ZEROSKIP_DATA``
     seed : instead of the file's
     quiet, say : progress
+
+    Raises
+    ------
+    InputError
+        Before training, if ``out`` cannot be written.
     """
-    artifact = (
-        _from_recipe(source, out, data, seed, say) if _is_recipe(source) else _from_project(source, data, seed, quiet)
-    )
-    if out is not None and out.resolve() != artifact.resolve():
-        require_space(out.parent, 1)
-        scratch = out.with_name(f".{out.name}.new")
-        shutil.copyfile(artifact, scratch)
-        scratch.replace(out)
-        artifact = out
+    recipe = _is_recipe(source)
+    with contextlib.nullcontext() if out is None else _writable(out, 1):
+        artifact = _from_recipe(source, out, data, seed, say) if recipe else _from_project(source, data, seed, quiet)
+        if out is not None and out.resolve() != artifact.resolve():
+            artifact = _copied(artifact, out)
     return artifact, inspect_source(artifact)[0]
+
+
+@contextlib.contextmanager
+def _writable(path: Path, megabytes: int) -> Iterator[None]:
+    """Refuse a file that cannot be written; folders that were made for nothing go at the end."""
+    made: list[Path] = []
+    try:
+        _probe(path, megabytes, made)
+        yield
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _probe(path: Path, megabytes: int, made: list[Path]) -> None:
+    """Write a file beside ``path`` and remove it again; add the folders that had to be made, inner ones first."""
+    try:
+        if path.is_dir():
+            raise InputError(f"File '{path}' cannot be written: it is a folder; name a file in it with --out")
+        made += [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+        require_space(path.parent, megabytes)
+        scratch = _scratch(path)
+        scratch.touch()
+        scratch.unlink()
+    except OSError as error:
+        raise InputError(f"File '{path}' cannot be written: {error.strerror}; name another one with --out") from error
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def _copied(artifact: Path, out: Path) -> Path:
+    """Copy the artifact to ``out``, whole or not at all."""
+    try:
+        shutil.copyfile(artifact, _scratch(out))
+        return _scratch(out).replace(out)
+    finally:
+        _scratch(out).unlink(missing_ok=True)
 
 
 def _is_recipe(source: Path) -> bool:
@@ -70,7 +111,7 @@ def _is_recipe(source: Path) -> bool:
         raise InputError(f"File '{source}' must be TOML: {error}") from error
     except OSError as error:
         raise InputError(f"File '{source}' cannot be read: {error.strerror}") from error
-    return isinstance(values.get("network"), str)
+    return isinstance(values.get("network"), str) or isinstance(values.get("extends"), str)
 
 
 def _from_project(source: Path, data: Path | None, seed: int | None, quiet: bool) -> Path:
@@ -91,8 +132,6 @@ def _from_recipe(
     if seed is not None and seed != recipe.seed:
         recipe = replace(recipe, seed=seed, name=f"{recipe.name}-seed{seed}")
     folder = Path("build/zoo") if out is None else out.parent
-    made = not folder.exists()
-    require_space(folder, FREE_MB)
     last = [-REPORT_SECONDS]
 
     def progress(step: str, elapsed: float, expected: float | None) -> None:
@@ -100,10 +139,5 @@ def _from_recipe(
             last[0] = elapsed
             say(f"{step} ... {elapsed:.0f} s" + ("" if expected is None else f" (expected {expected:.0f} s in all)"))
 
-    try:
+    with _writable(folder / f"{recipe.name}.safetensors", FREE_MB):
         return build_artifact(recipe, folder, data=data, checkpoints=folder / "checkpoints", progress=progress).path
-    finally:
-        if made:
-            # A folder that was made for nothing goes; one with checkpoints or the artifact stays.
-            with contextlib.suppress(OSError):
-                folder.rmdir()

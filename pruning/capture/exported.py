@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import operator
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from zeroskip.pruning.capture.operations import HANDLERS, JOINS, NEAREST, SUPPORTED
 from zeroskip.pruning.capture.reader import Reader
-from zeroskip.pruning.capture.source_lines import raising_line
+from zeroskip.pruning.capture.samples import refuse_sample, silenced
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.graph import INPUT, Graph
 
@@ -28,35 +24,19 @@ def capture(model: nn.Module, sample: Tensor) -> Graph:
     ------
     PruningError
         For an operation or an arrangement outside :data:`SUPPORTED`, with the node, the user's source line and the
-        nearest supported form.
+        nearest supported form; for a sample of a wrong shape, with what is odd about it.
     """
     training = model.training
     model.eval()
     try:
-        with _silenced():
+        with silenced():
             program = torch.export.export(model, (sample,), strict=False)
     except Exception as error:
         # torch.export raises many types; all mean that the module has no static graph for such a sample.
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PruningError(
-            f"The network cannot be captured with samples of shape {tuple(sample.shape[1:])}: "
-            f"{first.rstrip('.')}{raising_line(error)}. Supported are: {SUPPORTED}"
-        ) from error
+        raise refuse_sample(model, sample, error, SUPPORTED) from error
     finally:
         model.train(training)
     return _read(program, sample.shape[0])
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep torch from printing and logging its graph beside the one line of the error."""
-    before = logging.root.manager.disable
-    logging.disable()
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _read(program: Any, batch: int) -> Graph:

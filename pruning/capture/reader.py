@@ -15,6 +15,8 @@ from zeroskip.pruning.selection import Selection
 
 __all__ = ["Reader", "as_list", "as_window"]
 
+_KEEP_BATCH = "give a sample with a batch axis, as by x[None], and leave its first axis alone"
+
 
 class Reader:
     """The state of one walk over an exported graph.
@@ -61,11 +63,15 @@ class Reader:
             f"Node '{node.name}' is unsupported: {what}{source_line(node)}{remedy}. Supported are: {self.supported}"
         )
 
+    def misfit(self, node: fx.Node, what: str, remedy: str = _KEEP_BATCH) -> PruningError:
+        """Return the error that no operation but a shape is to blame: ``what`` is found at ``node``."""
+        return PruningError(f"The network cannot be captured: {what}{source_line(node)}; {remedy}")
+
     def shape(self, node: fx.Node) -> tuple[int, ...]:
         """Return the shape of one sample."""
         shape = tuple(int(n) for n in node.meta["val"].shape)
         if shape[:1] != (self.batch,):
-            raise self.refuse(node, f"a tensor of shape {shape} without the batch axis in front")
+            raise self.misfit(node, f"node '{node.name}' has shape {shape} without the batch axis of {self.batch}")
         return shape[1:]
 
     def map_shape(self, node: fx.Node) -> tuple[int, ...]:

@@ -19,7 +19,8 @@ def raising_line(error: BaseException) -> str:
     chain: BaseException | None = error
     while chain is not None:
         frames = traceback.extract_tb(chain.__traceback__)
-        own = [frame for frame in frames if not frame.filename.startswith(foreign)]
+        # Code that torch makes has no file.
+        own = [frame for frame in frames if not frame.filename.startswith((*foreign, "<"))]
         if own:
             return f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})"
         chain = chain.__cause__ or chain.__context__

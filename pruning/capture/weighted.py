@@ -23,6 +23,9 @@ def convolution(reader: Reader, node: fx.Node, a: Arguments) -> None:
         raise reader.refuse(node, "a convolution without a weight")
     shape = a["weight"].meta["val"].shape[2:]
     source, (left, right, top, bottom) = reader.padded_source(node, a["input"])
+    if len(reader.shape(source)) != 1 + len(shape):
+        size = tuple(source.meta["val"].shape)
+        raise reader.misfit(node, f"a convolution reads an input of shape {size} without the batch axis")
     kernel, dilation = as_window(shape, shape), as_window(a["dilation"], shape)
     own = _padding(a["padding"], kernel, dilation, shape)
     padding = (own[0] + top, own[1] + left, own[2] + bottom, own[3] + right)
@@ -41,8 +44,15 @@ def linear(reader: Reader, node: fx.Node, a: Arguments) -> None:
     """Read a linear layer; a map before it was flattened in the order C, H, W."""
     weight = reader.parameter(node, a["weight"])
     source = reader.shape(a["input"])
-    if weight is None or len(source) != 1:
-        raise reader.refuse(node, f"a linear layer on an input of shape {source}; flatten it to (N, features) first")
+    if weight is None:
+        raise reader.refuse(node, "a linear layer without a weight")
+    if not source:
+        size = tuple(a["input"].meta["val"].shape)
+        raise reader.misfit(node, f"a linear layer reads an input of shape {size} without the batch axis")
+    if len(source) != 1:
+        raise reader.misfit(
+            node, f"a linear layer reads an input of shape {(reader.batch, *source)}", "flatten it to (N, features)"
+        )
     name = reader.made_by[a["input"]]
     before = reader.ops[name].out_shape if name in reader.ops else source
     reader.add(

@@ -18,7 +18,7 @@ _FILE = Path("cifar10") / "cifar10_train10k_test1k.npz"
 
 def load_cifar10(folder: Path | str | None = None, validation: int = 1_000, seed: int = 0) -> Split:
     """Load CIFAR-10's first training batch and first 1,000 test images; a stratified part is set apart."""
-    train, test = read_parts(data_folder(folder) / _FILE, Array("uint8", (None, 3, 32, 32)), classes=10)
+    train, test = read_parts(data_folder(folder, _FILE) / _FILE, Array("uint8", (None, 3, 32, 32)), classes=10)
     kept, held = hold_out(np.arange(len(train.y)), train.y, validation, seed)
     full = _images(train)
     provenance = (

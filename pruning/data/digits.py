@@ -7,7 +7,7 @@ import torch
 
 from zeroskip.pruning.data.partition import stratified_order
 from zeroskip.pruning.data.sets import ImageSet, Split
-from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.errors import DataError, PruningError
 
 __all__ = ["load_digits"]
 
@@ -17,7 +17,7 @@ def load_digits(validation: int = 200, test: int = 500, seed: int = 0) -> Split:
     try:
         from sklearn.datasets import load_digits as sklearn_digits
     except ImportError:
-        raise PruningError(
+        raise DataError(
             "scikit-learn is missing, it holds the digits data set; run: pip install scikit-learn"
         ) from None
     bunch = sklearn_digits()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zeroskip.pruning.data.npz import Array, read_parts
 from zeroskip.pruning.data.partition import FOLDS, Parts, divide
 from zeroskip.pruning.data.sets import ImageSet, Split, data_folder
-from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.errors import DataError
 
 __all__ = ["CODES_PER_UNIT", "NORMAL", "load_ecg", "load_normal_ecg", "series_codes"]
 
@@ -68,11 +68,11 @@ _SOURCE = (
 
 def _divided(folder: Path | str | None, validation: int, fold: int | None, seed: int) -> tuple[ImageSet, Parts, str]:
     """Return all beats, the sample numbers of the parts, and what to say of the division."""
-    path = data_folder(folder) / _FILE
+    path = data_folder(folder, _FILE) / _FILE
     train, test = read_parts(path, Array("float32", (None, 140)), classes=_CLASSES)
     labels = np.concatenate([train.y, test.y])
     if not (labels == NORMAL).any() or (labels == NORMAL).all():
-        raise PruningError(f"Data file '{path}' must hold normal beats (class {NORMAL}) and others; fetch it again")
+        raise DataError(f"Data file '{path}' must hold normal beats (class {NORMAL}) and others; fetch it again")
     parts = divide(labels, len(train.y), fold, validation, seed)
     if fold is None:
         division = f"Test: the file's own part of {len(test.y)}."

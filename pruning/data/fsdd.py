@@ -24,7 +24,7 @@ def load_fsdd(folder: Path | str | None = None, validation: int = 300, fold: int
     folds over all recordings. Folds and validation are stratified by digit and speaker.
     """
     shape = Array("uint8", (None, 48, 32))
-    train, test = read_parts(data_folder(folder) / _FILE, shape, classes=10, extra={"speaker": SPEAKERS})
+    train, test = read_parts(data_folder(folder, _FILE) / _FILE, shape, classes=10, extra={"speaker": SPEAKERS})
     labels = np.concatenate([train.y, test.y])
     speakers = np.concatenate([train.extra["speaker"], test.extra["speaker"]])
     strata = labels * SPEAKERS + speakers

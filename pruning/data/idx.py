@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from zeroskip.pruning.data.sets import ImageSet, Split, check_validation, data_folder
-from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.errors import DataError
 
 __all__ = ["load_fashion_mnist", "load_mnist", "read_idx"]
 
@@ -21,9 +21,11 @@ _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 60_000),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 10_000),
 }
+_NAMES = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
 # MNIST's training images take 47 MB; a file that claims or unpacks to more is not one of ours.
 _LIMIT = 1 << 27
 _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+_INSTALL = "run: apt-get install dataset-fashion-mnist"
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ def _content(path: Path) -> bytes:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             raw: bytes = file.read(_LIMIT + 1)
     except FileNotFoundError:
-        raise PruningError(f"Data file '{path}' does not exist; put the idx file there, plain or as .gz") from None
+        raise DataError(f"Data file '{path}' does not exist; put the idx file there, plain or as .gz") from None
     except (EOFError, zlib.error, gzip.BadGzipFile, OSError) as error:
-        raise PruningError(f"Data file '{path}' cannot be read ({error}); fetch it again") from error
+        raise DataError(f"Data file '{path}' cannot be read ({error}); fetch it again") from error
     if len(raw) > _LIMIT:
-        raise PruningError(f"Data file '{path}' holds more than {_LIMIT} bytes; check that it is what its name says")
+        raise DataError(f"Data file '{path}' holds more than {_LIMIT} bytes; check that it is what its name says")
     return raw
 
 
@@ -68,17 +70,17 @@ def read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Read one idx file of unsigned bytes (plain, or gzip when the name ends in ``.gz``), every field checked."""
     raw = _content(path)
     if len(raw) < 4:
-        raise PruningError(
+        raise DataError(
             f"Data file '{path}' is truncated: {len(raw)} bytes, but the magic number needs 4; fetch it again"
         )
     zero, kind, axes = struct.unpack(">HBB", raw[:4])
     if zero != 0 or kind != 8 or axes not in (1, 3):
-        raise PruningError(
+        raise DataError(
             f"Data file '{path}' has magic number 0x{raw[:4].hex()}, but idx files of bytes begin with 0x00000801 or "
             "0x00000803; check that the file is what its name says"
         )
     if len(raw) < 4 + 4 * axes:
-        raise PruningError(f"Data file '{path}' is truncated inside its header; fetch it again")
+        raise DataError(f"Data file '{path}' is truncated inside its header; fetch it again")
     shape = struct.unpack(f">{axes}I", raw[4 : 4 + 4 * axes])
     # Python's integers: a product of three 32-bit sizes does not fit 64 bits.
     expected, found = 1, len(raw) - 4 - 4 * axes
@@ -86,7 +88,7 @@ def read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         expected *= size
     if found != expected:
         state = "is truncated" if found < expected else "is too long"
-        raise PruningError(
+        raise DataError(
             f"Data file '{path}' {state}: {found} bytes of data, but its header says {expected}; fetch it again"
         )
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
@@ -101,18 +103,18 @@ def _read_pair(folder: Path, part: str, title: str) -> ImageSet:
         arrays.append((path, read_idx(path)))
     (images_path, images), (labels_path, labels) = arrays
     if images.ndim != 3 or images.shape[1:] != (28, 28):
-        raise PruningError(
+        raise DataError(
             f"Data file '{images_path}' holds shape {images.shape}, but {title} images are (N, 28, 28); fetch it again"
         )
     if labels.ndim != 1 or (labels.size and int(labels.max()) > 9):
-        raise PruningError(f"Data file '{labels_path}' must hold one label from 0 to 9 an image; fetch it again")
+        raise DataError(f"Data file '{labels_path}' must hold one label from 0 to 9 an image; fetch it again")
     if len(images) != len(labels):
-        raise PruningError(
+        raise DataError(
             f"'{images_path.name}' has {len(images)} images, but '{labels_path.name}' has {len(labels)} labels; "
             f"fetch both files of '{folder}' again from one source"
         )
     if len(images) != count:
-        raise PruningError(
+        raise DataError(
             f"Data file '{images_path}' has {len(images)} images, but {title}'s {part} part has {count}; fetch it again"
         )
     return ImageSet(torch.tensor(images).unsqueeze(1), torch.tensor(labels, dtype=torch.int64))
@@ -128,9 +130,9 @@ def _load(root: Path, source: _Source, validation: int) -> Split:
 
 def load_mnist(folder: Path | str | None = None, validation: int = 5_000) -> Split:
     """Load MNIST from ``folder/mnist/*-ubyte[.gz]``; the last ``validation`` training images are set apart."""
-    root = data_folder(folder) / "mnist"
+    root = data_folder(folder, f"mnist/{_NAMES}") / "mnist"
     if not root.is_dir():
-        raise PruningError(f"Data folder '{root}' does not exist; put MNIST's four idx files there, plain or as .gz")
+        raise DataError(f"Data folder '{root}' does not exist; put MNIST's four idx files there, as {_NAMES} or plain")
     return _load(root, _MNIST, validation)
 
 
@@ -141,9 +143,9 @@ def load_fashion_mnist(folder: Path | str | None = None, validation: int = 5_000
     """
     root = _fashion_folder(folder)
     if not root.is_dir():
-        raise PruningError(
-            f"Data folder '{root}' does not exist; put Fashion-MNIST's four idx files there, plain or as .gz, or run: "
-            "apt-get install dataset-fashion-mnist"
+        raise DataError(
+            f"Data folder '{root}' does not exist; put Fashion-MNIST's four idx files there, as {_NAMES} or plain, "
+            f"or {_INSTALL}"
         )
     return _load(root, _FASHION, validation)
 
@@ -153,5 +155,5 @@ def _fashion_folder(folder: Path | str | None) -> Path:
     debian = _DEBIAN_FASHION.is_dir()
     if debian and folder is None and not os.environ.get("ZEROSKIP_DATA"):
         return _DEBIAN_FASHION
-    own = data_folder(folder) / "fashion_mnist"
+    own = data_folder(folder, f"fashion_mnist/{_NAMES}, or {_INSTALL}") / "fashion_mnist"
     return _DEBIAN_FASHION if debian and not own.is_dir() else own

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.errors import DataError
 
 __all__ = ["Array", "LabelledArrays", "read_npz", "read_parts"]
 
@@ -56,7 +56,7 @@ def read_npz(path: Path, wanted: Mapping[str, Array]) -> dict[str, NDArray[Any]]
 
     Raises
     ------
-    PruningError
+    DataError
         Naming file, array and remedy, if the file is missing or damaged, or an array is missing, of another dtype or
         shape, or larger than 256 MB. Sizes are read from the headers, before anything is unpacked.
     """
@@ -67,35 +67,31 @@ def read_npz(path: Path, wanted: Mapping[str, Array]) -> dict[str, NDArray[Any]]
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in wanted}
     except FileNotFoundError:
-        raise PruningError(f"Data file '{path}' does not exist; {_REMEDY}") from None
-    except PruningError:
+        raise DataError(f"Data file '{path}' does not exist; {_REMEDY}") from None
+    except DataError:
         raise
     except _DAMAGED as error:
-        raise PruningError(f"Data file '{path}' cannot be read ({error}); {_REMEDY}") from error
+        raise DataError(f"Data file '{path}' cannot be read ({error}); {_REMEDY}") from error
 
 
 def _check_member(path: Path, archive: zipfile.ZipFile, name: str, wanted: Array) -> None:
     names = archive.namelist()
     if f"{name}.npy" not in names:
         held = ", ".join(sorted(entry.removesuffix(".npy") for entry in names)[:8]) or "nothing"
-        raise PruningError(f"Data file '{path}' has no array '{name}', it holds {held}; {_REMEDY}")
+        raise DataError(f"Data file '{path}' has no array '{name}', it holds {held}; {_REMEDY}")
     with archive.open(f"{name}.npy") as file:
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(file)
         start = file.tell()
     if not wanted.holds(dtype, shape):
-        raise PruningError(
-            f"Data file '{path}' must hold '{name}' as {wanted}, not {dtype} of shape {shape}; {_REMEDY}"
-        )
+        raise DataError(f"Data file '{path}' must hold '{name}' as {wanted}, not {dtype} of shape {shape}; {_REMEDY}")
     expected, stored = start + math.prod(shape) * dtype.itemsize, archive.getinfo(f"{name}.npy").file_size
     if max(expected, stored) > _LIMIT:
-        raise PruningError(f"Data file '{path}' claims {max(expected, stored)} bytes for '{name}', more than {_LIMIT}")
+        raise DataError(f"Data file '{path}' claims {max(expected, stored)} bytes for '{name}', more than {_LIMIT}")
     if stored != expected:
         state = "truncated" if stored < expected else "too long"
-        raise PruningError(
-            f"Data file '{path}' has a {state} array '{name}': {stored} bytes, not {expected}; {_REMEDY}"
-        )
+        raise DataError(f"Data file '{path}' has a {state} array '{name}': {stored} bytes, not {expected}; {_REMEDY}")
 
 
 def read_parts(
@@ -115,16 +111,16 @@ def read_parts(
         x = arrays[f"x_{part}"]
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             count = int((~np.isfinite(x)).sum())
-            raise PruningError(f"Data file '{path}' has {count} values in 'x_{part}' that are not finite; {_REMEDY}")
+            raise DataError(f"Data file '{path}' has {count} values in 'x_{part}' that are not finite; {_REMEDY}")
         columns = {name: arrays[f"{name}_{part}"] for name in limits}
         for name, values in columns.items():
             if len(values) != len(x):
-                raise PruningError(
+                raise DataError(
                     f"Data file '{path}' has {len(x)} samples in 'x_{part}', but {len(values)} entries in "
                     f"'{name}_{part}'; {_REMEDY}"
                 )
             if int(values.max()) >= limits[name]:
-                raise PruningError(
+                raise DataError(
                     f"Data file '{path}' must hold '{name}_{part}' from 0 to {limits[name] - 1}, not "
                     f"{int(values.max())}; {_REMEDY}"
                 )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.errors import DataError, PruningError
 
 __all__ = ["ImageSet", "Split", "check_validation", "data_folder"]
 
@@ -77,16 +77,18 @@ class Split:
     test_use: str = "read once"
 
 
-def data_folder(folder: Path | str | None = None) -> Path:
-    """Return the folder of downloaded data sets: ``folder``, else the environment variable ``ZEROSKIP_DATA``."""
+def data_folder(folder: Path | str | None = None, files: Path | str = "the data sets") -> Path:
+    """Return the folder of downloaded data sets: ``folder``, else the environment variable ``ZEROSKIP_DATA``.
+
+    ``files`` is what errors say that it must hold.
+    """
     chosen = folder or os.environ.get("ZEROSKIP_DATA")
+    remedy = f"give --data DIR or set ZEROSKIP_DATA to a folder with {files}"
     if not chosen:
-        raise PruningError("No data folder is known; give --data DIR or set ZEROSKIP_DATA to a folder with mnist/*.gz")
+        raise DataError(f"No data folder is known; {remedy}")
     path = Path(chosen)
     if not path.is_dir():
-        raise PruningError(
-            f"Data folder '{path}' does not exist; give --data DIR or set ZEROSKIP_DATA to one that does"
-        )
+        raise DataError(f"Data folder '{path}' does not exist; {remedy}")
     return path
 
 

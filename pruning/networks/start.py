@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from zeroskip.pruning.checkpoints import OF_RUN, model_tensors
 from zeroskip.pruning.errors import PruningError, nearest
 
 __all__ = ["load_start"]
@@ -25,8 +26,9 @@ def load_start(model: nn.Module, path: Path | str) -> None:
 
     A ``.safetensors`` file, or one of ``torch.save`` that holds tensors by name, or such a table as ``state_dict``. A
     leading ``module.`` (of ``DataParallel``) is dropped, sparse tensors become dense ones, and ``<name>_orig`` with
-    ``<name>_mask`` (of ``torch.nn.utils.prune``) their product. Only tensors and plain containers are read
-    (``weights_only``), nothing in the file is run.
+    ``<name>_mask`` (of ``torch.nn.utils.prune``) their product. Of a run's own files, finished stages and last good
+    states, the weights are taken. Only tensors and plain containers are read (``weights_only``), nothing in the file is
+    run.
 
     Raises
     ------
@@ -34,7 +36,9 @@ def load_start(model: nn.Module, path: Path | str) -> None:
         Naming file, tensor and remedy, if the file is missing, damaged or of another network.
     """
     path = Path(path)
-    values = _tensors(path)
+    content = _tensors(path)
+    own = model_tensors(content)
+    values = _masked({name.removeprefix("module."): value for name, value in (own or content).items()})
     wanted = model.state_dict()
     for name, tensor in wanted.items():
         if name not in values:
@@ -54,6 +58,7 @@ def load_start(model: nn.Module, path: Path | str) -> None:
                 f"{nearest(name, wanted)}; choose the checkpoint of this network"
             )
     model.load_state_dict(values)
+    setattr(model, OF_RUN, bool(own))
 
 
 def _fitting(path: Path, name: str, found: Tensor, wanted: Tensor) -> Tensor:
@@ -98,7 +103,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise PruningError(f"Checkpoint '{path}' holds no table of tensors; save the model's state_dict() again")
-    return _masked({str(name).removeprefix("module."): value for name, value in content.items()})
+    return {str(name): value for name, value in content.items()}
 
 
 def _read(path: Path) -> Any:
