@@ -181,11 +181,11 @@ def _finish(run: Run) -> tuple[QuantizedNetwork, nn.Module]:
         free = admm.released() if admm else None
         if settings.freeze:
             freezing = Freezing(graph, live, plan, masks)
-            for number in range(settings.rounds):
-                freezing.grow(settings.freeze)
-                kind = f"frozen{number + 1}"
+            for number in range(1, settings.rounds + 1):
+                # After the last weights are frozen biases train on, so that what is judged last is what comes out.
+                freezing.grow(settings.freeze if number < settings.rounds else 1.0)
+                kind = f"frozen{number}"
                 run.train_phase("finetune", kind, settings.finetune, generator, forward=freezing.forward, admm=free)
-            freezing.finish()
         elif settings.finetune.epochs:
             run.train_phase("finetune", "finetune", settings.finetune, generator, forward=forward, admm=free)
             _settle(graph, run.model, plan, admm)

@@ -19,7 +19,7 @@ class Freezing:
     """The weights of a network on their way to the levels of ``plan``.
 
     :meth:`grow` puts a share of the free weights of every level on it, where they stay; the others train on as floats,
-    with the activations already rounded. :meth:`finish` puts the rest on their levels.
+    with the activations already rounded. A share of 1 puts the rest there, and leaves biases and BatchNorm to train.
 
     Parameters
     ----------
@@ -61,14 +61,8 @@ class Freezing:
             chosen = free[order[rank < np.ceil(share * sizes)[level[order]]]]
             taken = torch.zeros(weight.numel(), dtype=torch.bool)
             taken[torch.from_numpy(chosen)] = True
-            self._freeze(name, taken.reshape(weight.shape).to(weight.device))
+            taken = taken.reshape(weight.shape).to(weight.device)
+            with torch.no_grad():
+                weight.copy_(torch.where(taken, levels, weight))
+            self.frozen[name] = self.frozen[name] | taken
 
-    def finish(self) -> None:
-        """Put all weights on their levels."""
-        for name, weight in self._weights.items():
-            self._freeze(name, torch.ones_like(weight, dtype=torch.bool))
-
-    def _freeze(self, name: str, chosen: Tensor) -> None:
-        with torch.no_grad():
-            self._weights[name].copy_(torch.where(chosen, self._on_levels(name), self._weights[name]))
-        self.frozen[name] = self.frozen[name] | chosen

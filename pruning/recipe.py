@@ -157,7 +157,8 @@ class Quantization:
     Parameters
     ----------
     finetune : straight through rounded weights and activations
-    freeze : share of the free weights that each round puts on their levels for good; 0: all are rounded all the time
+    freeze : share of the free weights that each round puts on their levels for good, the last one all of them; 0: all
+        are rounded all the time
     rounds : of freezing, each with the epochs of ``finetune``
     """
 

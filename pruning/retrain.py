@@ -237,4 +237,10 @@ def run_stages(run: Run) -> None:
         run.learn_teacher()
     for stage in run.recipe.stages:
         epochs = stage.admm.epochs + stage.retrain.epochs
-        run.advance(stage.name, plain_values(stage), lambda g, s=stage: run_stage(run, s, g), epochs)  # type: ignore[misc]
+        settings = plain_values(stage)
+        if stage.allocation is not None:
+            # A budget of bits counts those that the recipe quantizes to.
+            settings["allocation"]["budget"] = plain_values(
+                stage.allocation.budget.quantized(run.recipe.quantization.weights)
+            )
+        run.advance(stage.name, settings, lambda g, s=stage: run_stage(run, s, g), epochs)  # type: ignore[misc]

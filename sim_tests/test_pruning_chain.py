@@ -217,6 +217,19 @@ def test_a_stage_shares_its_budget_among_the_layers_and_resumes_with_the_same_by
     assert parse_recipe(tomllib.loads(to_toml(recipe.as_dict()))).digest() == recipe.digest()
 
 
+def test_a_budget_of_bits_is_of_the_recipes_bits(tmp_path, split):
+    kept = []
+    for bits in (3, 8):
+        changes = allocated({"bits": 9000}, trials=1) | {"quantization": values()["quantization"] | {"weights": bits}}
+        torch.manual_seed(0)
+        net = prune(
+            make_network("digits_cnn"), split.train, split.validation, parse_recipe(values(**changes)),
+            checkpoints=tmp_path,
+        )  # fmt: skip
+        kept.append(net.nonzero())
+    assert kept[0] > kept[1]
+
+
 def test_a_budget_that_cannot_be_met_names_the_stage(split):
     recipe = parse_recipe(values(**allocated({"macs": 400}), dense={"epochs": 1, "lr": [1e-3, 1e-3]}))
     with pytest.raises(PruningError, match="Stage 'half': A budget of 400 macs is below the least of 401 .*other lay"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -79,7 +80,8 @@ def test_frozen_weights_stay_and_in_the_end_all_are_on_levels(per_channel):
             count += int(held[name].sum())
         assert count > was or count == sum(mask.numel() for mask in masks.values())
         was = count
-    freezing.finish()
+    freezing.grow(1.0)
+    assert all(frozen.all() for frozen in freezing.frozen.values())
     with torch.no_grad():
         end = freezing.forward(x)
     for name, mask in masks.items():
@@ -129,7 +131,13 @@ def test_a_chain_that_freezes_resumes_with_the_same_bytes(tmp_path):
     with pytest.raises(Interrupted):
         run(checkpoints=tmp_path / "stages", progress=interrupt)
     assert [step.partition(" epoch")[0] for step in steps[-2:]] == ["finetune frozen1", "finetune frozen2"]
-    first, second = run(), run(checkpoints=tmp_path / "stages")
+    log = tmp_path / "log.jsonl"
+    first, second = run(log=log), run(checkpoints=tmp_path / "stages")
     assert first.save(tmp_path / "a.safetensors").read_bytes() == second.save(tmp_path / "b.safetensors").read_bytes()
     assert first.accuracy(split.validation) > 0.7
+    # No weight moved after the last judgement.
+    judged = [
+        line["validation"] for line in map(json.loads, log.read_text().splitlines()) if line["stage"] == "finetune"
+    ]
+    assert abs(judged[-1] - first.accuracy(split.validation)) < 0.011
     assert first.structures["fc1"]["kind"] == "micro_block"
