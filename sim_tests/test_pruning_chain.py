@@ -226,7 +226,7 @@ def test_a_budget_of_bits_is_of_the_recipes_bits(tmp_path, split):
             make_network("digits_cnn"), split.train, split.validation, parse_recipe(values(**changes)),
             checkpoints=tmp_path,
         )  # fmt: skip
-        kept.append(net.nonzero())
+        kept.append(sum(net.record.provenance["allocation"]["half"].values()))
     assert kept[0] > kept[1]
 
 
