@@ -48,7 +48,8 @@ def controls(recipe: Recipe) -> dict[str, Recipe]:
             precision=last.retrain.precision,
         )
         nothing = replace(last.admm, epochs=0)
-        stage = Stage(Method.SCRATCH.value, layers, nothing, anew, method=Method.SCRATCH)
+        # Nothing is penalized: rho is what digests of these rows began with.
+        stage = Stage(Method.SCRATCH.value, layers, nothing, anew, rho=(1e-3, 0.3), method=Method.SCRATCH)
         found[Method.SCRATCH.value] = _named(recipe, Method.SCRATCH, (*pruning, stage, *rest))
     return found
 
