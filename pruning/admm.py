@@ -19,7 +19,7 @@ from zeroskip.pruning.constraints.kinds import KINDS, as_values, from_values
 from zeroskip.pruning.constraints.ties import Frozen
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.goals import REMEDY, residual_goals
-from zeroskip.pruning.layers import Layer, Rho, collect, fitted, mask_, set_rho
+from zeroskip.pruning.layers import Layer, Rho, collect, fitted, mask_, set_rho, weight_of
 from zeroskip.pruning.replicas import check_same
 
 __all__ = ["Admm", "Residual"]
@@ -281,8 +281,7 @@ class Admm:
         if not self.hardened:
             raise PruningError("Admm must be hardened before its result is used; call admm.harden()")
         for name, layer in self._layers.items():
-            own = self.model.get_parameter(f"{name}.weight" if name else "weight")
-            layer.check(own if weights is None or name not in weights else weights[name])
+            layer.check((weights or {}).get(name, weight_of(self.model, name)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole ADMM state (Z, U, masks, sets, rho, counters, residuals), but not the model's weights."""

@@ -65,4 +65,3 @@ class Freezing:
             with torch.no_grad():
                 weight.copy_(torch.where(taken, levels, weight))
             self.frozen[name] = self.frozen[name] | taken
-

@@ -16,7 +16,7 @@ from zeroskip.pruning.constraints import ConstraintSet
 from zeroskip.pruning.constraints.ties import Frozen, Tied
 from zeroskip.pruning.errors import PruningError, nearest
 
-__all__ = ["Layer", "Rho", "collect", "fitted", "mask_", "set_rho"]
+__all__ = ["Layer", "Rho", "collect", "fitted", "mask_", "set_rho", "weight_of"]
 
 Rho = tuple[float, float] | Mapping[str, tuple[float, float]]
 """First and last penalty, or these by layer name or glob."""
@@ -93,6 +93,11 @@ def mask_(values: Tensor, mask: Tensor | None) -> None:
     """Set the masked positions of ``values`` to zero in place, also where they are not finite."""
     if mask is not None:
         values.masked_fill_(~mask, 0)
+
+
+def weight_of(model: nn.Module, name: str) -> nn.Parameter:
+    """Return the weight of a layer by its name in ``model``; the model itself is called ''."""
+    return model.get_parameter(f"{name}.weight" if name else "weight")
 
 
 def fitted(name: str, constraint: ConstraintSet, weight: Tensor) -> ConstraintSet:

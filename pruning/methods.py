@@ -18,6 +18,7 @@ from zeroskip.pruning.constraints.base import Structure, finite_values
 from zeroskip.pruning.errors import Diverged, PruningError
 from zeroskip.pruning.goals import accuracy_goal, residual_goals, verdict
 from zeroskip.pruning.gradual import relaxed
+from zeroskip.pruning.layers import weight_of
 from zeroskip.pruning.quantize import float_inputs
 from zeroskip.pruning.recipe import Method, Stage, StageAllocation
 from zeroskip.pruning.training import make_optimizer, train
@@ -156,7 +157,7 @@ def _sets_at(model: nn.Module, final: Admm, done: float) -> dict[str, Constraint
     found: dict[str, ConstraintSet] = {}
     for name in final.names():
         constraint = final.constraint(name)
-        weight = model.get_parameter(f"{name}.weight" if name else "weight")
+        weight = weight_of(model, name)
         between = relaxed(constraint, weight.shape, done) if constraint else None
         if between is not None:
             found[name] = between
@@ -177,7 +178,7 @@ def _magnitude(run: Run, stage: Stage, sets: Sets, generator: torch.Generator) -
     for name in dense.names():
         constraint = dense.constraint(name)
         assert isinstance(constraint, Structure)
-        weight = run.model.get_parameter(f"{name}.weight" if name else "weight")
+        weight = weight_of(run.model, name)
         support = torch.from_numpy(constraint.support(finite_values(weight.abs())))
         masks[name] = support & masks[name].cpu() if name in masks else support
     admm = Admm(run.model, sets, parent=masks, held=run.held())

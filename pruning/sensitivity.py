@@ -13,6 +13,7 @@ from zeroskip.pruning.allocation import with_keep
 from zeroskip.pruning.budgets import groups_of
 from zeroskip.pruning.constraints import ConstraintSet
 from zeroskip.pruning.errors import PruningError
+from zeroskip.pruning.layers import weight_of
 
 __all__ = ["DENSITIES", "Judge", "Sensitivity", "sensitivities"]
 
@@ -87,5 +88,5 @@ def _score(
     model: nn.Module, name: str, constraint: ConstraintSet, density: float, judge: Judge, all_layers: Admm
 ) -> Sensitivity:
     one = Admm(model, {name: constraint}, parent=all_layers.masks())
-    kept = constraint.count(model.get_parameter(f"{name}.weight" if name else "weight").shape)
+    kept = constraint.count(weight_of(model, name).shape)
     return Sensitivity(name, density, kept, float(judge(one.mapped())))
