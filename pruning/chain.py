@@ -57,6 +57,7 @@ def prune(
     val: ImageSet,
     recipe: Recipe | Path | str,
     *,
+    test: ImageSet | None = None,
     checkpoints: Path | None = None,
     log: Path | None = None,
     progress: Progress | None = None,
@@ -67,6 +68,7 @@ def prune(
     ----------
     train, val : samples with labels; ``val`` is only ever judged on, and calibrates the activation ranges
     recipe : a Recipe, the path of a TOML file, or the name of one in the repository
+    test : samples that are read once, at the end; the accuracies of the record are of these, without them of ``val``
     checkpoints : folder that keeps finished stages; a later call goes on from there with the same bytes
     log : file that gets a JSON line for every epoch, update, residual and goal
     progress : called as ``progress(step, elapsed seconds, expected seconds or None)``
@@ -79,14 +81,15 @@ def prune(
         If the loss or a weight is no number any more; the model then has the last good state.
     """
     chosen = load_recipe(recipe)
-    _check_network(model, {"train": train, "val": val}, chosen)
+    _check_network(model, {"train": train, "val": val, **({} if test is None else {"test": test})}, chosen)
     with repeatable(chosen.threads):
         run = Run(chosen, model, train, val, Checkpoints(checkpoints), progress)
         net, unquantized = _finish(run)
-        float_score = score(unquantized, val, run.source, chosen.task)
+        scores = _scores(run, unquantized, net) if test is None else _test_scores(run, unquantized, net, test)
+    samples = len(val if test is None else test)
     record = Record(
         name=chosen.name, network=chosen.network, dataset=chosen.dataset, recipe=chosen.as_dict(), seed=chosen.seed,
-        accuracy={"float": float_score, "integer": integer_score(net, val, chosen.task), "samples": len(val)},
+        accuracy={**scores, "samples": samples}, correct=_correct(scores, samples, chosen.task),
         provenance=_provenance(run),
     )  # fmt: skip
     if log is not None and rank() == 0:
@@ -255,6 +258,15 @@ def _built(path: Path, recipe: Recipe) -> Built | None:
     return Built(path, header, True) if same else None
 
 
+def _scores(run: Run, unquantized: nn.Module, net: QuantizedNetwork) -> dict[str, float]:
+    """Return the scores on the validation samples: of the float network before the fine-tuning, of the integer one."""
+    task = run.recipe.task
+    return {
+        "float": score(unquantized, run.validation, run.source, task),
+        "integer": integer_score(net, run.validation, task),
+    }
+
+
 def _test_scores(run: Run, unquantized: nn.Module, net: QuantizedNetwork, test: ImageSet) -> dict[str, float]:
     """Return the scores of the float network before the fine-tuning and of the integer network.
 
@@ -275,10 +287,14 @@ def _test_scores(run: Run, unquantized: nn.Module, net: QuantizedNetwork, test: 
     return {"float": float_score, "integer": found}
 
 
+def _correct(scores: Mapping[str, float], samples: int, task: Task) -> dict[str, int]:
+    """Return how many samples were right; nothing for scores that are no shares of samples."""
+    return {name: round(value * samples) for name, value in scores.items()} if task is Task.CLASSIFY else {}
+
+
 def _zoo_record(run: Run, split: Split, scores: dict[str, float], start: Path | None) -> Record:
     recipe = run.recipe
     samples = len(split.test)
-    judged: dict[str, Any] = {"correct": {name: round(value * samples) for name, value in scores.items()}}
     provenance = {
         "dataset": split.provenance, "recipe_sha256": recipe.digest(),
         "split": f"{len(split.train)} train, {len(split.validation)} validation (all choices), "
@@ -289,12 +305,11 @@ def _zoo_record(run: Run, split: Split, scores: dict[str, float], start: Path | 
         digest = hashlib.sha256(start.read_bytes()).hexdigest()
         provenance["start"] = f"dense weights of {recipe.start}, sha256 {digest}"
     if recipe.task is Task.RECONSTRUCT:
-        judged = {}
         provenance["accuracy"] = (
             "area under the ROC curve: normal (label 0) against other test samples by the reconstruction error, for "
             "the integer network sum((input code - output code)^2), exact"
         )
     return Record(
         name=recipe.name, network=recipe.network, dataset=recipe.dataset, recipe=recipe.as_dict(), seed=recipe.seed,
-        accuracy={**scores, "samples": samples}, provenance=provenance, **judged,
+        accuracy={**scores, "samples": samples}, correct=_correct(scores, samples, recipe.task), provenance=provenance,
     )  # fmt: skip

@@ -175,6 +175,21 @@ def test_controls_keep_earlier_sets_too(split, method):
     assert len(model.fc1.weight.detach().unique()) <= 6
 
 
+def test_accuracies_are_of_the_test_samples_which_are_read_once_at_the_end(split, tmp_path):
+    recipe = parse_recipe(values())
+    part = ImageSet(split.test.x[:50], split.test.y[:50])
+    torch.manual_seed(0)
+    net = prune(
+        make_network("digits_cnn"), split.train, split.validation, recipe, test=part, log=tmp_path / "log.jsonl"
+    )
+    shares = net.record.accuracy
+    assert shares["samples"] == 50 and shares["integer"] == net.accuracy(part) != net.accuracy(split.validation)
+    assert net.record.correct == {name: round(50 * shares[name]) for name in ("float", "integer")}
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    read = [number for number, line in enumerate(lines) if line["stage"] == "test"]
+    assert read == [len(lines) - 2, len(lines) - 1]
+
+
 def test_the_float_score_is_that_of_the_network_before_it_was_rounded(split):
     recipe = parse_recipe(values(quantization={"weights": 1, "finetune": {"epochs": 2, "lr": [1e-2, 1e-3]}}))
     plain = replace(recipe, quantization=replace(recipe.quantization, finetune=Phase(0, (1e-3, 1e-3))))
