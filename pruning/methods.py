@@ -19,6 +19,7 @@ from zeroskip.pruning.errors import Diverged, PruningError
 from zeroskip.pruning.goals import accuracy_goal, residual_goals, verdict
 from zeroskip.pruning.gradual import relaxed
 from zeroskip.pruning.layers import weight_of
+from zeroskip.pruning.purification import purify
 from zeroskip.pruning.quantize import float_inputs
 from zeroskip.pruning.recipe import Method, Stage, StageAllocation
 from zeroskip.pruning.training import make_optimizer, train
@@ -37,6 +38,8 @@ def run_stage(run: Run, stage: Stage, generator: torch.Generator) -> None:
     if stage.allocation is not None:
         sets = _allocated(run, stage, stage.allocation, sets, generator)
     admm = _METHODS[stage.method](run, stage, sets, generator)
+    if stage.purify is not None:
+        admm = purify(run, stage.name, admm, stage.purify, generator)
     admm.check()
     run.masks, run.sets = admm.masks(), admm.sets()
 

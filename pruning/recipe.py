@@ -22,6 +22,7 @@ from zeroskip.pruning.constraints.topk import check_size
 from zeroskip.pruning.errors import PruningError, nearest
 from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.layers import Rho
+from zeroskip.pruning.purification import Purification
 from zeroskip.pruning.training import Phase, Precision, Task
 
 __all__ = [
@@ -118,6 +119,7 @@ class Stage:
     rho : first and last ADMM penalty, for all layers or by layer name or glob
     updates_per_epoch : of ADMM, or of gradual pruning
     allocation : finds the ``keep`` of every layer at the start of the stage; the rules then say the most a layer keeps
+    purify : experimental: takes out input channels of which little is left, at the end of the stage
     """
 
     name: str
@@ -128,6 +130,7 @@ class Stage:
     updates_per_epoch: int = 4
     method: Method = field(default=Method.ADMM, metadata=LATER)
     allocation: StageAllocation | None = field(default=None, metadata=LATER)
+    purify: Purification | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         updated = self.method in (Method.ADMM, Method.GRADUAL)
@@ -338,6 +341,11 @@ def _allocation(value: Any, where: str) -> StageAllocation:
     return made
 
 
+def _purification(value: Any, where: str) -> Purification:
+    made: Purification = _build(Purification, value, where, {"retrain": _phase})
+    return made
+
+
 def _choice(kind: type[_Choice]) -> Callable[[Any, str], _Choice]:
     """Return what takes one of the values of an enumeration."""
 
@@ -394,7 +402,7 @@ def _stages(value: Any, where: str) -> tuple[Stage, ...]:
         raise PruningError(f"{where} must be a list of tables")
     convert = {
         "admm": _phase, "retrain": _phase, "rho": _rho, "layers": _rules, "method": _choice(Method),
-        "allocation": _allocation,
+        "allocation": _allocation, "purify": _purification,
     }  # fmt: skip
     return tuple(_build(Stage, stage, f"{where}[{i}]", convert) for i, stage in enumerate(value))
 

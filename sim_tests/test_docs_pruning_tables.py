@@ -17,6 +17,7 @@ from zeroskip.pruning.constraints.levels import GRIDS
 from zeroskip.pruning.constraints.micro_block import MODES
 from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.networks import NETWORKS
+from zeroskip.pruning.purification import Purification
 from zeroskip.pruning.recipe import (
     Method,
     Quantization,
@@ -38,6 +39,7 @@ KEYS = {
     Stage: "\n### Stages\n",
     StageAllocation: "\n### Allocation\n",
     Budget: "\nA budget has exactly one",
+    Purification: "\n### Purification\n",
     Quantization: "\n`[quantization]`:\n",
     Input: "\n`[input]`,",
 }

@@ -103,11 +103,14 @@ name = "control"
 method = "oneshot"
 admm = { epochs = 0, lr = [1, 1] }
 layers.a = { kind = "column", keep = 0.5 }
+purify = { weak = 0.25, retrain = { epochs = 3, lr = [1, 1] } }
 """
     recipe = parse_recipe(recipe_values(read(path, text)) | {"name": "x"})
     cheap, control = recipe.stages
     assert (cheap.allocation.budget, cheap.allocation.shares) == (Budget(macs=900), (0.5,))
     assert (cheap.allocation.retrain.epochs, cheap.allocation.trials, cheap.allocation.samples) == (1, 60, 10_000)
+    purify = control.purify
+    assert (purify.weak, purify.empty, purify.retrain.epochs) == (0.25, 0.5, 3) and cheap.purify is None
     phase = cheap.retrain
     assert (phase.flip, phase.crop, phase.distill, phase.temperature, phase.precision.value) == (
         True, 2, 0.5, 3.0, "bfloat16",

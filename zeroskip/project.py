@@ -151,6 +151,16 @@ class Allocation:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Purify:
+    """Which channels a stage tries to do without, as :class:`zeroskip.pruning.purification.Purification` has it."""
+
+    retrain: Training | None = None
+    empty: float | None = None
+    weak: float | None = None
+    drop: float | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Stage:
     """One of several pruning steps; what is left out is as in ``[prune]``, and zeros of earlier stages stay.
 
@@ -158,6 +168,7 @@ class Stage:
     ----------
     method : ADMM, or what it is compared with, see :class:`zeroskip.pruning.recipe.Method`
     allocation : finds the ``keep`` of every layer from one budget; the rules then say the most a layer keeps
+    purify : takes out input channels of which little is left
     """
 
     name: Name
@@ -168,6 +179,7 @@ class Stage:
     retrain: Training | None = None
     method: Literal["admm", "oneshot", "gradual", "scratch", "magnitude"] = "admm"
     allocation: Allocation | None = None
+    purify: Purify | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -359,7 +371,7 @@ def recipe_values(project: Project) -> dict[str, Any]:
                 "admm": _plain(stage.admm or prune.admm),
                 "retrain": _plain(stage.retrain or prune.retrain),
                 "method": stage.method,
-                **({} if stage.allocation is None else {"allocation": _given(_plain(stage.allocation))}),
+                **{key: _given(_plain(part)) for key in ("allocation", "purify") if (part := getattr(stage, key))},
             }
             for stage in stages
         ],
