@@ -30,7 +30,8 @@ from zeroskip.pruning.judging import auc, integer_score, reconstruction_errors, 
 from zeroskip.pruning.networks import load_start, make_network
 from zeroskip.pruning.quantize import QuantizedNetwork, fixed_levels, float_inputs, layer_masks, quantize
 from zeroskip.pruning.quantizers import as_factor
-from zeroskip.pruning.recipe import Recipe, load_recipe
+from zeroskip.pruning.recipe import Recipe
+from zeroskip.pruning.recipe_files import load_recipe
 from zeroskip.pruning.replicas import from_first, rank
 from zeroskip.pruning.retrain import Progress, Run, run_stages
 from zeroskip.pruning.training import Task

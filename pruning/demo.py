@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zeroskip.pruning.chain import Built, build_artifact
 from zeroskip.pruning.data import load_digits
-from zeroskip.pruning.recipe import load_recipe
+from zeroskip.pruning.recipe_files import load_recipe
 from zeroskip.pruning.retrain import Progress
 
 __all__ = ["DIGITS_RECIPES", "ERROR_TOLERANCE", "equal_accuracy", "errors", "train_digits"]

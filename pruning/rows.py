@@ -15,7 +15,8 @@ from zeroskip.pruning.checkpoints import replace_bytes
 from zeroskip.pruning.controls import controls
 from zeroskip.pruning.data import FOLDED, FOLDS
 from zeroskip.pruning.errors import PruningError, nearest
-from zeroskip.pruning.recipe import QUEUE, RECIPES, Recipe, builtin_recipes, load_recipe
+from zeroskip.pruning.recipe import Recipe
+from zeroskip.pruning.recipe_files import QUEUE, RECIPES, builtin_recipes, load_recipe
 
 __all__ = ["CONTROLS", "Row", "find_rows", "is_result_of", "queued_names", "read_result", "write_result"]
 

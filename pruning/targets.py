@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroskip.pruning.errors import PruningError, nearest
-from zeroskip.pruning.recipe import QUEUE, RECIPES, builtin_recipes
+from zeroskip.pruning.recipe_files import QUEUE, RECIPES, builtin_recipes
 
 __all__ = ["Target", "read_targets"]
 

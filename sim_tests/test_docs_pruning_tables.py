@@ -18,16 +18,9 @@ from zeroskip.pruning.constraints.micro_block import MODES
 from zeroskip.pruning.inputs import Input
 from zeroskip.pruning.networks import NETWORKS
 from zeroskip.pruning.purification import Purification
-from zeroskip.pruning.recipe import (
-    Method,
-    Quantization,
-    Recipe,
-    Stage,
-    StageAllocation,
-    load_recipe,
-    parse_recipe,
-    parse_rule,
-)
+from zeroskip.pruning.recipe import Method, Quantization, Recipe, Stage, StageAllocation
+from zeroskip.pruning.recipe_files import load_recipe
+from zeroskip.pruning.recipe_tables import parse_recipe, parse_rule
 from zeroskip.pruning.training import Phase
 
 TEXT = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")

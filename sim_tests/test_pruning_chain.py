@@ -23,7 +23,9 @@ from zeroskip.pruning.constraints.kinds import as_values
 from zeroskip.pruning.data import ImageSet, load_digits
 from zeroskip.pruning.demo import DIGITS_RECIPES, equal_accuracy
 from zeroskip.pruning.networks import make_network
-from zeroskip.pruning.recipe import Method, builtin_recipes, load_recipe, parse_recipe
+from zeroskip.pruning.recipe import Method
+from zeroskip.pruning.recipe_files import builtin_recipes, load_recipe
+from zeroskip.pruning.recipe_tables import parse_recipe
 from zeroskip.pruning.toml import to_toml
 from zeroskip.pruning.training import Phase, accuracy
 

@@ -14,7 +14,7 @@ from zeroskip.pruning import PruningError, build_artifact
 from zeroskip.pruning.data import ImageSet, Split
 from zeroskip.pruning.export import read_header
 from zeroskip.pruning.networks import make_network
-from zeroskip.pruning.recipe import parse_recipe
+from zeroskip.pruning.recipe_tables import parse_recipe
 from zeroskip.pruning.training import Task
 
 SHORT = {"epochs": 2, "lr": [5e-3, 1e-3]}

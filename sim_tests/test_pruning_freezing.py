@@ -15,7 +15,7 @@ from zeroskip.pruning.capture import capture
 from zeroskip.pruning.data import load_digits
 from zeroskip.pruning.freezing import Freezing
 from zeroskip.pruning.networks import make_network
-from zeroskip.pruning.recipe import parse_recipe
+from zeroskip.pruning.recipe_tables import parse_recipe
 
 
 class Net(nn.Module):

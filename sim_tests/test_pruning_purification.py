@@ -12,7 +12,7 @@ from zeroskip.pruning import PruningError, prune
 from zeroskip.pruning.data import ImageSet, load_digits
 from zeroskip.pruning.networks import make_network
 from zeroskip.pruning.purification import Purification, weak_channels
-from zeroskip.pruning.recipe import parse_recipe
+from zeroskip.pruning.recipe_tables import parse_recipe
 
 
 def recipe(rules, **purify):

@@ -9,7 +9,7 @@ import pytest
 
 from zeroskip.pruning import PruningError
 from zeroskip.pruning.chain import Built
-from zeroskip.pruning.recipe import builtin_recipes
+from zeroskip.pruning.recipe_files import builtin_recipes
 from zeroskip.pruning.rows import find_rows, queued_names, read_result, write_result
 
 RECIPE = "digits-nonstructured-w4a8"

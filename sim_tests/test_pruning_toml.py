@@ -6,7 +6,8 @@ import tomllib
 
 import pytest
 
-from zeroskip.pruning.recipe import builtin_recipes, load_recipe, parse_recipe
+from zeroskip.pruning.recipe_files import builtin_recipes, load_recipe
+from zeroskip.pruning.recipe_tables import parse_recipe
 from zeroskip.pruning.toml import to_toml
 
 

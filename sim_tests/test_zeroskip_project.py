@@ -13,7 +13,8 @@ from zeroskip.new import write_project
 from zeroskip.project import Training, load_project, parse_project, recipe_values
 from zeroskip.pruning.budgets import Budget
 from zeroskip.pruning.constraints.kinds import as_values
-from zeroskip.pruning.recipe import Method, parse_recipe
+from zeroskip.pruning.recipe import Method
+from zeroskip.pruning.recipe_tables import parse_recipe
 
 
 @pytest.fixture

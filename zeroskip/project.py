@@ -51,7 +51,7 @@ _WORDS = {
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Layers = Mapping[str, dict[str, Any]]
-"""Constraint sets by layer name or glob, as :func:`zeroskip.pruning.recipe.parse_rule` takes them."""
+"""Constraint sets by layer name or glob, as :func:`zeroskip.pruning.recipe_tables.parse_rule` takes them."""
 Penalty = Annotated[
     Annotated[tuple[Rate, Rate], Tag("pair")] | Annotated[Mapping[str, tuple[Rate, Rate]], Tag("table")],
     Discriminator(lambda value: "table" if isinstance(value, Mapping) else "pair"),
@@ -350,7 +350,7 @@ def parse_project(values: Mapping[str, Any], path: Path) -> Project:
 
 
 def recipe_values(project: Project) -> dict[str, Any]:
-    """Return the training recipe of a project, as :func:`zeroskip.pruning.recipe.parse_recipe` takes it."""
+    """Return the training recipe of a project, as :func:`zeroskip.pruning.recipe_tables.parse_recipe` takes it."""
     prune, quantize = project.prune, project.quantize
     stages = _stages(prune)
     settings = _plain(quantize)
@@ -525,7 +525,7 @@ def _check_recipe(project: Project, where: str) -> None:
     if not _stages(project.prune):
         return
     from zeroskip.pruning.errors import PruningError
-    from zeroskip.pruning.recipe import parse_recipe
+    from zeroskip.pruning.recipe_tables import parse_recipe
 
     try:
         parse_recipe(recipe_values(project), "prune")
@@ -538,7 +538,7 @@ def _check_layers(layers: Layers, where: str, table: str) -> None:
     if not layers:
         return
     from zeroskip.pruning.errors import PruningError
-    from zeroskip.pruning.recipe import parse_rule
+    from zeroskip.pruning.recipe_tables import parse_rule
 
     for layer, rule in layers.items():
         try:

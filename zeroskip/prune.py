@@ -96,7 +96,7 @@ def _copied(artifact: Path, out: Path) -> Path:
 
 def _is_recipe(source: Path) -> bool:
     from zeroskip.pruning.errors import nearest
-    from zeroskip.pruning.recipe import builtin_recipes
+    from zeroskip.pruning.recipe_files import builtin_recipes
 
     if not source.exists():
         if str(source) in builtin_recipes():
@@ -126,7 +126,7 @@ def _from_recipe(
     from dataclasses import replace
 
     from zeroskip.pruning.chain import build_artifact
-    from zeroskip.pruning.recipe import load_recipe
+    from zeroskip.pruning.recipe_files import load_recipe
 
     recipe = load_recipe(source if source.exists() else str(source))
     if seed is not None and seed != recipe.seed:

@@ -37,7 +37,7 @@ def train_artifact(
 
     from zeroskip.pruning import prune
     from zeroskip.pruning.data import ImageSet
-    from zeroskip.pruning.recipe import parse_recipe
+    from zeroskip.pruning.recipe_tables import parse_recipe
 
     recipe = parse_recipe(recipe_values(project), f"project file '{project.path}'")
     parts = {name: ImageSet(torch.tensor(part.codes), torch.tensor(part.labels)) for name, part in images.items()}
