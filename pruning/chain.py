@@ -28,12 +28,13 @@ from zeroskip.pruning.graph import Graph
 from zeroskip.pruning.inputs import fold_channels
 from zeroskip.pruning.judging import auc, integer_score, reconstruction_errors, score, wrong
 from zeroskip.pruning.networks import load_start, make_network
-from zeroskip.pruning.quantize import QuantizedNetwork, fixed_levels, float_inputs, layer_masks, quantize
+from zeroskip.pruning.quantize import QuantizedNetwork, fixed_levels, layer_masks, quantize
 from zeroskip.pruning.quantizers import as_factor
 from zeroskip.pruning.recipe import Recipe
 from zeroskip.pruning.recipe_files import load_recipe
 from zeroskip.pruning.replicas import from_first, rank
 from zeroskip.pruning.retrain import Progress, Run, run_stages
+from zeroskip.pruning.samples import float_inputs
 from zeroskip.pruning.training import Task
 
 __all__ = ["Built", "build_artifact", "prune"]

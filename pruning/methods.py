@@ -20,8 +20,8 @@ from zeroskip.pruning.goals import accuracy_goal, residual_goals, verdict
 from zeroskip.pruning.gradual import relaxed
 from zeroskip.pruning.layers import weight_of
 from zeroskip.pruning.purification import purify
-from zeroskip.pruning.quantize import float_inputs
 from zeroskip.pruning.recipe import Method, Stage, StageAllocation
+from zeroskip.pruning.samples import float_inputs
 from zeroskip.pruning.training import make_optimizer, train
 
 if TYPE_CHECKING:

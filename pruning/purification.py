@@ -20,7 +20,7 @@ from zeroskip.pruning.capture import capture
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.graph import Kind, Op
 from zeroskip.pruning.layers import weight_of
-from zeroskip.pruning.quantize import float_inputs
+from zeroskip.pruning.samples import float_inputs
 from zeroskip.pruning.training import Phase
 
 if TYPE_CHECKING:

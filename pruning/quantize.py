@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,34 +14,33 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zeroskip.pruning.admm import Admm
-from zeroskip.pruning.calibration import Activation, Plan, calibrate, output_name
+from zeroskip.pruning.calibration import Activation, Plan, calibrate
 from zeroskip.pruning.capture import capture
-from zeroskip.pruning.data import ImageSet
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import Record, write_artifact
-from zeroskip.pruning.golden import Codes, IntegerLayer, IntegerNetwork
-from zeroskip.pruning.graph import Graph, Kind, Op, as_map
+from zeroskip.pruning.golden import IntegerLayer, IntegerNetwork
+from zeroskip.pruning.graph import Graph, Kind, Op
 from zeroskip.pruning.inputs import Input
-from zeroskip.pruning.quantizers import Scale, Weights, as_factor
+from zeroskip.pruning.integer_layers import describe_tensors, integer_layer
+from zeroskip.pruning.quantizers import Scale, Weights
+from zeroskip.pruning.samples import (
+    Samples,
+    as_maps,
+    batches,
+    check_calibration,
+    float_inputs,
+    gather,
+    input_codes,
+    warn_off_codes,
+)
 from zeroskip.pruning.sharing import shared_levels
 
-__all__ = ["FloatNetwork", "QuantizedNetwork", "Samples", "fixed_levels", "float_inputs", "layer_masks", "quantize"]
-
-# What holds samples: images with labels, a tensor, (x, y), or batches of either as a DataLoader yields them.
-Samples = ImageSet | Tensor | tuple[Tensor, Tensor] | Iterable[Any]
+__all__ = ["FloatNetwork", "QuantizedNetwork", "fixed_levels", "layer_masks", "quantize"]
 
 _GOLDEN_SAMPLES = 16
 # Samples whose maps take more values than this all together are fewer, but one at least: they are in the artifact.
 _GOLDEN_VALUES = 1 << 23
-_MULTIPLIER_BITS = 15
-_MAX_SHIFT = 47
-_ADD_FRACTION_BITS = 8
 _CALIBRATION_SAMPLES = 1024
-# Resized or shifted samples lie between codes here and there; others by their normalization do everywhere.
-_OFF_CODES, _OFF_SHARE = 0.05, 0.5
-_LOOKED_AT = 1 << 16
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +99,10 @@ class QuantizedNetwork:
         """Return the input codes of ``x``: codes stay as they are, floats are what the float network takes."""
         tensor = self.golden.tensors["input"]
         if x.is_floating_point():
-            x = _input_codes(x, self.first)
+            x = input_codes(x, self.first)
         if x.dtype != tensor.dtype:
             raise PruningError(f"Input codes must be {tensor.dtype}, not {x.dtype}")
-        return _as_maps(x, tensor.shape)
+        return as_maps(x, tensor.shape)
 
     def float_values(self, x: Tensor) -> dict[str, NDArray[np.float32]]:
         """Return what the float network computes for ``x`` (as in :meth:`codes`), by the names of the integer tensors.
@@ -123,7 +121,7 @@ class QuantizedNetwork:
             If there are no labels, or not one class number a sample.
         """
         correct, total = 0, 0
-        for x, y in _batches(data):
+        for x, y in batches(data):
             if y is None:
                 raise PruningError("accuracy needs labels: give an ImageSet, (x, y), or batches of (x, y)")
             if y.shape != x.shape[:1] or y.is_floating_point():
@@ -132,7 +130,7 @@ class QuantizedNetwork:
                     f"of {tuple(y.shape)}"
                 )
             if not total:
-                _warn_off_codes(x, self.first, self.floats.source, "samples")
+                warn_off_codes(x, self.first, self.floats.source, "samples")
             correct += int((self.golden.predict(self.codes(x)) == y).sum())
             total += len(y)
         if total == 0:
@@ -152,89 +150,6 @@ class QuantizedNetwork:
         kept = self.nonzero()
         rate = total / max(1, kept)
         return f"QuantizedNetwork({len(self.golden.layers)} layers, {kept} of {total} weights, {rate:.1f}x)"
-
-
-def _batches(data: Samples) -> Iterable[tuple[Tensor, Tensor | None]]:
-    """Yield ``(x, y or None)`` from anything that :data:`Samples` allows."""
-    if isinstance(data, ImageSet):
-        yield data.x, data.y
-    elif isinstance(data, Tensor):
-        yield data, None
-    elif isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
-        yield data
-    elif isinstance(data, Iterable):
-        for item in data:
-            if isinstance(item, Tensor):
-                yield item, None
-            elif isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(part, Tensor) for part in item):
-                yield item[0], item[1]
-            else:
-                raise PruningError(f"A batch must be a tensor or (x, y), not {type(item).__name__}")
-    else:
-        raise PruningError(
-            f"Samples must be an ImageSet, a tensor, (x, y) or batches of them, not {type(data).__name__}"
-        )
-
-
-def _gather(data: Samples, count: int) -> Tensor:
-    """Return the first ``count`` inputs of ``data``."""
-    parts, found = [], 0
-    for x, _ in _batches(data):
-        parts.append(x[: count - found])
-        found += len(parts[-1])
-        if found >= count:
-            break
-    if found == 0:
-        raise PruningError("The calibration data hold no sample")
-    return torch.cat(parts)
-
-
-def float_inputs(x: Tensor, source: Input | None) -> Tensor:
-    """Return what the float network takes: codes are normalized as ``source`` says, floats stay."""
-    if x.is_floating_point():
-        return x
-    if source is None:
-        raise PruningError("Integer samples need uint8 or int8 codes and input=Input(range=..., mean=..., std=...)")
-    return source.normalize(x)
-
-
-def _input_codes(x: Tensor, form: Activation) -> Tensor:
-    """Return the codes of a float network input, rounded half to even; codes stay."""
-    if not x.is_floating_point():
-        return x
-    codes = torch.round(x.to(torch.float64) / form.scale + form.offset)
-    return codes.clamp(form.lo, form.hi).to(torch.int8 if form.signed else torch.uint8)
-
-
-def _check_calibration(inputs: Tensor, sample: Tensor) -> None:
-    """Refuse calibration samples that are no samples of the network, or no numbers."""
-    if inputs.shape[1:] != sample.shape[1:]:
-        raise PruningError(
-            f"The calibration samples have shape {tuple(inputs.shape[1:])}, but sample {tuple(sample.shape[1:])}"
-        )
-    if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
-        raise PruningError("The calibration samples hold a NaN or an infinity; give finite ones")
-
-
-def _warn_off_codes(x: Tensor, form: Activation, source: Input | None, what: str) -> None:
-    """Say when float samples are hardly what the network was trained on: most lie off the codes of ``source``."""
-    if source is None or not x.is_floating_point():
-        return
-    # Of different values: in most images nearly all are the background.
-    values = np.unique(x.detach().cpu().reshape(-1)[:_LOOKED_AT].to(torch.float64).numpy())
-    codes = torch.from_numpy(values) / form.scale + form.offset
-    off = (codes - codes.round().clamp(form.lo, form.hi)).abs() > _OFF_CODES
-    if off.to(torch.float64).mean() > _OFF_SHARE:
-        _log.warning(
-            "Most values of the %s are not (code / %d - %g) / %g with a code from %d to %d: feed what the float "
-            "network was trained on, and give its range, mean and std as input",
-            what, source.range, source.mean, source.std, form.lo, form.hi,
-        )  # fmt: skip
-
-
-def _as_maps(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return sequences ``(N, C, L)`` as the maps of height 1 that the network takes; everything else stays."""
-    return x.unsqueeze(2) if x.dim() == 3 and len(shape) == 3 and shape[1] == 1 else x
 
 
 def layer_masks(graph: Graph, tensors: Mapping[str, Tensor], layers: Admm | None) -> dict[str, Tensor]:
@@ -308,19 +223,17 @@ def quantize(
         layers.check({op.module: live[op.weight] for op in graph.ops if op.weight})
     # training may go on with the live ones
     tensors = {name: value.detach().clone() for name, value in live.items()}
-    inputs = _gather(calibration, _CALIBRATION_SAMPLES)
-    _check_calibration(inputs, sample)
+    inputs = gather(calibration, _CALIBRATION_SAMPLES)
+    check_calibration(inputs, sample)
     if plan is None:
         floats, fixed = float_inputs(inputs, source), fixed_levels(graph, live, layers)
         plan = calibrate(
             graph, tensors, floats, source, weights, activations, power_of_two, reconstruct, fixed, per_channel
         )
     masks = layer_masks(graph, tensors, layers)
-    _warn_off_codes(inputs, plan.activations["input"], source, "calibration samples")
-    codes = _describe_tensors(graph, plan)
-    integer = tuple(
-        _integer_layer(graph, op, tensors, plan, masks.get(op.name)) for op in graph.ops
-    )  # fmt: skip
+    warn_off_codes(inputs, plan.activations["input"], source, "calibration samples")
+    codes = describe_tensors(graph, plan)
+    integer = tuple(integer_layer(graph, op, tensors, plan, masks.get(op.name)) for op in graph.ops)
     if graph.argmax:
         name = "argmax"
         while name in {op.name for op in graph.ops}:
@@ -332,7 +245,7 @@ def quantize(
     }
     values = sum(math.prod(tensor.shape) for tensor in codes.values())
     samples = inputs[: max(1, min(_GOLDEN_SAMPLES, _GOLDEN_VALUES // values))]
-    golden_in = _as_maps(_input_codes(samples, plan.activations["input"]), graph.in_shape)
+    golden_in = as_maps(input_codes(samples, plan.activations["input"]), graph.in_shape)
     return QuantizedNetwork(
         IntegerNetwork(integer, codes),
         structures,
@@ -355,101 +268,3 @@ def _structure(layers: Admm | None, op: Op, weight: Tensor, grid: Weights) -> di
     kept = int(torch.count_nonzero(weight))
     sparse = isinstance(weight, nn.Parameter) and 0 < kept < weight.numel()
     return {"kind": "nonstructured", "keep": kept} if sparse else {"kind": "dense"}
-
-
-def _describe_tensors(graph: Graph, plan: Plan) -> dict[str, Codes]:
-    """Return the header's view of the tensors: an image input is described in pixels, ``x = code / range`` (- mean)."""
-    first = plan.activations["input"]
-    padded = any(any(op.padding) for op in graph.first_layers())
-    scale = 1 / plan.source.range if plan.source else first.scale
-    codes = {
-        "input": Codes("input", graph.in_shape, first.bits, first.signed, scale, int(first.offset) if padded else 0)
-    }
-    as_input = graph.beyond_input()
-    for op in graph.ops:
-        name, form = output_name(graph, op), plan.activations[output_name(graph, op)]
-        same = op.name in as_input
-        zero = codes["input"].zero_point if same else 0
-        codes[name] = Codes(name, op.out_shape, form.bits, form.signed, scale if same else form.scale, zero)
-    if graph.argmax:
-        # as many bits as the number of the last class has; beyond 8, bytes
-        bits = max(1, (graph.ops[-1].out_shape[0] - 1).bit_length())
-        codes["output"] = Codes("output", (-(-bits // 8),), min(bits, 8), False, 1.0)
-    return codes
-
-
-def _integer_layer(
-    graph: Graph, op: Op, tensors: Mapping[str, Tensor], plan: Plan, mask: Tensor | None
-) -> IntegerLayer:
-    source = op.inputs[0]
-    out = output_name(graph, op)
-    form = plan.activations[out]
-    common: dict[str, Any] = {
-        "name": op.name, "kind": op.kind, "inputs": op.inputs, "output": out, "kernel": op.kernel, "stride": op.stride,
-        "padding": op.padding, "dilation": op.dilation, "groups": op.groups,
-        "clamp": form.limits(*op.clip),
-    }  # fmt: skip
-    if op.kind is Kind.ADD:
-        return _addition(common, op, plan, form.scale)
-    if op.weight is None or mask is None:
-        return IntegerLayer(**common)
-    scale, weight = plan.weight_scales[op.name], tensors[op.weight].detach()
-    levels = (plan.grids[op.name].levels(weight, as_factor(scale, weight)) * mask).to(torch.int64).contiguous()
-    step = torch.tensor(scale, dtype=torch.float64)
-    gain, offset = _affine(op, tensors, len(levels))
-    sign = torch.where(gain < 0, -1, 1).reshape(-1, *(1,) * (levels.dim() - 1))
-    # A channel of gain 0 is constant: no weights, the constant in the bias.
-    levels = levels * sign * (gain != 0).reshape(sign.shape)
-    size = torch.where(gain == 0, 1.0, gain.abs())
-    unit = plan.activations[source].scale * step * size
-    sums = levels.flatten(1).sum(1)
-    bias = torch.round(offset / unit - plan.activations[source].offset * sums)
-    if float(bias.abs().max()) >= 2.0**31:
-        raise PruningError(
-            f"Layer '{op.name}' has a bias of {float(bias.abs().max()):.3g} steps, but it must fit 32 bits"
-        )
-    ratios = unit / form.scale if op.norm is not None or step.dim() else (unit / form.scale)[:1]
-    multiplier, shift = _requantization(op.name, ratios, plan.power_of_two)
-    return IntegerLayer(
-        **common, weight=as_map(levels.to(torch.int16)), bias=bias.to(torch.int32), multiplier=multiplier, shift=shift
-    )  # fmt: skip
-
-
-def _addition(common: dict[str, Any], op: Op, plan: Plan, scale: float) -> IntegerLayer:
-    """Return a sum: the inputs go to the output's scale with some bits of fraction, which a plain shift rounds off."""
-    fraction = 2.0**_ADD_FRACTION_BITS
-    ratios = [plan.activations[name].scale / scale * fraction for name in op.inputs]
-    multiplier, shift = _requantization(op.name, torch.tensor([*ratios, 1 / fraction], dtype=torch.float64), False)
-    return IntegerLayer(**common, multiplier=multiplier, shift=shift)
-
-
-def _affine(op: Op, tensors: Mapping[str, Tensor], channels: int) -> tuple[Tensor, Tensor]:
-    """Return gain and offset (float64 ``[O]``) with ``y = gain * (w * x) + offset``."""
-    bias = tensors[op.bias].to(torch.float64) if op.bias else torch.zeros(channels, dtype=torch.float64)
-    if op.norm is None:
-        return torch.ones(channels, dtype=torch.float64), bias
-    wide = {name: value.to(torch.float64) for name, value in tensors.items()}
-    gain, offset = op.norm.affine(wide)
-    return gain, gain * bias + offset
-
-
-def _requantization(name: str, ratios: Tensor, power_of_two: bool) -> tuple[Tensor, Tensor]:
-    """Return multiplier (int32) and shift (int8) with ``multiplier / 2^shift`` nearest to each ratio."""
-    multipliers, shifts = [], []
-    for ratio in ratios.tolist():
-        if power_of_two:
-            shift = -math.log2(ratio)
-            if abs(shift - round(shift)) > 1e-6:
-                raise PruningError(f"Layer '{name}' has the scale ratio {ratio:g}, which is no power of two")
-            multiplier, shift = 1, round(shift)
-        else:
-            shift = _MULTIPLIER_BITS - 1 - math.floor(math.log2(ratio))
-            shift = min(shift, _MAX_SHIFT)
-            multiplier = round(ratio * 2.0**shift)
-            if multiplier == 1 << _MULTIPLIER_BITS:
-                multiplier, shift = multiplier >> 1, shift - 1
-        if not 0 <= shift <= _MAX_SHIFT:
-            raise PruningError(f"Layer '{name}' needs a shift of {shift}, but it must be from 0 to {_MAX_SHIFT}")
-        multipliers.append(multiplier)
-        shifts.append(shift)
-    return torch.tensor(multipliers, dtype=torch.int32), torch.tensor(shifts, dtype=torch.int8)
