@@ -10,7 +10,8 @@ import pytest
 from constraint_sets import EVERY_SET
 from zeroskip.compiler.errors import InputError
 from zeroskip.new import write_project
-from zeroskip.project import Training, load_project, parse_project, recipe_values
+from zeroskip.project import Training, recipe_values
+from zeroskip.project_file import load_project, parse_project
 from zeroskip.pruning.budgets import Budget
 from zeroskip.pruning.constraints.kinds import as_values
 from zeroskip.pruning.recipe import Method

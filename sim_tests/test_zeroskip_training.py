@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from zeroskip.compiler.importers.artifact import load_artifact
-from zeroskip.project import parse_project
+from zeroskip.project_file import parse_project
 from zeroskip.pruning.errors import PruningError
 from zeroskip.pruning.export import read_header
 from zeroskip.training import train_artifact

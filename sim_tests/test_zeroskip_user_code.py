@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from zeroskip.compiler.errors import InputError
-from zeroskip.project import parse_project
+from zeroskip.project_file import parse_project
 from zeroskip.user_code import code_identity, load_images, load_network
 
 DATA = """

@@ -25,7 +25,8 @@ from zeroskip.compiler.importers import stored_model
 from zeroskip.disk import require_space
 from zeroskip.inspection import inspect_source, missed_goals
 from zeroskip.progress import Progress, Step
-from zeroskip.project import Project, load_project, recipe_values
+from zeroskip.project import Project, recipe_values
+from zeroskip.project_file import load_project
 from zeroskip.report import design_text, html_page
 from zeroskip.training import train_artifact
 from zeroskip.user_code import code_identity, load_images

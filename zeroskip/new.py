@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zeroskip.boards.steps import write_atomically
 from zeroskip.compiler.errors import InputError
-from zeroskip.project import FILE_NAME
+from zeroskip.project_file import FILE_NAME
 
 __all__ = ["write_project"]
 
