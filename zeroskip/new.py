@@ -30,7 +30,7 @@ batch = 64
 dense = {{ epochs = 100, lr = [8e-3, 1e-4], shift = 1 }}
 rho = [1e-3, 3.0]                                        # first and last penalty; or by layer, as in [prune.layers]
 updates_per_epoch = 1
-admm = {{ epochs = 40, lr = [4e-3, 1e-3] }}
+admm = {{ epochs = 40, lr = [8e-3, 2e-3] }}
 retrain = {{ epochs = 120, lr = [6e-3, 1e-4] }}
 
 # Sets by layer name, or by a glob such as "fc*". `keep` is a fraction (0.25) or a count (125).
