@@ -153,12 +153,7 @@ def _positions(model: nn.Module, sample: Tensor | None, budget: Budget) -> dict[
         return None
     if sample is None:
         raise PruningError(f"A budget of {budget.resource} needs sample, an input of the network, to count positions")
-    training = model.training
-    model.eval()
-    try:
-        graph = capture(model, sample)
-    finally:
-        model.train(training)
+    graph = capture(model, sample)
     return {op.module: math.prod(op.out_shape[1:]) for op in graph.ops if op.weight}
 
 

@@ -239,14 +239,13 @@ def build_artifact(
         start = data_folder(data) / chosen.start if chosen.start else None
         if start is not None:
             load_start(model, start)
-        _check_network(model, {"train": parts.train, "validation": parts.validation}, chosen)
-        run = Run(chosen, model, parts.train, parts.validation, Checkpoints(checkpoints), progress)
-        net, unquantized = _finish(run)
-        record = _zoo_record(run, parts, _test_scores(run, unquantized, net, parts.test), start)
+        net = prune(
+            model, parts.train, parts.validation, chosen,
+            test=parts.test, checkpoints=checkpoints, log=out_dir / f"{chosen.name}.log.jsonl", progress=progress,
+        )  # fmt: skip
     if rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        net.save(path, record)
-        _write_log(run, out_dir / f"{chosen.name}.log.jsonl")
+        net.save(path, _zoo_record(net.record, chosen, parts, start))
     return Built(path, from_first(read_header(path) if rank() == 0 else {}), False)
 
 
@@ -294,14 +293,13 @@ def _correct(scores: Mapping[str, float], samples: int, task: Task) -> dict[str,
     return {name: round(value * samples) for name, value in scores.items()} if task is Task.CLASSIFY else {}
 
 
-def _zoo_record(run: Run, split: Split, scores: dict[str, float], start: Path | None) -> Record:
-    recipe = run.recipe
-    samples = len(split.test)
+def _zoo_record(record: Record, recipe: Recipe, split: Split, start: Path | None) -> Record:
+    """Return the record with where the data and the first weights come from."""
     provenance = {
         "dataset": split.provenance, "recipe_sha256": recipe.digest(),
         "split": f"{len(split.train)} train, {len(split.validation)} validation (all choices), "
-        f"{samples} test ({split.test_use})",
-        "start": "random weights; no checkpoint of others was used", **_provenance(run),
+        f"{len(split.test)} test ({split.test_use})",
+        "start": "random weights; no checkpoint of others was used", **record.provenance,
     }  # fmt: skip
     if start is not None:
         digest = hashlib.sha256(start.read_bytes()).hexdigest()
@@ -311,7 +309,4 @@ def _zoo_record(run: Run, split: Split, scores: dict[str, float], start: Path | 
             "area under the ROC curve: normal (label 0) against other test samples by the reconstruction error, for "
             "the integer network sum((input code - output code)^2), exact"
         )
-    return Record(
-        name=recipe.name, network=recipe.network, dataset=recipe.dataset, recipe=recipe.as_dict(), seed=recipe.seed,
-        accuracy={**scores, "samples": samples}, correct=_correct(scores, samples, recipe.task), provenance=provenance,
-    )  # fmt: skip
+    return replace(record, provenance=provenance)

@@ -96,12 +96,7 @@ def purify(run: Run, stage: str, admm: Admm, settings: Purification, generator: 
 
 def _layers(run: Run) -> list[Op]:
     """Return the network's layers whose weight has an axis of input channels."""
-    training = run.model.training
-    run.model.eval()
-    try:
-        graph = capture(run.model, float_inputs(run.validation.x[:1], run.source).to(run.device))
-    finally:
-        run.model.train(training)
+    graph = capture(run.model, float_inputs(run.validation.x[:1], run.source).to(run.device))
     kinds = (Kind.CONV2D, Kind.LINEAR)
     return [op for op in graph.ops if op.kind in kinds and op.groups == 1]
 
