@@ -9,6 +9,10 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Its functions keep the group of the time of import as a default, and torch imports it with the first optimizer. A
+# group kept so outlives destroy_process_group, and its threads sometimes abort the interpreter as it ends.
+import torch.distributed.nn  # noqa: F401
 from torch import Tensor, nn
 
 from zeroskip.pruning.devices import training_device
